@@ -1,0 +1,203 @@
+//! The rules for names, labels and annotations, with upstream's sentences, and generated names.
+//!
+//! Each check returns the sentences of what is wrong; an empty list means valid.
+//! Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>, RFC 1123, RFC 1035.
+
+use rand::Rng;
+
+const LABEL_MAX: usize = 63;
+const SUBDOMAIN_MAX: usize = 253;
+
+const LABEL_1123: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const SUBDOMAIN_1123: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
+const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
+
+fn too_long(max: usize) -> String {
+    format!("must be no more than {max} bytes")
+}
+
+fn lower_or_digit(b: u8) -> bool {
+    b.is_ascii_lowercase() || b.is_ascii_digit()
+}
+
+fn is_label_1123(s: &str) -> bool {
+    let b = s.as_bytes();
+    let ends = b.first().is_some_and(|c| lower_or_digit(*c)) && b.last().is_some_and(|c| lower_or_digit(*c));
+    ends && b.iter().all(|c| lower_or_digit(*c) || *c == b'-')
+}
+
+fn is_qualified_part(s: &str) -> bool {
+    let b = s.as_bytes();
+    let ends =
+        b.first().is_some_and(u8::is_ascii_alphanumeric) && b.last().is_some_and(u8::is_ascii_alphanumeric);
+    ends && b.iter().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(c))
+}
+
+/// Names such as those of containers and ports: RFC 1123 labels.
+pub fn dns_label(s: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if s.len() > LABEL_MAX {
+        errors.push(too_long(LABEL_MAX));
+    }
+    if !is_label_1123(s) {
+        errors.push(LABEL_1123.to_owned());
+    }
+    errors
+}
+
+/// Names of most objects: RFC 1123 subdomains.
+pub fn dns_subdomain(s: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if s.len() > SUBDOMAIN_MAX {
+        errors.push(too_long(SUBDOMAIN_MAX));
+    }
+    if !s.split('.').all(is_label_1123) {
+        errors.push(SUBDOMAIN_1123.to_owned());
+    }
+    errors
+}
+
+/// Names of Services: RFC 1035 labels.
+pub fn dns1035_label(s: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if s.len() > LABEL_MAX {
+        errors.push(too_long(LABEL_MAX));
+    }
+    if !is_label_1123(s) || !s.as_bytes().first().is_some_and(u8::is_ascii_lowercase) {
+        errors.push(LABEL_1035.to_owned());
+    }
+    errors
+}
+
+/// Names that need only stand in a URL path: RBAC objects and the like.
+pub fn path_segment(s: &str) -> Vec<String> {
+    match s {
+        "." | ".." => vec![format!("may not be '{s}'")],
+        _ => {
+            ["/", "%"].iter().filter(|c| s.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
+        }
+    }
+}
+
+/// Keys of labels, annotations and resources: an optional DNS prefix, a slash and a name.
+pub fn qualified_name(s: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    let (prefix, name) = match s.split_once('/') {
+        None => (None, s),
+        Some((prefix, name)) if !name.contains('/') => (Some(prefix), name),
+        Some(_) => {
+            return vec![format!(
+                "a qualified name {}",
+                with_prefix_hint(QUALIFIED.trim_start_matches("name part "))
+            )];
+        }
+    };
+    match prefix {
+        Some("") => errors.push("prefix part must be non-empty".to_owned()),
+        Some(p) => errors.extend(dns_subdomain(p).into_iter().map(|e| format!("prefix part {e}"))),
+        None => {}
+    }
+    if name.is_empty() {
+        errors.push("name part must be non-empty".to_owned());
+    } else if name.len() > LABEL_MAX {
+        errors.push(format!("name part {}", too_long(LABEL_MAX)));
+    }
+    if !is_qualified_part(name) {
+        errors.push(QUALIFIED.to_owned());
+    }
+    errors
+}
+
+fn with_prefix_hint(text: &str) -> String {
+    format!("{text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")
+}
+
+/// Values of labels.
+pub fn label_value(s: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if s.len() > LABEL_MAX {
+        errors.push(too_long(LABEL_MAX));
+    }
+    if !s.is_empty() && !is_qualified_part(s) {
+        errors.push(LABEL_VALUE.to_owned());
+    }
+    errors
+}
+
+/// Keys of ConfigMaps and Secrets.
+pub fn config_key(s: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if s.len() > SUBDOMAIN_MAX {
+        errors.push(too_long(SUBDOMAIN_MAX));
+    }
+    if s.is_empty() || !s.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c)) {
+        errors.push(CONFIG_KEY.to_owned());
+    } else if s == "." || s == ".." {
+        errors.push(format!("must not be '{s}'"));
+    } else if s.starts_with("..") {
+        errors.push("must not start with '..'".to_owned());
+    }
+    errors
+}
+
+/// The letters and digits of generated names: no vowels, and nothing that looks like one.
+pub const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// A random text of `n` characters of [`SUFFIX_ALPHABET`].
+pub fn random_suffix(n: usize) -> String {
+    let mut rng = rand::rng();
+    (0..n).map(|_| char::from(SUFFIX_ALPHABET[rng.random_range(0..SUFFIX_ALPHABET.len())])).collect()
+}
+
+/// The name made from a `generateName`: at most 63 bytes, five of them random.
+pub fn generate(base: &str) -> String {
+    let mut end = base.len().min(LABEL_MAX - 5);
+    while !base.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{}", &base[..end], random_suffix(5))
+}
+
+/// Encodes a number in [`SUFFIX_ALPHABET`], as names derived from a hash do.
+pub fn safe_encode(text: &str) -> String {
+    text.bytes().map(|b| char::from(SUFFIX_ALPHABET[usize::from(b) % SUFFIX_ALPHABET.len()])).collect()
+}
+
+/// A fresh UID: a random UUID.
+pub fn new_uid() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_their_rules() {
+        let check = |f: fn(&str) -> Vec<String>, ok: &[&str], bad: &[&str]| {
+            for s in ok {
+                assert_eq!(f(s), Vec::<String>::new(), "{s}");
+            }
+            for s in bad {
+                assert_ne!(f(s), Vec::<String>::new(), "{s}");
+            }
+        };
+        let long = "a".repeat(64);
+        check(dns_label, &["a", "a-b", "1a"], &["", "-a", "a-", "A", "a.b", &long]);
+        check(dns_subdomain, &["a", "a.b-c.1"], &["", "a..b", ".a", "a_b"]);
+        check(dns1035_label, &["a1"], &["1a", ""]);
+        check(qualified_name, &["a", "x.io/A_b"], &["", "/a", "x.io/", "a/b/c", "X/a"]);
+        check(label_value, &["", "A.b_c-1"], &["-a", "a b", &long]);
+        check(config_key, &["a.b", "_A"], &["", ".", "..", "..a", "a/b"]);
+    }
+
+    #[test]
+    fn generated_names_fit() {
+        let name = generate(&"x".repeat(80));
+        assert_eq!(name.len(), 63);
+        assert!(dns_label(&name).is_empty());
+    }
+}

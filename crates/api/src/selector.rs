@@ -1,0 +1,466 @@
+//! Label and field selectors: parsing, matching and printing.
+//!
+//! Source: <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors> and
+//! <https://kubernetes.io/docs/concepts/overview/working-with-objects/field-selectors/>.
+
+use std::fmt;
+
+use crate::names;
+use crate::value::Value;
+
+/// A conjunction of requirements on labels; without any it matches everything.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LabelSelector {
+    requirements: Vec<Requirement>,
+}
+
+/// One requirement on the label `key`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Requirement {
+    /// The label's key.
+    pub key: String,
+    /// How its value is compared.
+    pub operator: Operator,
+}
+
+/// How a label's value is compared.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operator {
+    /// The label is there with one of the values.
+    In(Vec<String>),
+    /// The label is absent or has none of the values.
+    NotIn(Vec<String>),
+    /// The label is there.
+    Exists,
+    /// The label is absent.
+    DoesNotExist,
+    /// The label is an integer above the bound.
+    GreaterThan(i64),
+    /// The label is an integer below the bound.
+    LessThan(i64),
+}
+
+impl Requirement {
+    /// True when the requirement holds for the label's value (none when the label is absent).
+    pub fn matches(&self, value: Option<&str>) -> bool {
+        let integer = || value.and_then(|v| v.parse::<i64>().ok());
+        match &self.operator {
+            Operator::In(set) => value.is_some_and(|v| set.iter().any(|s| s == v)),
+            Operator::NotIn(set) => value.is_none_or(|v| !set.iter().any(|s| s == v)),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+            Operator::GreaterThan(n) => integer().is_some_and(|v| v > *n),
+            Operator::LessThan(n) => integer().is_some_and(|v| v < *n),
+        }
+    }
+}
+
+impl LabelSelector {
+    /// The selector of these requirements.
+    pub fn new(requirements: Vec<Requirement>) -> Self {
+        Self { requirements }
+    }
+
+    /// Reads the query syntax: `a=b,c!=d,e in (f,g),h notin (i),j,!k,l>3`. The error is upstream's sentence.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let requirements =
+            Parser::new(text).requirements().map_err(|e| format!("unable to parse requirement: {e}"))?;
+        Ok(Self { requirements })
+    }
+
+    /// Reads a `LabelSelector` object (`matchLabels`, `matchExpressions`). Null selects nothing and gives none.
+    pub fn from_object(selector: &Value) -> Result<Option<Self>, String> {
+        if selector.is_null() {
+            return Ok(None);
+        }
+        let mut requirements = Vec::new();
+        for (key, value) in selector.get("matchLabels").as_object().into_iter().flat_map(|m| m.iter()) {
+            let value = value.as_str().unwrap_or_default().to_owned();
+            requirements.push(Requirement { key: key.to_owned(), operator: Operator::In(vec![value]) });
+        }
+        for e in selector.array_at(&["matchExpressions"]) {
+            let values: Vec<String> =
+                e.array_at(&["values"]).iter().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+            let operator = match e.str_at(&["operator"]) {
+                "In" => Operator::In(values),
+                "NotIn" => Operator::NotIn(values),
+                "Exists" => Operator::Exists,
+                "DoesNotExist" => Operator::DoesNotExist,
+                other => {
+                    return Err(format!(
+                        "{} is not a valid label selector operator",
+                        crate::field::go_quote(other)
+                    ));
+                }
+            };
+            requirements.push(Requirement { key: e.str_at(&["key"]).to_owned(), operator });
+        }
+        Ok(Some(Self { requirements }))
+    }
+
+    /// The selector of a plain map of labels, as in `spec.selector` of a Service.
+    pub fn from_map(labels: &Value) -> Self {
+        let members = labels.as_object().into_iter().flat_map(|m| m.iter());
+        let one = |v: &Value| Operator::In(vec![v.as_str().unwrap_or_default().to_owned()]);
+        Self {
+            requirements: members.map(|(k, v)| Requirement { key: k.to_owned(), operator: one(v) }).collect(),
+        }
+    }
+
+    /// True when every object matches.
+    pub fn is_everything(&self) -> bool {
+        self.requirements.is_empty()
+    }
+
+    /// The requirements.
+    pub fn requirements(&self) -> &[Requirement] {
+        &self.requirements
+    }
+
+    /// True when all requirements hold for labels looked up by `get`.
+    pub fn matches<'l>(&self, get: impl Fn(&str) -> Option<&'l str>) -> bool {
+        self.requirements.iter().all(|r| r.matches(get(&r.key)))
+    }
+
+    /// True when all requirements hold for the labels of an object.
+    pub fn matches_object(&self, object: &Value) -> bool {
+        self.matches(|key| object.label(key))
+    }
+
+    /// True when all requirements hold for a map of labels.
+    pub fn matches_labels(&self, labels: &Value) -> bool {
+        self.matches(|key| labels.get(key).as_str())
+    }
+}
+
+impl fmt::Display for LabelSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sorted: Vec<&Requirement> = self.requirements.iter().collect();
+        sorted.sort_by(|a, b| a.key.cmp(&b.key));
+        for (i, r) in sorted.into_iter().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            let set = |values: &[String]| {
+                let mut sorted = values.to_vec();
+                sorted.sort();
+                sorted.join(",")
+            };
+            match &r.operator {
+                Operator::In(v) if v.len() == 1 => write!(f, "{}={}", r.key, v[0])?,
+                Operator::In(v) => write!(f, "{} in ({})", r.key, set(v))?,
+                Operator::NotIn(v) if v.len() == 1 => write!(f, "{}!={}", r.key, v[0])?,
+                Operator::NotIn(v) => write!(f, "{} notin ({})", r.key, set(v))?,
+                Operator::Exists => f.write_str(&r.key)?,
+                Operator::DoesNotExist => write!(f, "!{}", r.key)?,
+                Operator::GreaterThan(n) => write!(f, "{}>{n}", r.key)?,
+                Operator::LessThan(n) => write!(f, "{}<{n}", r.key)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Token<'t> {
+    Word(&'t str),
+    Symbol(&'t str),
+    End,
+}
+
+impl Token<'_> {
+    fn text(&self) -> &str {
+        match self {
+            Token::Word(t) | Token::Symbol(t) => t,
+            Token::End => "",
+        }
+    }
+}
+
+struct Parser<'t> {
+    rest: &'t str,
+}
+
+const SYMBOLS: [&str; 9] = ["==", "!=", "=", "!", ",", "(", ")", ">", "<"];
+
+impl<'t> Parser<'t> {
+    fn new(text: &'t str) -> Self {
+        Self { rest: text }
+    }
+
+    fn peek(&self) -> (Token<'t>, &'t str) {
+        let rest = self.rest.trim_start();
+        if rest.is_empty() {
+            return (Token::End, rest);
+        }
+        if let Some(symbol) = SYMBOLS.iter().find(|s| rest.starts_with(**s)) {
+            return (Token::Symbol(&rest[..symbol.len()]), &rest[symbol.len()..]);
+        }
+        let end = rest.find(|c: char| c.is_whitespace() || "=!,()><".contains(c)).unwrap_or(rest.len());
+        (Token::Word(&rest[..end]), &rest[end..])
+    }
+
+    fn next(&mut self) -> Token<'t> {
+        let (token, rest) = self.peek();
+        self.rest = rest;
+        token
+    }
+
+    fn requirements(&mut self) -> Result<Vec<Requirement>, String> {
+        let mut out = Vec::new();
+        if self.peek().0 == Token::End {
+            return Ok(out);
+        }
+        loop {
+            out.push(self.requirement()?);
+            match self.next() {
+                Token::End => return Ok(out),
+                Token::Symbol(",") => {}
+                other => return Err(format!("found '{}', expected: ',' or 'end of string'", other.text())),
+            }
+        }
+    }
+
+    fn requirement(&mut self) -> Result<Requirement, String> {
+        let negated = self.peek().0 == Token::Symbol("!");
+        if negated {
+            self.next();
+        }
+        let key = match self.next() {
+            Token::Word(key) => key,
+            other => {
+                return Err(format!("found '{}', expected: !, identifier, or 'end of string'", other.text()));
+            }
+        };
+        check_key(key)?;
+        let key = key.to_owned();
+        if negated {
+            return Ok(Requirement { key, operator: Operator::DoesNotExist });
+        }
+        let operator = match self.peek().0 {
+            Token::End | Token::Symbol(",") => Operator::Exists,
+            Token::Symbol(op @ ("=" | "==" | "!=" | ">" | "<")) => {
+                self.next();
+                self.comparison(&key, op)?
+            }
+            Token::Word("in") => {
+                self.next();
+                Operator::In(self.set(&key)?)
+            }
+            Token::Word("notin") => {
+                self.next();
+                Operator::NotIn(self.set(&key)?)
+            }
+            other => {
+                return Err(format!("found '{}', expected: in, notin, =, ==, !=, gt, lt", other.text()));
+            }
+        };
+        Ok(Requirement { key, operator })
+    }
+
+    fn comparison(&mut self, key: &str, op: &str) -> Result<Operator, String> {
+        let value = match self.peek().0 {
+            Token::End | Token::Symbol(",") => "",
+            Token::Word(v) => {
+                self.next();
+                v
+            }
+            other => return Err(format!("found '{}', expected: identifier", other.text())),
+        };
+        if matches!(op, ">" | "<") {
+            let n = value.parse::<i64>().map_err(|_| {
+                format!("values[0][{key}]: Invalid value: {}: for 'Gt', 'Lt' operators, the value must be an integer", crate::field::go_quote(value))
+            })?;
+            return Ok(if op == ">" { Operator::GreaterThan(n) } else { Operator::LessThan(n) });
+        }
+        check_value(key, value)?;
+        let set = vec![value.to_owned()];
+        Ok(if op == "!=" { Operator::NotIn(set) } else { Operator::In(set) })
+    }
+
+    fn set(&mut self, key: &str) -> Result<Vec<String>, String> {
+        if self.next() != Token::Symbol("(") {
+            return Err("found '', expected: '('".to_owned());
+        }
+        let mut values = Vec::new();
+        let mut expect_value = true;
+        loop {
+            match self.next() {
+                Token::Word(v) if expect_value => {
+                    check_value(key, v)?;
+                    values.push(v.to_owned());
+                    expect_value = false;
+                }
+                Token::Symbol(",") => {
+                    if expect_value {
+                        values.push(String::new());
+                    }
+                    expect_value = true;
+                }
+                Token::Symbol(")") => {
+                    if expect_value {
+                        values.push(String::new());
+                    }
+                    return Ok(values);
+                }
+                other => return Err(format!("found '{}', expected: ',' or ')'", other.text())),
+            }
+        }
+    }
+}
+
+fn check_key(key: &str) -> Result<(), String> {
+    match names::qualified_name(key).first() {
+        Some(e) => Err(format!("key: Invalid value: {}: {e}", crate::field::go_quote(key))),
+        None => Ok(()),
+    }
+}
+
+fn check_value(key: &str, value: &str) -> Result<(), String> {
+    match names::label_value(value).first() {
+        Some(e) => Err(format!("values[0][{key}]: Invalid value: {}: {e}", crate::field::go_quote(value))),
+        None => Ok(()),
+    }
+}
+
+/// A conjunction of comparisons of fields with texts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FieldSelector {
+    /// The terms.
+    pub terms: Vec<FieldTerm>,
+}
+
+/// One comparison: `metadata.name=x` or `spec.nodeName!=x`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldTerm {
+    /// The field's path, as clients write it.
+    pub field: String,
+    /// What it is compared with.
+    pub value: String,
+    /// True for `=`, false for `!=`.
+    pub equal: bool,
+}
+
+impl FieldSelector {
+    /// Reads `a=b,c!=d`; backslash escapes `,`, `=` and itself.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut terms = Vec::new();
+        for term in split_unescaped(text) {
+            if term.is_empty() {
+                continue;
+            }
+            let invalid = || format!("invalid selector: '{text}'; can't understand '{term}'");
+            let (at, op) = find_operator(term).ok_or_else(invalid)?;
+            terms.push(FieldTerm {
+                field: term[..at].to_owned(),
+                value: unescape(&term[at + op.len()..]).ok_or_else(invalid)?,
+                equal: op != "!=",
+            });
+        }
+        Ok(Self { terms })
+    }
+
+    /// True when every object matches.
+    pub fn is_everything(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// True when all terms hold for fields looked up by `get`.
+    pub fn matches<'v>(&self, get: impl Fn(&str) -> &'v str) -> bool {
+        self.terms.iter().all(|t| (get(&t.field) == t.value) == t.equal)
+    }
+
+    /// The value that `field` must have, if a term says so.
+    pub fn exact(&self, field: &str) -> Option<&str> {
+        self.terms.iter().find(|t| t.equal && t.field == field).map(|t| t.value.as_str())
+    }
+}
+
+impl fmt::Display for FieldSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, t) in self.terms.iter().enumerate() {
+            let comma = if i > 0 { "," } else { "" };
+            write!(f, "{comma}{}{}{}", t.field, if t.equal { "=" } else { "!=" }, t.value)?;
+        }
+        Ok(())
+    }
+}
+
+fn split_unescaped(text: &str) -> impl Iterator<Item = &str> {
+    let mut escaped = false;
+    text.split(move |c: char| {
+        let split = c == ',' && !escaped;
+        escaped = c == '\\' && !escaped;
+        split
+    })
+}
+
+fn find_operator(term: &str) -> Option<(usize, &'static str)> {
+    let mut escaped = false;
+    for (i, c) in term.char_indices() {
+        if !escaped && let Some(op) = ["!=", "==", "="].into_iter().find(|op| term[i..].starts_with(op)) {
+            return Some((i, op));
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    None
+}
+
+fn unescape(text: &str) -> Option<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => out.push(chars.next().filter(|c| ",=\\".contains(*c))?),
+            ',' | '=' => return None,
+            c => out.push(c),
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object;
+
+    fn check(selector: &str, labels: &Value, want: bool) {
+        assert_eq!(LabelSelector::parse(selector).unwrap().matches_labels(labels), want, "{selector}");
+    }
+
+    #[test]
+    fn label_selectors_match_as_documented() {
+        let labels = object!({"env": "prod", "tier": "web", "n": "5"});
+        check("", &labels, true);
+        check("env=prod,tier!=db", &labels, true);
+        check("env == prod", &labels, true);
+        check("env in (qa, prod)", &labels, true);
+        check("env notin (prod)", &labels, false);
+        check("absent notin (x)", &labels, true);
+        check("absent!=x", &labels, true);
+        check("env,!absent", &labels, true);
+        check("n>4,n<6", &labels, true);
+        check("empty=", &labels, false);
+    }
+
+    #[test]
+    fn malformed_label_selectors_are_refused() {
+        for bad in ["a=b=c", "a in b", ",", "a,,b", "x y", "a in (b", "=x", "a>b", "-a=b"] {
+            assert!(LabelSelector::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn field_selectors_escape() {
+        let s = FieldSelector::parse(r"metadata.name=a\,b,spec.nodeName!=c").unwrap();
+        assert_eq!(s.exact("metadata.name"), Some("a,b"));
+        assert!(s.matches(|f| if f == "metadata.name" { "a,b" } else { "" }));
+        assert!(FieldSelector::parse("nonsense").is_err());
+    }
+
+    #[test]
+    fn selectors_print_in_key_order() {
+        let s = LabelSelector::parse("b notin (2,1),a=x,!c").unwrap();
+        assert_eq!(s.to_string(), "a=x,b notin (1,2),!c");
+    }
+}
