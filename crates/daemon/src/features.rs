@@ -1,0 +1,93 @@
+//! Feature gates: one table of what Kubernetes v1.36 knows, and what a command line or a config file sets.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+/// Every gate of v1.36 that is not yet locked: name, stage, default.
+const TABLE: &str = include_str!("features.txt");
+
+/// Gates as they were set, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeatureGates(BTreeMap<String, bool>);
+
+fn known(name: &str) -> Option<(&'static str, bool)> {
+    TABLE.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        (words.next() == Some(name)).then(|| {
+            let stage = words.next().unwrap_or_default();
+            (stage, words.next() == Some("true"))
+        })
+    })
+}
+
+impl FeatureGates {
+    /// Takes settings from a config file's map.
+    pub fn from_map(gates: BTreeMap<String, bool>) -> Self {
+        Self(gates)
+    }
+
+    /// The settings of both; `over` wins.
+    pub fn merged(mut self, over: &Self) -> Self {
+        self.0.extend(over.0.iter().map(|(k, v)| (k.clone(), *v)));
+        self
+    }
+
+    /// Refuses unknown gates, and gates set to other than their default unless they are among `switchable`, those the daemon
+    /// really can run both ways.
+    pub fn check(&self, switchable: &[&str]) -> Result<(), String> {
+        for (name, value) in &self.0 {
+            let (stage, default) = known(name).ok_or_else(|| format!("unrecognized feature gate: {name}"))?;
+            if *value != default && !switchable.contains(&name.as_str()) {
+                return Err(format!("feature gate {name} ({stage}) is not supported with {value}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a gate is on: as set, else by its default.
+    pub fn enabled(&self, name: &str) -> bool {
+        self.0.get(name).copied().unwrap_or_else(|| known(name).is_some_and(|(_, default)| default))
+    }
+}
+
+impl FromStr for FeatureGates {
+    type Err = String;
+
+    /// Reads `A=true,kube:B=false`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut gates = BTreeMap::new();
+        for pair in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+            let (name, value) =
+                pair.split_once('=').ok_or_else(|| format!("missing bool value for {pair}"))?;
+            let name = name.strip_prefix("kube:").unwrap_or(name).trim();
+            let value = match value.trim() {
+                "true" | "True" | "TRUE" | "t" | "1" => true,
+                "false" | "False" | "FALSE" | "f" | "0" => false,
+                other => return Err(format!("invalid value of {name}={other}, err: not a boolean")),
+            };
+            gates.insert(name.to_owned(), value);
+        }
+        Ok(Self(gates))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gates_keep_their_defaults_unless_switchable() {
+        let check = |text: &str, ok: bool| {
+            let gates: FeatureGates = text.parse().unwrap();
+            assert_eq!(gates.check(&["EventedPLEG"]).is_ok(), ok, "{text}");
+        };
+        check("", true);
+        check("ContextualLogging=true", true);
+        check("kube:ContextualLogging=false", false);
+        check("EventedPLEG=true", true);
+        check("NoSuchGate=true", false);
+        assert!("X".parse::<FeatureGates>().is_err());
+        assert!(FeatureGates::default().enabled("ContextualLogging"));
+        assert!(!FeatureGates::default().enabled("EventedPLEG"));
+    }
+}
