@@ -1,0 +1,299 @@
+//! From what a client sent to what the server works with: types are checked, unknown members dropped and reported,
+//! members put in order, quantities and times written in their canonical forms, and absent members that Go would
+//! write added with their zero values, so that printing the result gives what upstream would print.
+//!
+//! Mirrors `sigs.k8s.io/json`: null is the same as absent, names are case-sensitive, the first type error is reported
+//! unless a value's own parser (a quantity's, say) fails, which is reported at once.
+
+use api::{ApiError, Map, Value, json::Decoded};
+
+use crate::types::{Field, List, MapOf, Omit, Shape, Struct, Ty, TypeId, Unknown};
+
+mod path;
+mod scalar;
+
+use path::At;
+
+/// What happens to unknown and duplicate members: the `fieldValidation` of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// They fail the request.
+    Strict,
+    /// They are reported to the client as warnings.
+    #[default]
+    Warn,
+    /// They are dropped silently.
+    Ignore,
+}
+
+/// What was noticed in a document that could be read: `unknown field "spec.foo"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding(pub String);
+
+/// The document cannot be read as the type; `Display` is upstream's sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DecodeError(pub String);
+
+/// As many findings as upstream reports of one document.
+const MAX_FINDINGS: usize = 100;
+
+/// Reads `value` as `ty`. Findings are collected unless `mode` is `Ignore`, and never fail here.
+pub fn normalize(value: Value, ty: Ty<'_>, mode: Mode) -> Result<(Value, Vec<Finding>), DecodeError> {
+    let mut decoder = Decoder { findings: Vec::new(), collect: mode != Mode::Ignore, first: None };
+    let value = decoder.value(value, ty, &At::ROOT)?.unwrap_or_else(|| zero(ty));
+    match decoder.first {
+        Some(e) => Err(e),
+        None => Ok((value, decoder.findings)),
+    }
+}
+
+/// Reads a request's body as `ty`, which the client calls `kind` of `version`. Returns the object and the warnings
+/// for the client, or the error for it.
+pub fn object(
+    body: Decoded,
+    ty: Ty<'_>,
+    (version, kind): (&str, &str),
+    mode: Mode,
+) -> Result<(Value, Vec<String>), ApiError> {
+    let refuse = |why: &dyn std::fmt::Display| {
+        ApiError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
+    };
+    let (value, findings) = normalize(body.value, ty, mode).map_err(|e| refuse(&e))?;
+    if mode == Mode::Ignore {
+        return Ok((value, Vec::new()));
+    }
+    let mut texts: Vec<String> = body.duplicates.iter().map(|d| format!("duplicate field \"{d}\"")).collect();
+    texts.extend(findings.into_iter().map(|f| f.0));
+    if mode == Mode::Strict && !texts.is_empty() {
+        return Err(refuse(&format!("strict decoding error: {}", texts.join(", "))));
+    }
+    Ok((value, texts))
+}
+
+/// The value that Go has where nothing was given.
+pub fn zero(ty: Ty<'_>) -> Value {
+    match ty.shape() {
+        Shape::Struct(s) if s.go => {
+            let mut map = Map::new();
+            for f in s.fields.iter().filter(|f| writes_zero(f, ty)) {
+                map.push(f.name.clone(), zero_field(f, ty));
+            }
+            Value::Object(map)
+        }
+        Shape::Struct(_) => Value::object(),
+        Shape::String => "".into(),
+        Shape::Bool => false.into(),
+        Shape::Int32 | Shape::Int64 | Shape::Float | Shape::IntOrString => 0.into(),
+        Shape::Quantity => "0".into(),
+        Shape::Duration => "0s".into(),
+        Shape::List(_)
+        | Shape::Map(_)
+        | Shape::Bytes
+        | Shape::Time
+        | Shape::MicroTime
+        | Shape::Raw
+        | Shape::FieldsV1
+        | Shape::SchemaOrBool(_)
+        | Shape::SchemaOrArray(_)
+        | Shape::SchemaOrStrings(_)
+        | Shape::Any
+        | Shape::Builtin(_) => Value::Null,
+    }
+}
+
+/// True when an absent field is written all the same.
+fn writes_zero(f: &Field, ty: Ty<'_>) -> bool {
+    match f.omit {
+        Omit::Never => true,
+        Omit::Zero => false,
+        Omit::Empty => !f.pointer && is_go_struct(ty.at(f.ty)),
+    }
+}
+
+fn zero_field(f: &Field, ty: Ty<'_>) -> Value {
+    if f.pointer { Value::Null } else { zero(ty.at(f.ty)) }
+}
+
+/// `omitempty` leaves no structs out.
+fn is_go_struct(ty: Ty<'_>) -> bool {
+    matches!(
+        ty.shape(),
+        Shape::Struct(_)
+            | Shape::Quantity
+            | Shape::IntOrString
+            | Shape::Time
+            | Shape::MicroTime
+            | Shape::Duration
+            | Shape::Raw
+    )
+}
+
+struct Decoder {
+    findings: Vec<Finding>,
+    collect: bool,
+    /// The first type error; the walk goes on, since a failing parser takes precedence.
+    first: Option<DecodeError>,
+}
+
+/// The value, or none where null or nothing was given.
+type Read = Result<Option<Value>, DecodeError>;
+
+impl Decoder {
+    fn value(&mut self, value: Value, ty: Ty<'_>, at: &At<'_>) -> Read {
+        match (ty.shape(), value) {
+            (Shape::Any, value) => Ok(Some(value)),
+            (Shape::Struct(s), Value::Object(map)) if s.go => self.go_struct(map, s, ty, at).map(Some),
+            (Shape::Struct(s), Value::Object(map)) => self.custom_struct(map, s, ty, at).map(Some),
+            (Shape::Struct(s), value) if !s.go => Ok(Some(value)),
+            (_, Value::Null) => Ok(None),
+            (Shape::List(l), Value::Array(items)) => self.list(items, l, ty, at).map(Some),
+            (Shape::Map(m), Value::Object(map)) => self.map(map, m, ty, at).map(Some),
+            (Shape::SchemaOrBool(id) | Shape::SchemaOrArray(id) | Shape::SchemaOrStrings(id), value) => {
+                self.schema_or(value, ty, *id)
+            }
+            (_, value) => match scalar::read(value, ty) {
+                Ok(value) => Ok(value),
+                Err(scalar::Error::Type(what)) => {
+                    self.mismatch(&what, ty, at);
+                    Ok(None)
+                }
+                Err(scalar::Error::Saved(text)) => {
+                    self.first.get_or_insert(DecodeError(text));
+                    Ok(None)
+                }
+                Err(scalar::Error::Hard(text)) => Err(DecodeError(text)),
+            },
+        }
+    }
+
+    fn mismatch(&mut self, what: &str, ty: Ty<'_>, at: &At<'_>) {
+        if self.first.is_none() {
+            let place = at.go_place();
+            self.first = Some(DecodeError(format!(
+                "json: cannot unmarshal {what} into Go {place} of type {}",
+                ty.go_name()
+            )));
+        }
+    }
+
+    fn unknown(&mut self, name: &str, at: &At<'_>) {
+        if self.collect && self.findings.len() < MAX_FINDINGS {
+            self.findings.push(Finding(format!("unknown field \"{}\"", at.field_path(name))));
+        }
+    }
+
+    fn go_struct(&mut self, map: Map, s: &Struct, ty: Ty<'_>, at: &At<'_>) -> Result<Value, DecodeError> {
+        // Members mostly come in the order of declaration: the search starts after the last one found.
+        let mut slots: Vec<Option<Value>> = Vec::new();
+        slots.resize_with(s.fields.len(), || None);
+        let mut next = 0;
+        for (name, value) in map {
+            let n = s.fields.len();
+            let Some(i) = (0..n).map(|k| (next + k) % n).find(|i| s.fields[*i].name == name) else {
+                self.unknown(&name, at);
+                continue;
+            };
+            next = i + 1;
+            let field = &s.fields[i];
+            slots[i] = self.value(value, ty.at(field.ty), &at.field(field, ty))?;
+        }
+        let mut out = Map::with_capacity(slots.iter().flatten().count() + 2);
+        for (field, slot) in s.fields.iter().zip(slots) {
+            match slot {
+                Some(v) if field.omit == Omit::Never || field.pointer || is_go_struct(ty.at(field.ty)) => {
+                    out.push(field.name.clone(), v);
+                }
+                Some(v) if !v.is_empty() => out.push(field.name.clone(), v),
+                None if writes_zero(field, ty) => out.push(field.name.clone(), zero_field(field, ty)),
+                _ => {}
+            }
+        }
+        Ok(Value::Object(out))
+    }
+
+    /// Custom resources are checked by their own validation; here only unknown members are pruned.
+    fn custom_struct(&mut self, map: Map, s: &Struct, ty: Ty<'_>, at: &At<'_>) -> Result<Value, DecodeError> {
+        let mut out = Map::with_capacity(map.len());
+        for (name, value) in map {
+            let field = s.fields.iter().find(|f| f.name == name);
+            let member = match (field, s.unknown) {
+                (Some(f), _) => ty.at(f.ty),
+                (None, Unknown::Typed(id)) => ty.at(id),
+                (None, Unknown::Keep) => {
+                    out.push(name, value);
+                    continue;
+                }
+                (None, Unknown::Drop) => {
+                    self.unknown(&name, at);
+                    continue;
+                }
+            };
+            let value = match field {
+                _ if value.is_null() => Some(value),
+                Some(f) => self.value(value, member, &at.field(f, ty))?,
+                None => self.value(value, member, &at.key(&name))?,
+            };
+            out.push(name, value.unwrap_or_default());
+        }
+        out.sort_keys();
+        Ok(Value::Object(out))
+    }
+
+    fn list(
+        &mut self,
+        mut items: Vec<Value>,
+        l: &List,
+        ty: Ty<'_>,
+        at: &At<'_>,
+    ) -> Result<Value, DecodeError> {
+        let item = ty.at(l.item);
+        for (i, slot) in items.iter_mut().enumerate() {
+            let read = self.value(slot.take(), item, &at.index(i))?;
+            *slot = read.unwrap_or_else(|| zero(item));
+        }
+        Ok(Value::Array(items))
+    }
+
+    fn map(&mut self, map: Map, m: &MapOf, ty: Ty<'_>, at: &At<'_>) -> Result<Value, DecodeError> {
+        let item = ty.at(m.value);
+        let mut map = map;
+        let mut last = "";
+        let sorted = map.keys().all(|k| std::mem::replace(&mut last, k) <= k);
+        for (key, slot) in map.iter_mut() {
+            let read = self.value(slot.take(), item, &at.key(key))?;
+            *slot = read.unwrap_or_else(|| zero(item));
+        }
+        if !sorted {
+            map.sort_keys();
+        }
+        Ok(Value::Object(map))
+    }
+
+    /// A JSON schema in one of its special places. Upstream reads these apart: what is unknown in them is not reported.
+    fn schema_or(&mut self, value: Value, ty: Ty<'_>, id: TypeId) -> Read {
+        let props = ty.at(id);
+        let mut inner = Decoder { findings: Vec::new(), collect: false, first: None };
+        let read = match (ty.shape(), value) {
+            (_, value @ Value::Object(_)) => inner.value(value, props, &At::ROOT)?,
+            (Shape::SchemaOrBool(_), value @ Value::Bool(_)) => Some(value),
+            (Shape::SchemaOrBool(_), _) => return Err(DecodeError("boolean or JSON schema expected".into())),
+            (Shape::SchemaOrArray(_), Value::Array(items)) => {
+                let mut out = Vec::with_capacity(items.len());
+                for item in items {
+                    out.push(inner.value(item, props, &At::ROOT)?.unwrap_or_else(|| zero(props)));
+                }
+                Some(Value::Array(out))
+            }
+            (Shape::SchemaOrStrings(_), value @ Value::Array(_)) => Some(value),
+            _ => None,
+        };
+        match inner.first {
+            Some(e) => Err(e),
+            None => Ok(read),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

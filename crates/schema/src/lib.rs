@@ -1,0 +1,12 @@
+//! The schema engine: everything that depends on the shape of API objects and on nothing else.
+//!
+//! - [`types`]: what a value may look like: [`kind`]`("apps", "v1", "Deployment")` gives a [`Ty`].
+//! - [`decode`]: `decode::object(body, ty, ("v1", "Pod"), mode)` checks a request's body and brings it into the form that
+//!   upstream would print; `decode::normalize` is the step alone.
+//!
+//! No input or output, no clock, no concrete kinds in code.
+
+pub mod decode;
+pub mod types;
+
+pub use types::{Schema, Ty, builtin, kind, named};

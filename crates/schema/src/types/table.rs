@@ -1,0 +1,229 @@
+//! Reads the table of built-in types. Its format is described at its top.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::{
+    Field, Inlined, List, ListKind, MapOf, Omit, Patch, Schema, Shape, Struct, Type, TypeId, Unknown,
+};
+
+static TABLE: &str = include_str!("../../data/types.txt");
+
+/// A field as the table has it: inlined structs are still fields.
+struct Row {
+    field: Field,
+    inlined: bool,
+}
+
+#[derive(Default)]
+struct Reader {
+    schema: Schema,
+    /// Rows of each struct.
+    rows: HashMap<TypeId, Vec<Row>>,
+    /// Struct types that differ from another in `atomic` alone.
+    variants: Vec<(TypeId, TypeId, bool)>,
+}
+
+pub(super) fn parse() -> Schema {
+    let mut reader = Reader::default();
+    reader.declare();
+    reader.read();
+    reader.flatten();
+    for (id, of, atomic) in std::mem::take(&mut reader.variants) {
+        let mut ty = reader.schema.types[of.0 as usize].clone();
+        if let Shape::Struct(s) = &mut ty.shape {
+            s.atomic = atomic;
+        }
+        reader.schema.types[id.0 as usize] = ty;
+    }
+    reader.schema
+}
+
+/// Types whose JSON form is their own.
+fn opaque(name: &str) -> Option<Shape> {
+    Some(match name {
+        "string" | "types.UID" | "types.NodeName" => Shape::String,
+        "bool" => Shape::Bool,
+        "int32" => Shape::Int32,
+        "int64" => Shape::Int64,
+        "float64" => Shape::Float,
+        "[]byte" => Shape::Bytes,
+        "api/resource.Quantity" => Shape::Quantity,
+        "util/intstr.IntOrString" => Shape::IntOrString,
+        "meta/v1.Time" => Shape::Time,
+        "meta/v1.MicroTime" => Shape::MicroTime,
+        "meta/v1.Duration" => Shape::Duration,
+        "meta/v1.FieldsV1" => Shape::FieldsV1,
+        "pkg/runtime.RawExtension" | "apiextensions/v1.JSON" | "apiextensions/v1beta1.JSON" => Shape::Raw,
+        _ => return None,
+    })
+}
+
+fn lines() -> impl Iterator<Item = &'static str> {
+    TABLE.lines().filter(|l| !l.starts_with('#'))
+}
+
+impl Reader {
+    /// Gives every named type its place, so that types may refer to later ones.
+    fn declare(&mut self) {
+        let mut package = "";
+        for line in lines() {
+            if let Some(rest) = line.strip_prefix('@') {
+                let (p, gv) = rest.split_once(' ').expect("the table is generated");
+                package = p;
+                self.schema.packages.insert(gv.into(), p.into());
+            } else if !line.starts_with('\t') {
+                let name = line.split([' ', '=']).next().unwrap_or(line);
+                let full: Cow<'static, str> = format!("{package}.{name}").into();
+                let id = self.schema.add(Type { name: full.clone(), shape: Shape::Any });
+                self.schema.names.insert(full, id);
+            }
+        }
+    }
+
+    fn read(&mut self) {
+        let (mut package, mut current) = ("", None);
+        for line in lines() {
+            if let Some(rest) = line.strip_prefix('@') {
+                package = rest.split_once(' ').map_or(rest, |(p, _)| p);
+            } else if let Some(row) = line.strip_prefix('\t') {
+                let row = self.row(row);
+                let id = current.expect("fields follow their struct");
+                self.rows.entry(id).or_default().push(row);
+            } else if let Some((name, of)) = line.split_once('=') {
+                let id = self.schema.names[format!("{package}.{name}").as_str()];
+                let of = self.intern(of, ListKind::Atomic, false);
+                self.schema.types[id.0 as usize].shape = self.schema.types[of.0 as usize].shape.clone();
+            } else {
+                let mut words = line.split(' ');
+                let id =
+                    self.schema.names[format!("{package}.{}", words.next().unwrap_or_default()).as_str()];
+                let mut s = Struct { go: true, ..Struct::default() };
+                for word in words {
+                    s.kind |= word == "kind";
+                    s.atomic |= word == "atomic";
+                }
+                self.schema.types[id.0 as usize].shape = Shape::Struct(s);
+                current = Some(id);
+            }
+        }
+    }
+
+    fn row(&mut self, row: &'static str) -> Row {
+        let mut columns = row.split('\t');
+        let mut column = || columns.next().unwrap_or_default();
+        let (name, ty, number, flags) = (column(), column(), column(), column());
+        let mut field = Field {
+            name: name.into(),
+            ty: TypeId(0),
+            number: number.parse().expect("the table is generated"),
+            pointer: ty.starts_with('*'),
+            omit: Omit::Never,
+            required: false,
+            nullable: false,
+            via: "".into(),
+            patch: Patch::default(),
+            default: None,
+        };
+        let (mut inlined, mut list, mut atomic) = (false, ListKind::Atomic, None);
+        for flag in flags.split(' ') {
+            match flag.split_once('=').unwrap_or((flag, "")) {
+                ("i", _) => inlined = true,
+                ("e", _) if field.omit == Omit::Never => field.omit = Omit::Empty,
+                ("z", _) => field.omit = Omit::Zero,
+                ("r", _) => field.required = true,
+                ("l", "set") => list = ListKind::Set,
+                ("k", keys) => list = ListKind::Map(keys.split(',').map(Into::into).collect()),
+                ("m", kind) => atomic = Some(kind == "atomic"),
+                ("p", strategy) => {
+                    for s in strategy.split(',') {
+                        field.patch.merge |= s == "merge";
+                        field.patch.retain_keys |= s == "retainKeys";
+                        field.patch.replace |= s == "replace";
+                    }
+                }
+                ("pk", key) => field.patch.key = Some(key.into()),
+                ("d", json) => field.default = serde_json::from_str(json).ok().map(Box::new),
+                _ => {}
+            }
+        }
+        let ty = ty.trim_start_matches('*');
+        field.ty = match (atomic, self.schema.names.get(ty)) {
+            (Some(atomic), Some(of)) if !ty.starts_with("map[") => {
+                let of = *of;
+                let id = self.schema.add(self.schema.types[of.0 as usize].clone());
+                self.variants.push((id, of, atomic));
+                id
+            }
+            _ => self.intern(ty, list, atomic.unwrap_or(false)),
+        };
+        Row { field, inlined }
+    }
+
+    /// The place of a type written in Go's way; equal types share one.
+    fn intern(&mut self, text: &'static str, list: ListKind, atomic: bool) -> TypeId {
+        let key = match &list {
+            _ if !text.starts_with('[') && !text.starts_with("map[") => Cow::Borrowed(text),
+            ListKind::Atomic if !atomic => Cow::Borrowed(text),
+            ListKind::Atomic => Cow::Owned(format!("{text}|atomic")),
+            ListKind::Set => Cow::Owned(format!("{text}|set")),
+            ListKind::Map(keys) => Cow::Owned(format!("{text}|{}", keys.join(","))),
+        };
+        if let Some(id) = self.schema.names.get(&key) {
+            return *id;
+        }
+        let shape = if let Some(shape) = opaque(text) {
+            shape
+        } else if let Some(item) = text.strip_prefix("[]") {
+            Shape::List(List { item: self.intern(item, ListKind::Atomic, false), kind: list })
+        } else if let Some((_, value)) = text.strip_prefix("map[").and_then(|t| t.split_once(']')) {
+            Shape::Map(MapOf { value: self.intern(value, ListKind::Atomic, false), atomic })
+        } else {
+            let props = |v: &str| self.schema.names[format!("apiextensions/{v}.JSONSchemaProps").as_str()];
+            match text.strip_prefix("apiextensions/").and_then(|t| t.split_once('.')) {
+                Some((v, "JSONSchemaPropsOrBool")) => Shape::SchemaOrBool(props(v)),
+                Some((v, "JSONSchemaPropsOrArray")) => Shape::SchemaOrArray(props(v)),
+                Some((v, "JSONSchemaPropsOrStringArray")) => Shape::SchemaOrStrings(props(v)),
+                _ => unreachable!("the table names no unknown type: {text}"),
+            }
+        };
+        let id = self.schema.add(Type { name: text.into(), shape });
+        self.schema.names.insert(key, id);
+        id
+    }
+
+    /// Puts the fields of inlined structs in their places.
+    fn flatten(&mut self) {
+        let ids: Vec<TypeId> = self.rows.keys().copied().collect();
+        for id in ids {
+            let mut fields = Vec::new();
+            let mut inlined = Vec::new();
+            for row in &self.rows[&id] {
+                if !row.inlined {
+                    fields.push(row.field.clone());
+                    continue;
+                }
+                if row.field.number != 0 {
+                    inlined.push(Inlined { number: row.field.number, ty: row.field.ty });
+                }
+                self.inline(row, "", &mut fields);
+            }
+            if let Shape::Struct(s) = &mut self.schema.types[id.0 as usize].shape {
+                (s.fields, s.inlined, s.unknown) = (fields, inlined, Unknown::Drop);
+                s.fields.shrink_to_fit();
+            }
+        }
+    }
+
+    fn inline(&self, row: &Row, via: &str, out: &mut Vec<Field>) {
+        let via = format!("{via}{}.", row.field.name);
+        for inner in self.rows.get(&row.field.ty).into_iter().flatten() {
+            if inner.inlined {
+                self.inline(inner, &via, out);
+            } else {
+                let field = Field { number: 0, via: via.clone().into(), ..inner.field.clone() };
+                out.push(field);
+            }
+        }
+    }
+}
