@@ -1,0 +1,115 @@
+//! The three patches of a PATCH request that are not apply: JSON patch (RFC 6902), merge patch (RFC 7396) and
+//! strategic merge patch.
+//!
+//! Each takes the object in the version of the request and gives the patched one, not yet decoded; [`decode`] does
+//! that with the messages that upstream has for patches.
+
+use api::field::{FieldError, Path};
+use api::{ApiError, Value};
+use http::StatusCode;
+
+use crate::decode::{Mode, normalize};
+use crate::types::Ty;
+
+mod json;
+mod merge;
+mod strategic;
+
+pub use json::json;
+pub use merge::merge;
+pub use strategic::strategic;
+
+/// A patch that cannot be applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The patch is not well formed (400).
+    #[error("{0}")]
+    Malformed(String),
+    /// It does not fit the object (422). The client is not told why, only that; `Display` is for logs.
+    #[error("{0}")]
+    DoesNotApply(String),
+    /// A JSON patch of so many operations (413).
+    #[error("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {0}")]
+    TooMany(usize),
+    /// Upstream has no word for it and answers 500.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// As many operations as a JSON patch may have.
+pub const MAX_OPERATIONS: usize = 10_000;
+
+impl From<Error> for ApiError {
+    fn from(e: Error) -> Self {
+        let text = e.to_string();
+        match e {
+            Error::Malformed(text) => ApiError::bad_request(text),
+            Error::DoesNotApply(_) => ApiError::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "Invalid",
+                "the server rejected our request due to an error in our request",
+            ),
+            Error::TooMany(_) => {
+                let message = format!("Request entity is too large: {text}");
+                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+            }
+            Error::Other(text) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "", text),
+        }
+    }
+}
+
+/// Reads a patched object. `shown` is what the error quotes: the patched object as JSON for JSON and merge patches,
+/// [`go_map`] of the patch for strategic ones. `findings` are those of the patch itself. Returns the object and the
+/// warnings for the client.
+pub fn decode(
+    value: Value,
+    shown: &dyn Fn() -> String,
+    ty: Ty<'_>,
+    mode: Mode,
+    mut findings: Vec<String>,
+) -> Result<(Value, Vec<String>), ApiError> {
+    let refuse = |why: String| {
+        ApiError::invalid("", "", "", &[FieldError::invalid(&Path::new("patch"), shown(), why)])
+    };
+    let (value, more) = normalize(value, ty, mode).map_err(|e| refuse(e.to_string()))?;
+    findings.extend(more.into_iter().map(|f| f.0));
+    match mode {
+        Mode::Ignore => Ok((value, Vec::new())),
+        Mode::Strict if !findings.is_empty() => {
+            Err(refuse(format!("strict decoding error: {}", findings.join(", "))))
+        }
+        _ => Ok((value, findings)),
+    }
+}
+
+/// A value as Go's `%v` prints it: `map[a:1 b:[x y]]`.
+pub fn go_map(v: &Value) -> String {
+    match v {
+        Value::Object(m) => {
+            let mut members: Vec<_> = m.iter().collect();
+            members.sort_by_key(|(k, _)| *k);
+            let texts: Vec<String> = members.iter().map(|(k, v)| format!("{k}:{}", go_map(v))).collect();
+            format!("map[{}]", texts.join(" "))
+        }
+        Value::Array(a) => format!("[{}]", a.iter().map(go_map).collect::<Vec<_>>().join(" ")),
+        Value::String(s) => s.to_string(),
+        Value::Null => "<nil>".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Go's name of a value's type when it is decoded into an interface.
+fn go_type(v: &Value) -> &'static str {
+    match v {
+        Value::Null => "%!s(<nil>)",
+        Value::Bool(_) => "bool",
+        Value::Int(_) => "int64",
+        Value::Float(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+#[cfg(test)]
+mod tests;
