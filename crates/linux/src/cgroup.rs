@@ -1,0 +1,282 @@
+//! Control groups, version 1 and 2, by plain files (the "cgroupfs driver").
+//!
+//! On version 1 and on hybrid machines every controller is a hierarchy of its own; on version 2 there is one. A group is
+//! named by its path from the root of the hierarchy, as in `kubepods/burstable/pod1234`.
+
+mod stats;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::mount::{self, MountPoint};
+
+pub use stats::Usage;
+
+/// The controllers whose limits are set here. Others are the container runtime's business.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
+/// How the machine's control groups are laid out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cgroups {
+    /// A hierarchy for each controller (also where version 2 is mounted beside them without controllers).
+    V1 {
+        /// Where each controller is mounted.
+        controllers: BTreeMap<String, PathBuf>,
+    },
+    /// One hierarchy.
+    V2 {
+        /// Where it is mounted.
+        root: PathBuf,
+    },
+}
+
+/// The limits of a group; what is `None` is left as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Relative weight in version 1's terms, 2 to 262144.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds of processor time in each period; -1 lifts the limit.
+    pub cpu_quota_us: Option<i64>,
+    /// The period in microseconds.
+    pub cpu_period_us: Option<u64>,
+    /// Bytes; -1 lifts the limit.
+    pub memory: Option<i64>,
+    /// The number of processes; -1 lifts the limit.
+    pub pids: Option<i64>,
+}
+
+impl Cgroups {
+    /// Finds out what is mounted.
+    pub fn detect() -> io::Result<Self> {
+        Self::from_mounts(&mount::mounts()?)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no control groups are mounted"))
+    }
+
+    fn from_mounts(mounts: &[MountPoint]) -> Option<Self> {
+        let known = |name: &&String| !matches!(name.as_str(), "rw" | "ro") && !name.contains('=');
+        let controllers: BTreeMap<String, PathBuf> = mounts
+            .iter()
+            .filter(|mount| mount.fs_type == "cgroup")
+            .flat_map(|mount| {
+                mount.options.iter().filter(known).map(|name| (name.clone(), mount.path.clone()))
+            })
+            .collect();
+        if controllers.contains_key("memory") || controllers.contains_key("cpu") {
+            return Some(Self::V1 { controllers });
+        }
+        let unified = mounts.iter().find(|mount| mount.fs_type == "cgroup2")?;
+        Some(Self::V2 { root: unified.path.clone() })
+    }
+
+    /// Whether there is one hierarchy only.
+    pub fn is_v2(&self) -> bool {
+        matches!(self, Self::V2 { .. })
+    }
+
+    /// The directories of a group, one for each hierarchy.
+    fn directories(&self, group: &str) -> Vec<PathBuf> {
+        let group = group.trim_start_matches('/');
+        match self {
+            Self::V1 { controllers } => {
+                let mut roots: Vec<_> = controllers.values().collect();
+                roots.sort();
+                roots.dedup();
+                roots.into_iter().map(|root| root.join(group)).collect()
+            }
+            Self::V2 { root } => vec![root.join(group)],
+        }
+    }
+
+    fn directory(&self, controller: &str, group: &str) -> Option<PathBuf> {
+        let group = group.trim_start_matches('/');
+        match self {
+            Self::V1 { controllers } => controllers.get(controller).map(|root| root.join(group)),
+            Self::V2 { root } => Some(root.join(group)),
+        }
+    }
+
+    /// Whether the group exists in every hierarchy that [`Cgroups::create`] makes it in.
+    pub fn exists(&self, group: &str) -> bool {
+        CONTROLLERS
+            .iter()
+            .filter_map(|controller| self.directory(controller, group))
+            .all(|path| path.is_dir())
+    }
+
+    /// Makes a group with its missing parents and sets its limits; what exists already is only updated.
+    pub fn create(&self, group: &str, limits: &Limits) -> io::Result<()> {
+        match self {
+            Self::V1 { .. } => {
+                for directory in CONTROLLERS.iter().filter_map(|controller| self.directory(controller, group))
+                {
+                    named(fs::create_dir_all(&directory), &directory)?;
+                }
+            }
+            Self::V2 { root } => create_v2(root, group)?,
+        }
+        self.update(group, limits)
+    }
+
+    /// Sets the limits of a group that exists.
+    pub fn update(&self, group: &str, limits: &Limits) -> io::Result<()> {
+        for (controller, file, value) in writes(self.is_v2(), limits) {
+            let Some(directory) = self.directory(controller, group) else { continue };
+            let file = directory.join(file);
+            // On version 2 a controller that the parent does not have makes no file.
+            if file.exists() {
+                named(fs::write(&file, value), &file)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a group and the groups inside of it, in every hierarchy. Fails with `ResourceBusy` while processes are left.
+    pub fn delete(&self, group: &str) -> io::Result<()> {
+        self.directories(group).iter().try_for_each(|directory| remove_tree(directory))
+    }
+
+    /// The groups directly inside of a group.
+    pub fn children(&self, group: &str) -> Vec<String> {
+        let Some(directory) = self.directory("memory", group) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+        let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()));
+        directories.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// The processes of a group itself, not of the groups inside of it.
+    pub fn processes(&self, group: &str) -> Vec<i32> {
+        let Some(directory) = self.directory("memory", group) else { return Vec::new() };
+        let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// What the group uses now.
+    pub fn usage(&self, group: &str) -> Usage {
+        stats::read(self, group)
+    }
+}
+
+/// On version 2 a controller works in a group only when every parent passes it on.
+fn create_v2(root: &Path, group: &str) -> io::Result<()> {
+    let mut directory = root.to_owned();
+    for name in group.split('/').filter(|name| !name.is_empty()) {
+        let available = fs::read_to_string(directory.join("cgroup.controllers")).unwrap_or_default();
+        for controller in
+            available.split_whitespace().filter(|c| ["cpu", "memory", "pids", "cpuset", "io"].contains(c))
+        {
+            let file = directory.join("cgroup.subtree_control");
+            // One that cannot be passed on (a group with processes of its own) leaves the group without its limits only.
+            if let Err(error) = fs::write(&file, format!("+{controller}")) {
+                tracing::debug!(%error, file = %file.display(), controller, "controller is not passed on");
+            }
+        }
+        directory.push(name);
+        match fs::create_dir(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return named(Err(error), &directory);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The files to write for some limits: controller, file, value.
+fn writes(v2: bool, limits: &Limits) -> Vec<(&'static str, &'static str, String)> {
+    let mut out = Vec::new();
+    let period = limits.cpu_period_us.unwrap_or(100_000);
+    if v2 {
+        let max = |n: i64| if n < 0 { "max".to_owned() } else { n.to_string() };
+        out.extend(limits.cpu_shares.map(|shares| ("cpu", "cpu.weight", weight(shares).to_string())));
+        out.extend(limits.cpu_quota_us.map(|quota| ("cpu", "cpu.max", format!("{} {period}", max(quota)))));
+        out.extend(limits.memory.map(|bytes| ("memory", "memory.max", max(bytes))));
+        out.extend(limits.pids.map(|n| ("pids", "pids.max", max(n))));
+        return out;
+    }
+    out.extend(limits.cpu_shares.map(|shares| ("cpu", "cpu.shares", shares.to_string())));
+    out.extend(limits.cpu_period_us.map(|period| ("cpu", "cpu.cfs_period_us", period.to_string())));
+    out.extend(limits.cpu_quota_us.map(|quota| ("cpu", "cpu.cfs_quota_us", quota.to_string())));
+    out.extend(limits.memory.map(|bytes| ("memory", "memory.limit_in_bytes", bytes.to_string())));
+    let pids = |n: i64| if n < 0 { "max".to_owned() } else { n.to_string() };
+    out.extend(limits.pids.map(|n| ("pids", "pids.max", pids(n))));
+    out
+}
+
+/// Version 2's weight for version 1's shares, as container runtimes map them: 2..262144 to 1..10000.
+fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+fn remove_tree(directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => named(other, directory)?,
+    };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir())) {
+        remove_tree(&entry.path())?;
+    }
+    match fs::remove_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => named(other, directory),
+    }
+}
+
+/// Puts the path into an error's text.
+fn named<T>(result: io::Result<T>, path: &Path) -> io::Result<T> {
+    result.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
+        35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+        40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd\n\
+        41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
+
+    #[test]
+    fn hybrid_machines_count_as_version_one() {
+        let Cgroups::V1 { controllers } = Cgroups::from_mounts(&mount::parse(HYBRID)).unwrap() else {
+            panic!("not version 1")
+        };
+        assert_eq!(controllers.keys().collect::<Vec<_>>(), ["cpu", "memory"]);
+        let unified = "41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let found = Cgroups::from_mounts(&mount::parse(unified)).unwrap();
+        assert_eq!(found, Cgroups::V2 { root: "/sys/fs/cgroup".into() });
+        assert!(Cgroups::from_mounts(&[]).is_none());
+    }
+
+    #[test]
+    fn limits_are_written_in_each_versions_own_terms() {
+        let limits = Limits {
+            cpu_shares: Some(1024),
+            cpu_quota_us: Some(50_000),
+            cpu_period_us: Some(100_000),
+            memory: Some(-1),
+            pids: Some(100),
+        };
+        let v2: Vec<_> = writes(true, &limits).into_iter().map(|(_, file, value)| (file, value)).collect();
+        let expected =
+            [("cpu.weight", "39"), ("cpu.max", "50000 100000"), ("memory.max", "max"), ("pids.max", "100")];
+        assert_eq!(v2, expected.map(|(file, value)| (file, value.to_owned())));
+        let v1: Vec<_> = writes(false, &limits).into_iter().map(|(_, file, value)| (file, value)).collect();
+        assert!(v1.contains(&("memory.limit_in_bytes", "-1".to_owned())));
+        assert!(v1.contains(&("cpu.shares", "1024".to_owned())));
+        assert!(writes(true, &Limits::default()).is_empty());
+    }
+
+    #[test]
+    fn groups_of_version_two_are_made_updated_and_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let groups = Cgroups::V2 { root: root.path().to_owned() };
+        groups.create("kubepods/burstable/pod1", &Limits::default()).unwrap();
+        assert!(groups.exists("kubepods/burstable/pod1"));
+        assert_eq!(groups.children("kubepods"), ["burstable"]);
+        groups.delete("kubepods").unwrap();
+        assert!(!groups.exists("kubepods"));
+        groups.delete("kubepods").unwrap();
+    }
+}

@@ -1,0 +1,190 @@
+//! Mounts: the table of them, bind mounts that no symbolic link can lead astray, tmpfs, and unmounting.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{Mode, mkdirat};
+
+/// One line of `/proc/self/mountinfo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPoint {
+    /// The directory of the file system that is mounted.
+    pub root: String,
+    /// Where it is mounted.
+    pub path: PathBuf,
+    /// The file system type.
+    pub fs_type: String,
+    /// The device or whatever the file system calls its source.
+    pub source: String,
+    /// The options of the file system.
+    pub options: Vec<String>,
+}
+
+/// The mounts of this process' namespace.
+pub fn mounts() -> io::Result<Vec<MountPoint>> {
+    Ok(parse(&std::fs::read_to_string("/proc/self/mountinfo")?))
+}
+
+/// Parses the text of a mountinfo file; lines that make no sense are left out.
+pub fn parse(mountinfo: &str) -> Vec<MountPoint> {
+    mountinfo.lines().filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &str) -> Option<MountPoint> {
+    let (mount, fs) = line.split_once(" - ")?;
+    let mut mount = mount.split(' ').skip(3);
+    let (root, path) = (mount.next()?, mount.next()?);
+    let mut fs = fs.split(' ');
+    Some(MountPoint {
+        root: unescape(root),
+        path: unescape(path).into(),
+        fs_type: fs.next()?.to_owned(),
+        source: unescape(fs.next()?),
+        options: fs.next().unwrap_or_default().split(',').map(str::to_owned).collect(),
+    })
+}
+
+/// The kernel writes blanks, newlines and backslashes as three octal digits.
+fn unescape(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.as_bytes();
+    while let [first, rest @ ..] = bytes {
+        let code = match (first, rest) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..]) => {
+                Some((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'))
+            }
+            _ => None,
+        };
+        out.push(code.unwrap_or(*first));
+        bytes = if code.is_some() { &rest[3..] } else { rest };
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Whether something is mounted exactly here.
+pub fn is_mount_point(path: &Path) -> io::Result<bool> {
+    Ok(mounts()?.iter().any(|mount| mount.path == path))
+}
+
+/// Mounts a tmpfs, of at most `size` bytes when given.
+pub fn tmpfs(path: &Path, size: Option<u64>) -> io::Result<()> {
+    let options = size.map(|size| format!("size={size}"));
+    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options.as_deref())?;
+    Ok(())
+}
+
+/// Makes `source` appear at `target` too, with what is mounted below it.
+pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
+    Ok(())
+}
+
+/// Makes an open file or directory appear at `target`: whatever happens to its path meanwhile, this one is mounted.
+pub fn bind_open(source: &impl AsFd, target: &Path) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{}", source.as_fd().as_raw_fd());
+    bind(Path::new(&path), target)
+}
+
+/// Unmounts; not being mounted is no error. A busy mount disappears from the tree and ends when its last user is gone.
+pub fn unmount(path: &Path) -> io::Result<()> {
+    match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Unmounts everything at and below a directory, the innermost first.
+pub fn unmount_below(directory: &Path) -> io::Result<()> {
+    let mut below: Vec<_> =
+        mounts()?.into_iter().map(|mount| mount.path).filter(|path| path.starts_with(directory)).collect();
+    // Of two mounts on one path the later is on top.
+    below.reverse();
+    below.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    below.iter().try_for_each(|path| unmount(path))
+}
+
+/// Opens a path below `base` without leaving `base`: a symbolic link that points outside is an error.
+pub fn open_beneath(base: &Path, relative: &Path) -> io::Result<OwnedFd> {
+    let directory = File::open(base)?;
+    let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    Ok(openat2(&directory, relative, how)?)
+}
+
+/// Makes the missing directories of a path below `base`, following no symbolic link out of it.
+pub fn create_dirs_beneath(base: &Path, relative: &Path, mode: u32) -> io::Result<()> {
+    let mut current: OwnedFd = File::open(base)?.into();
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let mut walked = PathBuf::new();
+    let root: OwnedFd = File::open(base)?.into();
+    for component in relative.components() {
+        let Component::Normal(name) = component else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path must be relative without .."));
+        };
+        match mkdirat(&current, name, Mode::from_bits_truncate(mode)) {
+            Ok(()) => {
+                // The umask does not count here.
+                let made = openat(
+                    &current,
+                    name,
+                    OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+                    Mode::empty(),
+                )?;
+                nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(mode))?;
+            }
+            Err(nix::Error::EEXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        walked.push(name);
+        current = openat2(&root, &walked, how)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_lines_are_parsed_and_unescaped() {
+        let text = "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n\
+                    32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\nnonsense\n";
+        let mounts = parse(text);
+        assert_eq!(mounts.len(), 2);
+        assert_eq!(mounts[0].path, Path::new("/mnt 2"));
+        assert_eq!(mounts[0].root, "/mnt1");
+        assert_eq!(mounts[0].source, "/dev/root");
+        assert_eq!(mounts[1].fs_type, "cgroup");
+        assert_eq!(mounts[1].options, ["rw", "cpu"]);
+    }
+
+    #[test]
+    fn escapes_that_are_none_stay_as_they_are() {
+        for (text, expected) in [("a\\134b", "a\\b"), ("a\\", "a\\"), ("a\\9", "a\\9"), ("\\011", "\t")] {
+            assert_eq!(unescape(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_symbolic_link_cannot_lead_out_of_the_base() {
+        let base = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc", base.path().join("out")).unwrap();
+        std::fs::create_dir(base.path().join("in")).unwrap();
+        std::os::unix::fs::symlink("in", base.path().join("inner")).unwrap();
+        assert!(open_beneath(base.path(), Path::new("out/passwd")).is_err());
+        assert!(open_beneath(base.path(), Path::new("../")).is_err());
+        assert!(create_dirs_beneath(base.path(), Path::new("out/made"), 0o755).is_err());
+        create_dirs_beneath(base.path(), Path::new("inner/made/deep"), 0o750).unwrap();
+        assert!(base.path().join("in/made/deep").is_dir());
+        assert!(open_beneath(base.path(), Path::new("inner/made")).is_ok());
+        assert!(open_beneath(base.path(), Path::new("")).is_ok());
+    }
+}
