@@ -102,6 +102,32 @@ pub fn zero(ty: Ty<'_>) -> Value {
     }
 }
 
+/// What becomes of a normalized object that is stored as protobuf and read again: empty lists and maps that are
+/// written all the same become null.
+pub fn forget_empty(value: &mut Value, ty: Ty<'_>) {
+    match (ty.shape(), value) {
+        (Shape::Struct(s), Value::Object(map)) if s.go => {
+            for field in &s.fields {
+                let Some(value) = map.get_mut(&field.name) else { continue };
+                let ty = ty.at(field.ty);
+                let counts = matches!(ty.shape(), Shape::List(_) | Shape::Map(_) | Shape::Bytes);
+                if counts && value.is_empty() && !field.pointer {
+                    *value = Value::Null;
+                } else {
+                    forget_empty(value, ty);
+                }
+            }
+        }
+        (Shape::List(l), Value::Array(items)) => {
+            items.iter_mut().for_each(|v| forget_empty(v, ty.at(l.item)));
+        }
+        (Shape::Map(m), Value::Object(map)) => {
+            map.iter_mut().for_each(|(_, v)| forget_empty(v, ty.at(m.value)));
+        }
+        _ => {}
+    }
+}
+
 /// True when an absent field is written all the same.
 fn writes_zero(f: &Field, ty: Ty<'_>) -> bool {
     match f.omit {

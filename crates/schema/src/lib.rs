@@ -5,9 +5,13 @@
 //!   upstream would print; `decode::normalize` is the step alone.
 //! - [`patch`]: `patch::json`, `patch::merge` and `patch::strategic` apply a patch to a versioned object;
 //!   `patch::decode` reads the result as the type, with upstream's messages.
+//! - [`apply`]: managed fields. `apply::track_update(live, &mut new, &request)` after every write that is no apply,
+//!   `apply::apply(live, &patch, force, &request)` for one that is (decode and default what it returns),
+//!   `apply::keep_times(live, &mut new)` before deciding that an update changes something.
 //!
 //! No input or output, no clock, no concrete kinds in code.
 
+pub mod apply;
 pub mod decode;
 pub mod patch;
 pub mod types;

@@ -157,3 +157,13 @@ fn requests_are_refused_or_warned_about() {
     assert_eq!(warnings, ["duplicate field \"data\"", "unknown field \"spec\""]);
     assert!(object(body(), ty, ("v1", "ConfigMap"), Mode::Ignore).unwrap().1.is_empty());
 }
+
+#[test]
+fn storing_as_protobuf_forgets_empty_lists() {
+    let ty = crate::named("core/v1.PodSpec").unwrap();
+    let value = api::json::decode(br#"{"containers":[]}"#).unwrap().value;
+    let mut value = normalize(value, ty, Mode::Strict).unwrap().0;
+    assert_eq!(value.to_string(), r#"{"containers":[]}"#);
+    forget_empty(&mut value, ty);
+    assert_eq!(value.to_string(), r#"{"containers":null}"#);
+}
