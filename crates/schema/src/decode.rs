@@ -10,7 +10,7 @@ use api::{ApiError, Map, Value, json::Decoded};
 use crate::types::{Field, List, MapOf, Omit, Shape, Struct, Ty, TypeId, Unknown};
 
 mod path;
-mod scalar;
+pub(crate) mod scalar;
 
 use path::At;
 
@@ -137,6 +137,22 @@ fn writes_zero(f: &Field, ty: Ty<'_>) -> bool {
     }
 }
 
+/// The members of a struct that Go writes, of one slot for each field.
+pub(crate) fn written(slots: Vec<Option<Value>>, s: &Struct, ty: Ty<'_>) -> Map {
+    let mut out = Map::with_capacity(slots.iter().flatten().count() + 2);
+    for (field, slot) in s.fields.iter().zip(slots) {
+        match slot {
+            Some(v) if field.omit == Omit::Never || field.pointer || is_go_struct(ty.at(field.ty)) => {
+                out.push(field.name.clone(), v);
+            }
+            Some(v) if !v.is_empty() => out.push(field.name.clone(), v),
+            None if writes_zero(field, ty) => out.push(field.name.clone(), zero_field(field, ty)),
+            _ => {}
+        }
+    }
+    out
+}
+
 fn zero_field(f: &Field, ty: Ty<'_>) -> Value {
     if f.pointer { Value::Null } else { zero(ty.at(f.ty)) }
 }
@@ -224,18 +240,7 @@ impl Decoder {
             let field = &s.fields[i];
             slots[i] = self.value(value, ty.at(field.ty), &at.field(field, ty))?;
         }
-        let mut out = Map::with_capacity(slots.iter().flatten().count() + 2);
-        for (field, slot) in s.fields.iter().zip(slots) {
-            match slot {
-                Some(v) if field.omit == Omit::Never || field.pointer || is_go_struct(ty.at(field.ty)) => {
-                    out.push(field.name.clone(), v);
-                }
-                Some(v) if !v.is_empty() => out.push(field.name.clone(), v),
-                None if writes_zero(field, ty) => out.push(field.name.clone(), zero_field(field, ty)),
-                _ => {}
-            }
-        }
-        Ok(Value::Object(out))
+        Ok(Value::Object(written(slots, s, ty)))
     }
 
     /// Custom resources are checked by their own validation; here only unknown members are pruned.

@@ -8,12 +8,15 @@
 //! - [`apply`]: managed fields. `apply::track_update(live, &mut new, &request)` after every write that is no apply,
 //!   `apply::apply(live, &patch, force, &request)` for one that is (decode and default what it returns),
 //!   `apply::keep_times(live, &mut new)` before deciding that an update changes something.
+//! - [`proto`]: protobuf with and without its envelope: `proto::encode_object(&object, ty)`,
+//!   `proto::decode_object(bytes, lookup)`, `proto::watch_event`.
 //!
 //! No input or output, no clock, no concrete kinds in code.
 
 pub mod apply;
 pub mod decode;
 pub mod patch;
+pub mod proto;
 pub mod types;
 
 pub use types::{Schema, Ty, builtin, kind, named};

@@ -90,6 +90,8 @@ pub struct Struct {
     pub fields: Vec<Field>,
     /// Structs that JSON inlines but protobuf nests.
     pub inlined: Vec<Inlined>,
+    /// What a protobuf message holds, by field number.
+    pub wire: Vec<Wire>,
     /// Has `kind` and `apiVersion`.
     pub kind: bool,
     /// Server-side apply sees it as one value.
@@ -119,6 +121,17 @@ pub struct Inlined {
     pub number: u32,
     /// The inner struct.
     pub ty: TypeId,
+    /// Index of the first of its fields among those of the outer struct; the others follow.
+    pub first: u16,
+}
+
+/// A member of a protobuf message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// The field of that index.
+    Field(u16),
+    /// The inlined struct of that index.
+    Inlined(u16),
 }
 
 /// When an empty value is left out.

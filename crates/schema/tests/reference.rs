@@ -8,6 +8,7 @@ use api::Value;
 use jiff::Timestamp;
 use schema::apply::{Filter, Managed, OneVersion, Operation, Request, track_update};
 use schema::decode::{Mode, normalize};
+use schema::proto;
 
 /// The folder of recorded facts, if it is there: `shared` beside the workspace.
 fn reference(folder: &str) -> Option<PathBuf> {
@@ -38,6 +39,7 @@ fn kinds() -> Vec<(String, Value, Vec<u8>)> {
             out.push((stem, json, std::fs::read(path.with_extension("pb")).unwrap()));
         }
     }
+    assert!(out.len() > 150, "only {} kinds", out.len());
     out
 }
 
@@ -124,4 +126,54 @@ fn fields_that_upstream_tracked_are_tracked() {
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn protobuf_is_read_and_written_as_upstream_does() {
+    let mut failed = Vec::new();
+    for (stem, json, pb) in kinds() {
+        let ty = type_of(&stem);
+        let envelope = proto::open(&pb).unwrap();
+        let bytes = proto::seal(envelope.api_version, envelope.kind, &proto::encode(&json, ty));
+        if bytes != pb {
+            let at = bytes.iter().zip(&pb).take_while(|(a, b)| a == b).count();
+            let window = |b: &[u8]| {
+                String::from_utf8_lossy(&b[at.saturating_sub(40)..(at + 40).min(b.len())]).into_owned()
+            };
+            failed.push(format!(
+                "{stem} written at {at}:\n  want {:?}\n  got  {:?}",
+                window(&pb),
+                window(&bytes)
+            ));
+        }
+        match proto::decode_object(&pb, |_, _| Some(ty)) {
+            Ok(Some(value)) if value == json => {}
+            Ok(Some(value)) => {
+                let (got, want) = (value.to_string(), json.to_string());
+                let at = got.bytes().zip(want.bytes()).take_while(|(a, b)| a == b).count();
+                let window = |s: &str| s[at.saturating_sub(60)..(at + 80).min(s.len())].to_owned();
+                failed.push(format!("{stem} read:\n  want {}\n  got  {}", window(&want), window(&got)));
+            }
+            other => failed.push(format!("{stem} read: {other:?}")),
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn what_upstream_stored_is_read_and_stored_the_same() {
+    let Some(dir) = reference("reference/etcd") else { return };
+    let dump = api::json::decode(&std::fs::read(dir.join("dump.json")).unwrap()).unwrap().value;
+    let lookup = |gv: &str, kind: &str| {
+        let (group, version) = gv.split_once('/').unwrap_or(("", gv));
+        schema::kind(group, version, kind)
+    };
+    for entry in dump.as_array().unwrap().iter().filter(|e| e.str_at(&["encoding"]) == "protobuf") {
+        let (key, hex) = (entry.str_at(&["key"]), entry.str_at(&["hex"]).as_bytes());
+        let nibble = |b: u8| (b as char).to_digit(16).unwrap() as u8;
+        let bytes: Vec<u8> = hex.chunks(2).map(|p| nibble(p[0]) << 4 | nibble(p[1])).collect();
+        let object = proto::decode_object(&bytes, lookup).unwrap().unwrap();
+        let ty = lookup(object.str_at(&["apiVersion"]), object.str_at(&["kind"])).unwrap();
+        assert_eq!(proto::encode_object(&object, ty), bytes, "{key}: {object}");
+    }
 }

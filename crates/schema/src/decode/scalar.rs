@@ -6,7 +6,7 @@ use compact_str::CompactString;
 use crate::types::{Shape, Ty};
 
 /// Why a value is not acceptable.
-pub(super) enum Error {
+pub(crate) enum Error {
     /// Wrong JSON type, in Go's words: `number 1.5`.
     Type(String),
     /// Reported unless something else fails at once.
@@ -16,7 +16,7 @@ pub(super) enum Error {
 }
 
 /// Reads a value that is not null as a type that is neither struct, list nor map.
-pub(super) fn read(value: Value, ty: Ty<'_>) -> Result<Option<Value>, Error> {
+pub(crate) fn read(value: Value, ty: Ty<'_>) -> Result<Option<Value>, Error> {
     let value = match (ty.shape(), value) {
         (Shape::Raw | Shape::FieldsV1, value) => value,
         (Shape::String, value @ Value::String(_)) => value,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::{
-    Field, Inlined, List, ListKind, MapOf, Omit, Patch, Schema, Shape, Struct, Type, TypeId, Unknown,
+    Field, Inlined, List, ListKind, MapOf, Omit, Patch, Schema, Shape, Struct, Type, TypeId, Unknown, Wire,
 };
 
 static TABLE: &str = include_str!("../../data/types.txt");
@@ -57,6 +57,15 @@ fn opaque(name: &str) -> Option<Shape> {
         "pkg/runtime.RawExtension" | "apiextensions/v1.JSON" | "apiextensions/v1beta1.JSON" => Shape::Raw,
         _ => return None,
     })
+}
+
+/// What the protobuf message of a struct holds, by field number.
+fn wire(fields: &[Field], inlined: &[Inlined]) -> Vec<Wire> {
+    let own = fields.iter().enumerate().map(|(i, f)| (f.number, Wire::Field(i as u16)));
+    let inner = inlined.iter().enumerate().map(|(i, f)| (f.number, Wire::Inlined(i as u16)));
+    let mut all: Vec<(u32, Wire)> = own.chain(inner).filter(|(number, _)| *number != 0).collect();
+    all.sort_by_key(|(number, _)| *number);
+    all.into_iter().map(|(_, wire)| wire).collect()
 }
 
 fn lines() -> impl Iterator<Item = &'static str> {
@@ -204,11 +213,13 @@ impl Reader {
                     continue;
                 }
                 if row.field.number != 0 {
-                    inlined.push(Inlined { number: row.field.number, ty: row.field.ty });
+                    let first = fields.len() as u16;
+                    inlined.push(Inlined { number: row.field.number, ty: row.field.ty, first });
                 }
                 self.inline(row, "", &mut fields);
             }
             if let Shape::Struct(s) = &mut self.schema.types[id.0 as usize].shape {
+                s.wire = wire(&fields, &inlined);
                 (s.fields, s.inlined, s.unknown) = (fields, inlined, Unknown::Drop);
                 s.fields.shrink_to_fit();
             }
