@@ -41,7 +41,7 @@ HEADER = """\
 #
 #   @PACKAGE GROUP/VERSION            the types that follow belong to this package
 #   NAME=TYPE                         a named type
-#   NAME[ kind][ atomic]              a struct; `kind`: has kind and apiVersion; `atomic`: merges as a whole
+#   NAME[ kind][ atomic][ unions=..]  a struct; `kind`: has kind and apiVersion; `atomic`: merges as a whole
 #   <tab>FIELD<tab>TYPE<tab>NUMBER<tab>FLAGS
 #
 # Types are written as in Go; the FIELD of an inlined struct is its Go name. NUMBER is the protobuf field number. FLAGS: i inlined, e omitempty, z omitzero,
@@ -127,7 +127,9 @@ def main():
             continue
         kind = any(f.get("inline") and f["name"] == "TypeMeta" for f in t["fields"])
         whole = full in atomic or (full not in defs and f"{p.split('/')[0]}.{name}" in atomic_names)
-        print(name + (" kind" if kind else "") + (" atomic" if whole else ""))
+        unions = defs.get(full, {}).get("x-kubernetes-unions")
+        print(name + (" kind" if kind else "") + (" atomic" if whole else "") +
+              (" unions=" + json.dumps(unions, separators=(",", ":")) if unions else ""))
         for f in t["fields"]:
             if f["json"] == "-":
                 continue

@@ -10,11 +10,14 @@
 //!   `apply::keep_times(live, &mut new)` before deciding that an update changes something.
 //! - [`proto`]: protobuf with and without its envelope: `proto::encode_object(&object, ty)`,
 //!   `proto::decode_object(bytes, lookup)`, `proto::watch_event`.
+//! - [`openapi`]: `openapi::v3(group, version, &resources)`, `openapi::v2(&resources)` and its protobuf form
+//!   `openapi::gnostic(&document)`, all from the caller's table of [`openapi::Resource`].
 //!
 //! No input or output, no clock, no concrete kinds in code.
 
 pub mod apply;
 pub mod decode;
+pub mod openapi;
 pub mod patch;
 pub mod proto;
 pub mod types;

@@ -10,7 +10,7 @@ use api::{Map, Value};
 use crate::types::Ty;
 
 mod read;
-mod wire;
+pub(crate) mod wire;
 mod write;
 
 pub use read::decode;

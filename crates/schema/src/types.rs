@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use api::Value;
 use compact_str::CompactString;
 
-mod table;
+pub(crate) mod table;
 
 /// A type's place in its [`Schema`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -191,6 +191,8 @@ pub struct List {
     pub item: TypeId,
     /// How server-side apply sees it.
     pub kind: ListKind,
+    /// The kind is declared, and shown in OpenAPI documents.
+    pub declared: bool,
 }
 
 /// How server-side apply sees a list.
@@ -211,6 +213,8 @@ pub struct MapOf {
     pub value: TypeId,
     /// Server-side apply sees it as one value.
     pub atomic: bool,
+    /// That is declared, and shown in OpenAPI documents.
+    pub declared: bool,
 }
 
 /// A type of a schema: what functions of this crate take.

@@ -2,7 +2,7 @@
 
 use super::Error;
 
-pub(super) fn varint(out: &mut Vec<u8>, mut n: u64) {
+pub(crate) fn varint(out: &mut Vec<u8>, mut n: u64) {
     while n >= 0x80 {
         out.push(n as u8 | 0x80);
         n >>= 7;
@@ -11,24 +11,24 @@ pub(super) fn varint(out: &mut Vec<u8>, mut n: u64) {
 }
 
 /// A field with a varint; negative numbers take ten bytes.
-pub(super) fn int(out: &mut Vec<u8>, number: u32, n: i64) {
+pub(crate) fn int(out: &mut Vec<u8>, number: u32, n: i64) {
     varint(out, u64::from(number) << 3);
     varint(out, n as u64);
 }
 
-pub(super) fn double(out: &mut Vec<u8>, number: u32, n: f64) {
+pub(crate) fn double(out: &mut Vec<u8>, number: u32, n: f64) {
     varint(out, u64::from(number) << 3 | 1);
     out.extend(n.to_le_bytes());
 }
 
-pub(super) fn bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
+pub(crate) fn bytes(out: &mut Vec<u8>, number: u32, value: &[u8]) {
     varint(out, u64::from(number) << 3 | 2);
     varint(out, value.len() as u64);
     out.extend(value);
 }
 
 /// A field with a message that `write` writes.
-pub(super) fn nested(out: &mut Vec<u8>, number: u32, write: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn nested(out: &mut Vec<u8>, number: u32, write: impl FnOnce(&mut Vec<u8>)) {
     varint(out, u64::from(number) << 3 | 2);
     let start = out.len();
     // Most messages are shorter than 128 bytes: one byte for the length is reserved, more are made when needed.

@@ -15,13 +15,19 @@ struct Row {
     inlined: bool,
 }
 
+/// How a named type is seen where a field uses it.
+enum Variant {
+    Struct { atomic: bool },
+    List(ListKind),
+}
+
 #[derive(Default)]
 struct Reader {
     schema: Schema,
     /// Rows of each struct.
     rows: HashMap<TypeId, Vec<Row>>,
-    /// Struct types that differ from another in `atomic` alone.
-    variants: Vec<(TypeId, TypeId, bool)>,
+    /// Types that differ from another named one in how server-side apply sees them.
+    variants: Vec<(TypeId, TypeId, Variant)>,
 }
 
 pub(super) fn parse() -> Schema {
@@ -29,14 +35,29 @@ pub(super) fn parse() -> Schema {
     reader.declare();
     reader.read();
     reader.flatten();
-    for (id, of, atomic) in std::mem::take(&mut reader.variants) {
+    for (id, of, variant) in std::mem::take(&mut reader.variants) {
         let mut ty = reader.schema.types[of.0 as usize].clone();
-        if let Shape::Struct(s) = &mut ty.shape {
-            s.atomic = atomic;
+        match (&mut ty.shape, variant) {
+            (Shape::Struct(s), Variant::Struct { atomic }) => s.atomic = atomic,
+            (Shape::List(l), Variant::List(kind)) => (l.kind, l.declared) = (kind, true),
+            _ => {}
         }
         reader.schema.types[id.0 as usize] = ty;
     }
     reader.schema
+}
+
+/// The `x-kubernetes-unions` of a struct, as JSON, by its name with package.
+pub(crate) fn unions(name: &str) -> Option<&'static str> {
+    let mut package = "";
+    lines().find_map(|line| {
+        if let Some(rest) = line.strip_prefix('@') {
+            package = rest.split_once(' ').map_or(rest, |(p, _)| p);
+        }
+        let (head, unions) = line.split_once(" unions=")?;
+        let short = head.split(' ').next().unwrap_or(head);
+        (name.strip_prefix(package).and_then(|n| n.strip_prefix('.')) == Some(short)).then_some(unions)
+    })
 }
 
 /// Types whose JSON form is their own.
@@ -93,6 +114,7 @@ impl Reader {
     fn read(&mut self) {
         let (mut package, mut current) = ("", None);
         for line in lines() {
+            let line = line.split_once(" unions=").map_or(line, |(head, _)| head);
             if let Some(rest) = line.strip_prefix('@') {
                 package = rest.split_once(' ').map_or(rest, |(p, _)| p);
             } else if let Some(row) = line.strip_prefix('\t') {
@@ -101,7 +123,7 @@ impl Reader {
                 self.rows.entry(id).or_default().push(row);
             } else if let Some((name, of)) = line.split_once('=') {
                 let id = self.schema.names[format!("{package}.{name}").as_str()];
-                let of = self.intern(of, ListKind::Atomic, false);
+                let of = self.intern(of, None, None);
                 self.schema.types[id.0 as usize].shape = self.schema.types[of.0 as usize].shape.clone();
             } else {
                 let mut words = line.split(' ');
@@ -134,15 +156,16 @@ impl Reader {
             patch: Patch::default(),
             default: None,
         };
-        let (mut inlined, mut list, mut atomic) = (false, ListKind::Atomic, None);
+        let (mut inlined, mut list, mut atomic) = (false, None, None);
         for flag in flags.split(' ') {
             match flag.split_once('=').unwrap_or((flag, "")) {
                 ("i", _) => inlined = true,
                 ("e", _) if field.omit == Omit::Never => field.omit = Omit::Empty,
                 ("z", _) => field.omit = Omit::Zero,
                 ("r", _) => field.required = true,
-                ("l", "set") => list = ListKind::Set,
-                ("k", keys) => list = ListKind::Map(keys.split(',').map(Into::into).collect()),
+                ("l", "set") => list = Some(ListKind::Set),
+                ("l", _) => list = Some(ListKind::Atomic),
+                ("k", keys) => list = Some(ListKind::Map(keys.split(',').map(Into::into).collect())),
                 ("m", kind) => atomic = Some(kind == "atomic"),
                 ("p", strategy) => {
                     for s in strategy.split(',') {
@@ -157,26 +180,34 @@ impl Reader {
             }
         }
         let ty = ty.trim_start_matches('*');
-        field.ty = match (atomic, self.schema.names.get(ty)) {
-            (Some(atomic), Some(of)) if !ty.starts_with("map[") => {
+        let plain = ty.starts_with('[') || ty.starts_with("map[");
+        let variant = match (atomic, &list) {
+            (Some(atomic), _) => Some(Variant::Struct { atomic }),
+            (None, Some(kind)) => Some(Variant::List(kind.clone())),
+            (None, None) => None,
+        };
+        field.ty = match (variant, self.schema.names.get(ty)) {
+            (Some(variant), Some(of)) if !plain => {
                 let of = *of;
                 let id = self.schema.add(self.schema.types[of.0 as usize].clone());
-                self.variants.push((id, of, atomic));
+                self.variants.push((id, of, variant));
                 id
             }
-            _ => self.intern(ty, list, atomic.unwrap_or(false)),
+            _ => self.intern(ty, list, atomic),
         };
         Row { field, inlined }
     }
 
     /// The place of a type written in Go's way; equal types share one.
-    fn intern(&mut self, text: &'static str, list: ListKind, atomic: bool) -> TypeId {
-        let key = match &list {
+    fn intern(&mut self, text: &'static str, list: Option<ListKind>, atomic: Option<bool>) -> TypeId {
+        let key = match (&list, atomic) {
             _ if !text.starts_with('[') && !text.starts_with("map[") => Cow::Borrowed(text),
-            ListKind::Atomic if !atomic => Cow::Borrowed(text),
-            ListKind::Atomic => Cow::Owned(format!("{text}|atomic")),
-            ListKind::Set => Cow::Owned(format!("{text}|set")),
-            ListKind::Map(keys) => Cow::Owned(format!("{text}|{}", keys.join(","))),
+            (None, None) => Cow::Borrowed(text),
+            (None, Some(true)) => Cow::Owned(format!("{text}|atomic")),
+            (None, Some(false)) => Cow::Owned(format!("{text}|granular")),
+            (Some(ListKind::Atomic), _) => Cow::Owned(format!("{text}|atomic")),
+            (Some(ListKind::Set), _) => Cow::Owned(format!("{text}|set")),
+            (Some(ListKind::Map(keys)), _) => Cow::Owned(format!("{text}|{}", keys.join(","))),
         };
         if let Some(id) = self.schema.names.get(&key) {
             return *id;
@@ -184,9 +215,11 @@ impl Reader {
         let shape = if let Some(shape) = opaque(text) {
             shape
         } else if let Some(item) = text.strip_prefix("[]") {
-            Shape::List(List { item: self.intern(item, ListKind::Atomic, false), kind: list })
+            let item = self.intern(item, None, None);
+            Shape::List(List { item, declared: list.is_some(), kind: list.unwrap_or(ListKind::Atomic) })
         } else if let Some((_, value)) = text.strip_prefix("map[").and_then(|t| t.split_once(']')) {
-            Shape::Map(MapOf { value: self.intern(value, ListKind::Atomic, false), atomic })
+            let value = self.intern(value, None, None);
+            Shape::Map(MapOf { value, atomic: atomic.unwrap_or(false), declared: atomic.is_some() })
         } else {
             let props = |v: &str| self.schema.names[format!("apiextensions/{v}.JSONSchemaProps").as_str()];
             match text.strip_prefix("apiextensions/").and_then(|t| t.split_once('.')) {
