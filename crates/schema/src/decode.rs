@@ -171,6 +171,18 @@ fn is_go_struct(ty: Ty<'_>) -> bool {
     )
 }
 
+/// Sorts all maps by key, as Go prints what has no type.
+pub(crate) fn sort(value: &mut Value) {
+    match value {
+        Value::Object(m) => {
+            m.sort_keys();
+            m.iter_mut().for_each(|(_, v)| sort(v));
+        }
+        Value::Array(a) => a.iter_mut().for_each(sort),
+        _ => {}
+    }
+}
+
 struct Decoder {
     findings: Vec<Finding>,
     collect: bool,
@@ -183,11 +195,11 @@ type Read = Result<Option<Value>, DecodeError>;
 
 impl Decoder {
     fn value(&mut self, value: Value, ty: Ty<'_>, at: &At<'_>) -> Read {
+        if ty.is_custom() {
+            return self.custom(value, ty, at).map(Some);
+        }
         match (ty.shape(), value) {
-            (Shape::Any, value) => Ok(Some(value)),
-            (Shape::Struct(s), Value::Object(map)) if s.go => self.go_struct(map, s, ty, at).map(Some),
-            (Shape::Struct(s), Value::Object(map)) => self.custom_struct(map, s, ty, at).map(Some),
-            (Shape::Struct(s), value) if !s.go => Ok(Some(value)),
+            (Shape::Struct(s), Value::Object(map)) => self.go_struct(map, s, ty, at).map(Some),
             (_, Value::Null) => Ok(None),
             (Shape::List(l), Value::Array(items)) => self.list(items, l, ty, at).map(Some),
             (Shape::Map(m), Value::Object(map)) => self.map(map, m, ty, at).map(Some),
@@ -244,31 +256,76 @@ impl Decoder {
     }
 
     /// Custom resources are checked by their own validation; here only unknown members are pruned.
+    fn custom(&mut self, value: Value, ty: Ty<'_>, at: &At<'_>) -> Result<Value, DecodeError> {
+        match (ty.shape(), value) {
+            (Shape::Struct(s), Value::Object(map)) => self.custom_struct(map, s, ty, at),
+            (Shape::Map(m), Value::Object(map)) => {
+                let mut out = Map::with_capacity(map.len());
+                for (name, value) in map {
+                    let value = self.custom(value, ty.at(m.value), &at.key(&name))?;
+                    out.push(name, value);
+                }
+                out.sort_keys();
+                Ok(Value::Object(out))
+            }
+            (Shape::List(l), Value::Array(mut items)) => {
+                for (i, slot) in items.iter_mut().enumerate() {
+                    *slot = self.custom(slot.take(), ty.at(l.item), &at.index(i))?;
+                }
+                Ok(Value::Array(items))
+            }
+            (_, mut value) => {
+                sort(&mut value);
+                Ok(value)
+            }
+        }
+    }
+
     fn custom_struct(&mut self, map: Map, s: &Struct, ty: Ty<'_>, at: &At<'_>) -> Result<Value, DecodeError> {
         let mut out = Map::with_capacity(map.len());
-        for (name, value) in map {
+        for (name, mut value) in map {
             let field = s.fields.iter().find(|f| f.name == name);
-            let member = match (field, s.unknown) {
-                (Some(f), _) => ty.at(f.ty),
-                (None, Unknown::Typed(id)) => ty.at(id),
+            let value = match (field, s.unknown) {
+                (Some(f), _) if !ty.at(f.ty).is_custom() => {
+                    self.metadata(value, ty.at(f.ty), &at.field(f, ty))?
+                }
+                (Some(f), _) => self.custom(value, ty.at(f.ty), &at.field(f, ty))?,
+                (None, Unknown::Typed(id)) => self.custom(value, ty.at(id), &at.key(&name))?,
                 (None, Unknown::Keep) => {
-                    out.push(name, value);
-                    continue;
+                    sort(&mut value);
+                    value
                 }
                 (None, Unknown::Drop) => {
                     self.unknown(&name, at);
                     continue;
                 }
             };
-            let value = match field {
-                _ if value.is_null() => Some(value),
-                Some(f) => self.value(value, member, &at.field(f, ty))?,
-                None => self.value(value, member, &at.key(&name))?,
-            };
-            out.push(name, value.unwrap_or_default());
+            out.push(name, value);
         }
         out.sort_keys();
         Ok(Value::Object(out))
+    }
+
+    /// The metadata of a custom resource, or of an object in it: of a built-in type.
+    fn metadata(&mut self, value: Value, ty: Ty<'_>, at: &At<'_>) -> Result<Value, DecodeError> {
+        let mut inner = Decoder { findings: Vec::new(), collect: self.collect, first: None };
+        let (shown, path) = (value.clone(), at.field_path(""));
+        let read = inner.value(value, ty, &At::ROOT);
+        let error = match read {
+            Ok(value) if inner.first.is_none() => {
+                let prefixed = inner.findings.into_iter().map(|f| {
+                    Finding(f.0.replacen("unknown field \"", &format!("unknown field \"{path}"), 1))
+                });
+                self.findings.extend(prefixed);
+                let mut value = value.unwrap_or_else(|| zero(ty));
+                sort(&mut value);
+                return Ok(value);
+            }
+            Ok(_) => inner.first,
+            Err(e) => Some(e),
+        };
+        let why = error.map(|e| e.0).unwrap_or_default();
+        Err(DecodeError(format!("{}: Invalid value: {shown}: {why}", path.trim_end_matches('.'))))
     }
 
     fn list(

@@ -12,10 +12,13 @@
 //!   `proto::decode_object(bytes, lookup)`, `proto::watch_event`.
 //! - [`openapi`]: `openapi::v3(group, version, &resources)`, `openapi::v2(&resources)` and its protobuf form
 //!   `openapi::gnostic(&document)`, all from the caller's table of [`openapi::Resource`].
+//! - [`custom`]: the same for custom resources: `CustomType::new(&open_api_v3_schema, preserve)` has a `ty()` for
+//!   patches and apply, `decode` (defaults, pruning, metadata), `validate` (everything but CEL rules).
 //!
 //! No input or output, no clock, no concrete kinds in code.
 
 pub mod apply;
+pub mod custom;
 pub mod decode;
 pub mod openapi;
 pub mod patch;

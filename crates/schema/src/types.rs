@@ -339,6 +339,11 @@ impl<'a> Ty<'a> {
         }
     }
 
+    /// True for the types of custom resources.
+    pub fn is_custom(self) -> bool {
+        self.get().name.is_empty()
+    }
+
     /// The type as Go prints it: `v1.PodSpec`, `[]v1.Container`.
     pub fn go_name(self) -> String {
         let mut out = String::new();

@@ -6,6 +6,7 @@ use super::Request;
 use super::compare::compare;
 use super::conflict::Conflicts;
 use super::fields_of::fields_of;
+use crate::decode::sort;
 
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const PATH: [&str; 3] = ["metadata", "annotations", ANNOTATION];
@@ -34,16 +35,4 @@ pub(super) fn renew(object: &mut Value, patch: &Value) {
     applied.remove_at(&PATH);
     sort(&mut applied);
     object.set(&PATH, format!("{applied}\n"));
-}
-
-/// Sorts all maps, as Go prints them.
-fn sort(value: &mut Value) {
-    match value {
-        Value::Object(m) => {
-            m.sort_keys();
-            m.iter_mut().for_each(|(_, v)| sort(v));
-        }
-        Value::Array(a) => a.iter_mut().for_each(sort),
-        _ => {}
-    }
 }

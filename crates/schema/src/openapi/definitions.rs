@@ -6,6 +6,7 @@ use api::{Map, Value, object};
 
 use super::descriptions::Descriptions;
 use super::{Format, Resource};
+use crate::decode::sort;
 use crate::types::{self, Field, ListKind, Omit, Shape, Ty};
 
 /// The definitions of a document: those that were referred to, and what they refer to.
@@ -408,17 +409,5 @@ fn for_v2(schema: &mut Value) {
         if let Some(v) = m.get_mut(key) {
             for_v2(v);
         }
-    }
-}
-
-/// Sorts all maps by key, as Go prints them.
-fn sort(value: &mut Value) {
-    match value {
-        Value::Object(m) => {
-            m.sort_keys();
-            m.iter_mut().for_each(|(_, v)| sort(v));
-        }
-        Value::Array(a) => a.iter_mut().for_each(sort),
-        _ => {}
     }
 }
