@@ -111,7 +111,7 @@ pub fn track_update(live: Option<&Value>, new: &mut Value, request: &Request<'_>
         };
         updater::update(live, new, &mut managed, request);
     }
-    set_managed(new, &managed);
+    set_managed(new, &managed, request.ty);
 }
 
 /// Applies `patch`, what the manager wants, to `live` (none for a new object).
@@ -149,7 +149,7 @@ pub fn apply(
     if request.manager == "kubectl" {
         last_applied::renew(&mut object, patch);
     }
-    set_managed(&mut object, &managed);
+    set_managed(&mut object, &managed, request.ty);
     Ok(object)
 }
 
@@ -235,10 +235,20 @@ fn remove_managed(object: &mut Value) {
     object.remove_at(&["metadata", "managedFields"]);
 }
 
-fn set_managed(object: &mut Value, managed: &Managed) {
+fn set_managed(object: &mut Value, managed: &Managed, ty: Ty<'_>) {
     remove_managed(object);
-    if !managed.is_empty() {
-        object.set(&["metadata", "managedFields"], managed.encode());
+    if managed.is_empty() {
+        return;
+    }
+    let mut entries = managed.encode();
+    if ty.is_custom() {
+        decode::sort(&mut entries);
+    }
+    object.set(&["metadata", "managedFields"], entries);
+    if ty.is_custom()
+        && let Some(metadata) = object.at_mut(&["metadata"]).and_then(Value::as_object_mut)
+    {
+        metadata.sort_keys();
     }
 }
 

@@ -105,6 +105,23 @@ fn strategic_patches_merge_lists_by_key() {
 }
 
 #[test]
+fn strategic_patches_must_come_in_the_order_they_ask_for() {
+    let check = |patch, want| check("core/v1.PodSpec", PODSPEC, patch, want);
+    check(
+        r#"{"$setElementOrder/containers":[{"name":"a"},{"name":"b"}],"containers":[{"name":"b"},{"name":"a"}]}"#,
+        "The order in patch list:\n[map[name:b] map[name:a]]\n doesn't match $setElementOrder list:\n[map[name:a] map[name:b]]\n",
+    );
+    check(
+        r#"{"$setElementOrder/containers":[{"name":"z"}],"containers":[{"name":"z"},{"$patch":"replace"}]}"#,
+        "The order in patch list:\n[map[name:z] map[$patch:replace]]\n doesn't match $setElementOrder list:\n[map[name:z]]\n",
+    );
+    check(
+        r#"{"$setElementOrder/containers":[{"name":"b"}],"containers":[{"name":"a","$patch":"delete"}]}"#,
+        r#"{"containers":[{"name":"b"}]}"#,
+    );
+}
+
+#[test]
 fn strategic_patches_have_directives_for_maps_and_scalars() {
     check(
         "meta/v1.ObjectMeta",

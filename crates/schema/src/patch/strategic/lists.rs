@@ -179,14 +179,24 @@ pub(super) fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -
     if order.iter().any(|v| key.is_some() && !matches!(v, Value::Object(_))) {
         return Err(malformed("setElementOrder"));
     }
-    let mut rest = order.iter();
-    for item in patch.iter().filter(|v| v.get(PATCH).is_null()) {
-        if !rest.any(|o| id(o, key) == id(item, key)) {
-            let (patch, order) = (go_map(&patch.to_vec().into()), go_map(&order.to_vec().into()));
-            return Err(Error::Other(format!(
-                "The order in patch list:\n{patch}\n doesn't match $setElementOrder list:\n{order}\n"
-            )));
+    let kept: Vec<&Value> = patch.iter().filter(|v| v.get(PATCH).as_str() != Some("delete")).collect();
+    let (mut at, mut rest) = (0, order.iter().peekable());
+    while let (Some(item), Some(wanted)) = (kept.get(at), rest.peek()) {
+        if !item.get(PATCH).is_null() {
+            at += 1;
+            continue;
         }
+        if id(item, key) == id(wanted, key) {
+            at += 1;
+        }
+        rest.next();
+    }
+    // As upstream has it, a directive after the last ordered item is one too many.
+    if at < kept.len() && rest.peek().is_none() {
+        let (patch, order) = (go_map(&patch.to_vec().into()), go_map(&order.to_vec().into()));
+        return Err(Error::Other(format!(
+            "The order in patch list:\n{patch}\n doesn't match $setElementOrder list:\n{order}\n"
+        )));
     }
     Ok(())
 }
