@@ -25,8 +25,8 @@ pub struct Connection {
     pub server: Option<String>,
     /// What we call ourselves, such as `kube-scheduler/v1.36.2`.
     pub user_agent: String,
-    /// A bearer token to use instead of the file's credentials.
-    pub token: Option<String>,
+    /// Without the file's credentials: for clients that act as a service account.
+    pub anonymous: bool,
 }
 
 impl Connection {
@@ -49,9 +49,8 @@ impl Connection {
         if let Some(server) = &self.server {
             config.cluster_url = server.parse().map_err(|e: http::uri::InvalidUri| fail(&e))?;
         }
-        if let Some(token) = &self.token {
+        if self.anonymous {
             config.auth_info = kube::config::AuthInfo::default();
-            config.auth_info.token = Some(token.clone().into());
         }
         let agent = HeaderValue::from_str(&self.user_agent).map_err(|e| fail(&e))?;
         config.headers.push((http::header::USER_AGENT, agent));

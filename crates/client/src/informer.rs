@@ -1,6 +1,8 @@
 //! Shared informers: a trimmed, indexed cache of one resource, and handlers that hear of every change.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::Value;
 use compact_str::CompactString;
@@ -12,6 +14,9 @@ use crate::resource::Resource;
 use crate::rest::Client;
 use crate::store::{IndexFn, Key, NAMESPACE, Store};
 use crate::{error, reflector};
+
+/// How long to wait for the cache after a write.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// A change of the cache.
 #[derive(Clone, Debug)]
@@ -59,6 +64,7 @@ struct Inner<T> {
     store: Store<T>,
     handlers: RwLock<Vec<Handler<T>>>,
     synced: watch::Sender<bool>,
+    revision: watch::Sender<u64>,
 }
 
 /// What is watched.
@@ -121,6 +127,7 @@ impl<T: Send + Sync + 'static> Builder<T> {
             store: Store::new(self.indexes),
             handlers: RwLock::default(),
             synced: watch::Sender::new(false),
+            revision: watch::Sender::new(0),
         }))
     }
 }
@@ -176,6 +183,18 @@ impl<T: Send + Sync + 'static> Informer<T> {
         let _ = synced.wait_for(|s| *s).await;
     }
 
+    /// Waits until the cache has seen the write that left an object at `revision`, so that what is decided next does not
+    /// repeat it. Gives up after a while: then a decision on old facts meets a conflict, or is mended by the next one.
+    /// Only for informers without selectors, which see every write.
+    pub async fn caught_up(&self, revision: &str) {
+        let Ok(wanted) = revision.parse::<u64>() else { return };
+        let mut seen = self.0.revision.subscribe();
+        let waiting = seen.wait_for(|r| *r >= wanted);
+        if tokio::time::timeout(CATCH_UP, waiting).await.is_err() {
+            tracing::debug!(resource = %self.resource().plural, wanted, "The cache is behind");
+        }
+    }
+
     /// Keeps the cache up to date until `stop`.
     pub async fn run(self, client: Client, stop: CancellationToken) {
         let sink = Sink(&self);
@@ -212,8 +231,15 @@ impl<T: Send + Sync + 'static> Sink<'_, T> {
         key
     }
 
+    /// Everything up to this revision has been put in.
+    pub(crate) fn reached(&self, revision: &str) {
+        if let Ok(revision) = revision.parse() {
+            self.0.0.revision.send_replace(revision);
+        }
+    }
+
     /// A list is complete: what it did not name is gone.
-    pub(crate) fn listed(&self, keys: &std::collections::HashSet<Key>) {
+    pub(crate) fn listed(&self, keys: &HashSet<Key>) {
         for key in self.0.store().keys() {
             if !keys.contains(&key) {
                 self.0.put(key, None);

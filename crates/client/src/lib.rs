@@ -16,6 +16,7 @@ mod queue;
 mod reflector;
 pub mod resource;
 mod rest;
+mod service_account;
 mod store;
 
 pub use connect::{Connection, connect};
@@ -25,4 +26,5 @@ pub use informer::{Change, Informer};
 pub use queue::{Next, Queue};
 pub use resource::Resource;
 pub use rest::{Client, DeleteOptions, ListOptions, Patch, Propagation};
+pub use service_account::ServiceAccount;
 pub use store::{Key, Store};

@@ -42,6 +42,11 @@ pub(crate) async fn run<T: Send + Sync + 'static>(client: &Client, source: &Sour
                 continue;
             }
             Err(e) if e.is_expired() => {}
+            // Not served (yet, or any more): then there are none.
+            Err(e) if e.is_not_found() => {
+                sink.listed(&HashSet::new());
+                backoff = BACKOFF_MAX;
+            }
             Err(e) => sink.failed(&e, &source.resource),
         }
         let jitter = rand::rng().random_range(1.0..2.0);
@@ -86,8 +91,10 @@ async fn list<T: Send + Sync + 'static>(
         options.continue_token = page.str_at(&["metadata", "continue"]).to_owned();
         options.resource_version.clear();
         if options.continue_token.is_empty() {
+            let revision = page.str_at(&["metadata", "resourceVersion"]);
             sink.listed(&keys);
-            return Ok(Some(page.str_at(&["metadata", "resourceVersion"]).to_owned()));
+            sink.reached(revision);
+            return Ok(Some(revision.to_owned()));
         }
     }
 }
@@ -149,5 +156,6 @@ async fn watch<T: Send + Sync + 'static>(
         if event.kind != "BOOKMARK" {
             sink.object(event.object, event.kind == "DELETED");
         }
+        sink.reached(&revision);
     }
 }

@@ -1,15 +1,17 @@
 //! Requests on object values.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ApiError, Map, Value, object};
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use kube::client::Body;
 
 use crate::error::{Error, Result, optional};
 use crate::resource::Resource;
+use crate::service_account::ServiceAccount;
 
 /// Time for any request but a watch.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -18,6 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Client {
     kube: kube::Client,
+    identity: Option<Arc<ServiceAccount>>,
 }
 
 /// Kinds of patches.
@@ -141,7 +144,12 @@ pub(crate) fn query(pairs: &[(&str, &str)]) -> String {
 
 impl Client {
     pub(crate) fn new(kube: kube::Client) -> Self {
-        Self { kube }
+        Self { kube, identity: None }
+    }
+
+    /// This connection (made without credentials) with the identity of a service account.
+    pub fn acting_as(&self, identity: Arc<ServiceAccount>) -> Self {
+        Self { kube: self.kube.clone(), identity: Some(identity) }
     }
 
     /// The client of the `kube` crate underneath, for WebSockets and typed access.
@@ -150,7 +158,12 @@ impl Client {
     }
 
     /// Sends a request and returns the answer's head, with the body still to come. Statuses of 400 and more are errors.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>> {
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Body>> {
+        if let Some(identity) = &self.identity {
+            let bearer = format!("Bearer {}", Box::pin(identity.token()).await?);
+            let bearer = HeaderValue::from_str(&bearer).map_err(|e| Error::Config(e.to_string()))?;
+            request.headers_mut().insert(header::AUTHORIZATION, bearer);
+        }
         let response = self.kube.send(request).await.map_err(|e| Error::Transport(Box::new(e)))?;
         let code = response.status();
         if code.as_u16() < 400 {

@@ -37,12 +37,14 @@ pub mod config;
 pub mod duration;
 pub mod features;
 pub mod flags;
+pub mod leader_election;
 pub mod logging;
 mod run;
 mod tasks;
 
 pub use duration::GoDuration;
 pub use flags::{Flags, KeyValues};
+pub use leader_election::LeaderElectionFlags;
 pub use logging::LoggingFlags;
 pub use run::{main, main_threaded};
 pub use tasks::Tasks;

@@ -1,0 +1,214 @@
+//! The actions that plans are made of, and how they are carried out.
+
+use std::time::Duration;
+
+use api::Value;
+use client::events::Kind;
+use client::{DeleteOptions, Error, Next, Patch, Resource};
+use futures::{StreamExt, stream};
+
+use crate::context::Context;
+
+/// Creations and deletions at a time.
+const AT_ONCE: usize = 10;
+
+/// One thing to do.
+#[derive(Clone, Debug)]
+pub(crate) enum Action {
+    /// Create the object.
+    Create(Resource, Value, Option<Note>),
+    /// Delete the object, if it still is the one with that uid.
+    Delete(Resource, Value, DeleteOptions, Option<Note>),
+    /// Replace the object.
+    Update(Resource, Value),
+    /// Replace the object's status, if nobody changed the object since it was read.
+    UpdateStatus(Resource, Value),
+    /// Patch the object, or a subresource of it.
+    Patch(Resource, Value, &'static str, Patch, Value),
+    /// Record an event about the object.
+    Event(Value, Kind, &'static str, String),
+    /// Look again after this time.
+    Later(Duration),
+}
+
+/// Events that tell about a creation or deletion. `{}` in a message stands for the object's name.
+#[derive(Clone, Debug)]
+pub(crate) struct Note {
+    /// The object the events are about.
+    pub(crate) about: Value,
+    /// Reason and message when it is done.
+    pub(crate) done: (&'static str, String),
+    /// Reason and start of the message when it failed; the error follows.
+    pub(crate) failed: (&'static str, String),
+}
+
+impl Note {
+    /// `SuccessfulCreate`/`FailedCreate` of a pod.
+    pub(crate) fn pod_created(about: &Value) -> Self {
+        Self {
+            about: head(about),
+            done: ("SuccessfulCreate", "Created pod: {}".to_owned()),
+            failed: ("FailedCreate", "Error creating: ".to_owned()),
+        }
+    }
+
+    /// `SuccessfulDelete`/`FailedDelete` of a pod.
+    pub(crate) fn pod_deleted(about: &Value) -> Self {
+        Self {
+            about: head(about),
+            done: ("SuccessfulDelete", "Deleted pod: {}".to_owned()),
+            failed: ("FailedDelete", "Error deleting: ".to_owned()),
+        }
+    }
+}
+
+/// Type and metadata of an object: enough to name it.
+pub(crate) fn head(object: &Value) -> Value {
+    api::object!({
+        "apiVersion": (object.api_version()),
+        "kind": (object.kind()),
+        "metadata": {
+            "namespace": (object.namespace()), "name": (object.name()), "uid": (object.uid()),
+            "resourceVersion": (object.resource_version()),
+        },
+    })
+}
+
+impl Action {
+    /// Deletes an object by its uid.
+    pub(crate) fn delete(resource: Resource, object: &Value) -> Self {
+        Action::Delete(resource, head(object), DeleteOptions::uid(object.uid()), None)
+    }
+
+    /// Merges into an object.
+    pub(crate) fn merge(resource: Resource, object: &Value, patch: Value) -> Self {
+        Action::Patch(resource, head(object), "", Patch::Merge, patch)
+    }
+
+    fn is_parallel(&self) -> bool {
+        matches!(self, Action::Create(..) | Action::Delete(..))
+    }
+}
+
+/// Replaces the status and nothing else: caches drop parts of the metadata, which a plain update would take away.
+fn status_patch(object: &Value) -> Value {
+    api::object!([
+        {"op": "add", "path": "/metadata/resourceVersion", "value": (object.resource_version())},
+        {"op": "add", "path": "/status", "value": (object.get("status"))},
+    ])
+}
+
+impl Context {
+    /// Carries out a plan in order; neighbouring creations and deletions at the same time, and none further once one failed.
+    pub(crate) async fn apply(&self, actions: Vec<Action>) -> anyhow::Result<Next> {
+        let mut next = Next::Done;
+        let mut actions = actions.into_iter().peekable();
+        while let Some(action) = actions.next() {
+            if let Action::Later(delay) = action {
+                next = match next {
+                    Next::After(sooner) if sooner <= delay => next,
+                    _ => Next::After(delay),
+                };
+                continue;
+            }
+            let mut batch = vec![action];
+            while batch[0].is_parallel() && actions.peek().is_some_and(Action::is_parallel) {
+                batch.extend(actions.next());
+            }
+            self.apply_batch(batch).await?;
+        }
+        Ok(next)
+    }
+
+    async fn apply_batch(&self, batch: Vec<Action>) -> anyhow::Result<()> {
+        let mut done = stream::iter(batch).map(|a| self.apply_one(a)).buffer_unordered(AT_ONCE);
+        let (mut written, mut failure) = (Vec::new(), None);
+        while let Some(result) = done.next().await {
+            match result {
+                Ok(Some(write)) => written.push(write),
+                Ok(None) => {}
+                Err(e) => {
+                    failure = Some(e);
+                    break;
+                }
+            }
+        }
+        drop(done);
+        for (resource, revision) in written {
+            if let Some(cache) = self.informers.of(&resource) {
+                cache.caught_up(&revision).await;
+            }
+        }
+        failure.map_or(Ok(()), |e| Err(e.into()))
+    }
+
+    /// Does one thing; returns the revision it left, for caches to reach.
+    async fn apply_one(&self, action: Action) -> Result<Option<(Resource, String)>, Error> {
+        let (resource, result, note) = match action {
+            Action::Create(resource, object, note) => {
+                let result = self.client.create(&resource, object.namespace(), &object).await;
+                (resource, result, note)
+            }
+            Action::Delete(resource, object, options, note) => {
+                let result = self.client.delete(&resource, object.namespace(), object.name(), &options).await;
+                match result {
+                    // Gone, or another one of the same name: either way this one is no more.
+                    Err(e) if e.is_not_found() || e.is_conflict() => return Ok(None),
+                    Ok(answer) => {
+                        self.tell(note, Ok(object.name()));
+                        let revision = answer.resource_version().to_owned();
+                        return Ok(Some((resource, revision)));
+                    }
+                    Err(e) => (resource, Err(e), note),
+                }
+            }
+            Action::Update(resource, object) => {
+                let result = self.client.update(&resource, &object).await;
+                (resource, result, None)
+            }
+            Action::UpdateStatus(resource, object) => {
+                let patch = status_patch(&object);
+                let target = (object.namespace(), object.name(), "status");
+                let result = self.client.patch(&resource, target, Patch::Json, &patch).await;
+                (resource, result, None)
+            }
+            Action::Patch(resource, object, subresource, kind, patch) => {
+                let target = (object.namespace(), object.name(), subresource);
+                let result = self.client.patch(&resource, target, kind, &patch).await;
+                (resource, result, None)
+            }
+            Action::Event(about, kind, reason, message) => {
+                self.recorder.event(&about, kind, reason, message);
+                return Ok(None);
+            }
+            Action::Later(_) => return Ok(None),
+        };
+        match result {
+            Ok(answer) => {
+                self.tell(note, Ok(answer.name()));
+                let revision = answer.resource_version().to_owned();
+                Ok(Some((resource, revision)))
+            }
+            // Nothing can be created in a namespace that goes away, and nothing needs to be.
+            Err(e) if e.is_namespace_terminating() => Ok(None),
+            Err(e) => {
+                self.tell(note, Err(&e));
+                Err(e)
+            }
+        }
+    }
+
+    fn tell(&self, note: Option<Note>, result: Result<&str, &Error>) {
+        let Some(note) = note else { return };
+        match result {
+            Ok(name) => {
+                let (reason, message) = note.done;
+                self.recorder.normal(&note.about, reason, message.replace("{}", name));
+            }
+            Err(e) => {
+                let (reason, message) = note.failed;
+                self.recorder.warning(&note.about, reason, message + &e.message());
+            }
+        }
+    }
+}

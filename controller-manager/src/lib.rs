@@ -1,0 +1,26 @@
+//! kube-controller-manager: the control loops that make the cluster what its objects say.
+//!
+//! One informer per resource is shared by all controllers; each controller is a module with a `start` that says what it
+//! listens to, and a pure `plan` from what it sees to a list of [`act::Action`]s. After each write the controller waits until
+//! its cache has seen it, so that no decision is made on facts older than its own doing; that takes the place of upstream's
+//! expectations. What is not here: cloud controllers, device claims, and storage version migration.
+
+mod act;
+mod args;
+mod claim;
+mod config;
+mod context;
+mod informers;
+mod objects;
+mod registry;
+mod run;
+
+mod deployment;
+mod endpoints;
+mod endpointslice;
+mod replicaset;
+mod root_ca;
+mod serviceaccount;
+
+pub use args::Args;
+pub use run::run;
