@@ -21,7 +21,7 @@ pub(crate) enum Action {
     Delete(Resource, Value, DeleteOptions, Option<Note>),
     /// Replace the object.
     Update(Resource, Value),
-    /// Replace the object's status, if nobody changed the object since it was read.
+    /// Replace the object's status. The object must be whole, as must that of an `Update`: what is missing would go.
     UpdateStatus(Resource, Value),
     /// Patch the object, or a subresource of it.
     Patch(Resource, Value, &'static str, Patch, Value),
@@ -88,14 +88,6 @@ impl Action {
     fn is_parallel(&self) -> bool {
         matches!(self, Action::Create(..) | Action::Delete(..))
     }
-}
-
-/// Replaces the status and nothing else: caches drop parts of the metadata, which a plain update would take away.
-fn status_patch(object: &Value) -> Value {
-    api::object!([
-        {"op": "add", "path": "/metadata/resourceVersion", "value": (object.resource_version())},
-        {"op": "add", "path": "/status", "value": (object.get("status"))},
-    ])
 }
 
 impl Context {
@@ -167,9 +159,7 @@ impl Context {
                 (resource, result, None)
             }
             Action::UpdateStatus(resource, object) => {
-                let patch = status_patch(&object);
-                let target = (object.namespace(), object.name(), "status");
-                let result = self.client.patch(&resource, target, Patch::Json, &patch).await;
+                let result = self.client.update_status(&resource, &object).await;
                 (resource, result, None)
             }
             Action::Patch(resource, object, subresource, kind, patch) => {

@@ -18,6 +18,8 @@ pub(crate) struct Context {
     pub(crate) name: &'static str,
     /// Requests, under the controller's identity.
     pub(crate) client: Client,
+    /// Requests under the daemon's own identity, for caches that no other controller shares.
+    pub(crate) reader: Client,
     /// Shared caches.
     pub(crate) informers: Arc<Informers>,
     /// Events.

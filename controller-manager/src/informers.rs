@@ -77,8 +77,9 @@ impl Informers {
     }
 }
 
+/// Objects that some controller writes back: all but the managed fields, which the server then keeps as they are.
 fn whole(resource: Resource) -> Informer<Value> {
-    Informer::of_values(resource, drop_applied).build()
+    Informer::of_values(resource, |_| {}).build()
 }
 
 fn metadata(resource: Resource) -> Informer<Value> {
@@ -98,12 +99,13 @@ fn slices(resource: Resource) -> Informer<Value> {
         Some(service) => vec![format!("{}/{service}", slice.namespace()).into()],
         None => Vec::new(),
     };
-    Informer::of_values(resource, drop_applied).index(BY_SERVICE, by_service).build()
+    Informer::of_values(resource, |_| {}).index(BY_SERVICE, by_service).build()
 }
 
 fn nodes(resource: Resource) -> Informer<Value> {
     let trim = |node: &mut Value| {
         drop_applied(node);
+        // Nodes are changed by patches.
         node.remove_at(&["status", "images"]);
         node.remove_at(&["status", "nodeInfo"]);
     };

@@ -111,6 +111,7 @@ fn start(
 ) {
     let informers = Arc::new(Informers::default());
     for controller in controllers {
+        let reader = client.clone();
         let client = match delegates {
             None => client.clone(),
             Some(bare) => {
@@ -128,6 +129,7 @@ fn start(
         (controller.start)(&Context {
             name: controller.name,
             client,
+            reader,
             informers: Arc::clone(&informers),
             recorder,
             tasks: tasks.clone(),

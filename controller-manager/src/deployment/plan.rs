@@ -194,8 +194,9 @@ fn adopt_revision(view: &View) -> Vec<Action> {
     }
     let text = revision.to_string();
     if d.annotation(REVISION) != Some(&text) {
-        let patch = object!({"metadata": {"annotations": {"deployment.kubernetes.io/revision": text}}});
-        actions.push(Action::merge(DEPLOYMENTS, d, patch));
+        let mut updated = (**d).clone();
+        updated.set(&["metadata", "annotations", REVISION], text);
+        actions.push(Action::Update(DEPLOYMENTS, updated));
     }
     actions
 }
@@ -278,6 +279,7 @@ mod tests {
             Action::Patch(r, _, _, _, p) => {
                 format!("revision {} {}", r.plural, p.at(&["metadata", "annotations"]).get(REVISION))
             }
+            Action::Update(r, d) => format!("revision {} {:?}", r.plural, d.annotation(REVISION).unwrap_or_default()),
             Action::UpdateStatus(_, d) => format!("status {}", d.at(&["status", "updatedReplicas"])),
             Action::Delete(..) => "delete".to_owned(),
             Action::Event(_, _, _, message) => {
