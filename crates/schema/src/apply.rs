@@ -5,6 +5,9 @@
 //! version of the request and normalized; the object that [`apply`] returns is not: decode and default it.
 //!
 //! Mirrors `structured-merge-diff` v6 and apimachinery's field manager.
+//!
+// DIVERGES: sets of managers from before a list or map of the type became atomic, or ceased to be, are taken as they
+// are; upstream rewrites them.
 
 use std::borrow::Cow;
 

@@ -63,6 +63,7 @@ pub fn object(
     if mode == Mode::Ignore {
         return Ok((value, Vec::new()));
     }
+    // DIVERGES: upstream reports both kinds in the order of the document.
     let mut texts: Vec<String> = body.duplicates.iter().map(|d| format!("duplicate field \"{d}\"")).collect();
     texts.extend(findings.into_iter().map(|f| f.0));
     if mode == Mode::Strict && !texts.is_empty() {

@@ -26,3 +26,6 @@ pub mod proto;
 pub mod types;
 
 pub use types::{Schema, Ty, builtin, kind, named};
+
+#[cfg(test)]
+mod properties;

@@ -164,9 +164,9 @@ pub struct Field {
     /// May be null in custom resources.
     pub nullable: bool,
     /// Go names of the inlined structs it comes from, each followed by a dot.
-    pub via: Cow<'static, str>,
-    /// How strategic merge patch treats it.
-    pub patch: Patch,
+    pub via: Option<Box<str>>,
+    /// How strategic merge patch treats it, if not like any other.
+    pub patch: Option<Box<Patch>>,
     /// The value when absent.
     pub default: Option<Box<Value>>,
 }
@@ -181,7 +181,7 @@ pub struct Patch {
     /// Replaced as a whole.
     pub replace: bool,
     /// The field that identifies an item of a merged list.
-    pub key: Option<Cow<'static, str>>,
+    pub key: Option<Box<str>>,
 }
 
 /// An array.
@@ -309,6 +309,11 @@ impl<'a> Ty<'a> {
             Shape::Struct(s) => Some(s),
             _ => None,
         }
+    }
+
+    /// How strategic merge patch treats the field of that name; none for fields that are like any other.
+    pub fn patch(self, name: &str) -> Option<&'a Patch> {
+        self.field(name)?.patch.as_deref()
     }
 
     /// The field of that name, if it is a struct that has it.

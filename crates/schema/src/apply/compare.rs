@@ -44,6 +44,9 @@ type Side<'v> = Option<&'v Value>;
 
 impl Walker {
     fn visit(&mut self, old: Side<'_>, new: Side<'_>, shape: Shaped<'_>) {
+        if old.is_some() && old == new {
+            return;
+        }
         let (left, right) = (shape.atom(old), shape.atom(new));
         let leaf = match (old, new) {
             (_, None) => self.handle(left, old, new),

@@ -70,24 +70,31 @@ fn take_over(
     force: bool,
 ) -> Result<Comparison, Conflicts> {
     let here = compare(old, new, request.ty).filter(request.reset);
-    let mut versions: BTreeMap<CompactString, Option<Comparison>> = BTreeMap::new();
+    let touched = |c: &Comparison| c.modified.clone().union(&c.added);
+    let touched_here = touched(&here);
+    let mut versions: BTreeMap<CompactString, Option<(Comparison, Set)>> = BTreeMap::new();
     let (mut conflicts, mut lost, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for (id, entry) in managed.0.iter().filter(|(id, _)| Some(*id) != writer) {
         let there = if entry.api_version == request.api_version {
-            Some(&here)
+            Some((&here, &touched_here))
         } else {
             let found = versions.entry(entry.api_version.clone()).or_insert_with(|| {
                 let (old, ty) = request.versions.at(old, &entry.api_version)?;
                 let (new, _) = request.versions.at(new, &entry.api_version)?;
-                Some(compare(&old, &new, ty).filter(request.reset))
+                let changes = compare(&old, &new, ty).filter(request.reset);
+                let touched = touched(&changes);
+                Some((changes, touched))
             });
-            found.as_ref()
+            found.as_ref().map(|(changes, touched)| (changes, touched))
         };
-        let Some(changes) = there else {
+        let Some((changes, touched)) = there else {
             gone.push(id.clone());
             continue;
         };
-        let taken = entry.set.clone().intersection(&changes.modified.clone().union(&changes.added));
+        if touched.is_empty() && changes.removed.is_empty() {
+            continue;
+        }
+        let taken = entry.set.clone().intersection(touched);
         taken.each(&mut |path| conflicts.push(Conflict { manager: id.clone(), path: path.to_vec() }));
         lost.push((id.clone(), taken, changes.removed.clone()));
     }

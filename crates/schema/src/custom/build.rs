@@ -3,9 +3,7 @@
 use api::Value;
 use compact_str::CompactString;
 
-use crate::types::{
-    Field, List, ListKind, MapOf, Omit, Patch, Schema, Shape, Struct, Type, TypeId, Unknown, named,
-};
+use crate::types::{Field, List, ListKind, MapOf, Omit, Schema, Shape, Struct, Type, TypeId, Unknown, named};
 
 /// The type of whole objects: what the schema says, and what every object has.
 pub(super) fn root(types: &mut Schema, schema: &Value, preserve: bool) -> TypeId {
@@ -32,8 +30,8 @@ fn field(name: &str, ty: TypeId) -> Field {
         omit: Omit::Empty,
         required: false,
         nullable: false,
-        via: "".into(),
-        patch: Patch::default(),
+        via: None,
+        patch: None,
         default: None,
     }
 }

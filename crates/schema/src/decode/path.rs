@@ -69,7 +69,7 @@ impl<'a> At<'a> {
         while let Some(here) = at {
             if let Step::Field(f, ty) = here.step {
                 owner = owner.or(Some(ty));
-                names.push(format!("{}{}", f.via, f.name));
+                names.push(format!("{}{}", f.via.as_deref().unwrap_or_default(), f.name));
             }
             at = here.parent;
         }

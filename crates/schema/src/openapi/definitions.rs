@@ -271,14 +271,16 @@ impl<'d> Definitions<'d> {
             }
             _ => {}
         }
-        if let Some(key) = &f.patch.key {
-            set("x-kubernetes-patch-merge-key", key.as_ref().into());
-        }
-        let strategies =
-            [("merge", f.patch.merge), ("replace", f.patch.replace), ("retainKeys", f.patch.retain_keys)];
-        let strategies: Vec<&str> = strategies.iter().filter(|(_, on)| *on).map(|(s, _)| *s).collect();
-        if !strategies.is_empty() {
-            set("x-kubernetes-patch-strategy", strategies.join(",").into());
+        if let Some(patch) = &f.patch {
+            if let Some(key) = &patch.key {
+                set("x-kubernetes-patch-merge-key", key.as_ref().into());
+            }
+            let strategies =
+                [("merge", patch.merge), ("replace", patch.replace), ("retainKeys", patch.retain_keys)];
+            let strategies: Vec<&str> = strategies.iter().filter(|(_, on)| *on).map(|(s, _)| *s).collect();
+            if !strategies.is_empty() {
+                set("x-kubernetes-patch-strategy", strategies.join(",").into());
+            }
         }
         schema.make_object().sort_keys();
         schema

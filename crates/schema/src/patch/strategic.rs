@@ -30,15 +30,17 @@ fn malformed(what: &str) -> Error {
 /// The type of a member, and how it is patched.
 struct Member<'a> {
     ty: Option<Ty<'a>>,
-    patch: Patch,
+    patch: &'a Patch,
 }
+
+static LIKE_ANY_OTHER: Patch = Patch { merge: false, retain_keys: false, replace: false, key: None };
 
 fn member<'a>(ty: Option<Ty<'a>>, name: &str) -> Result<Member<'a>, Error> {
     let found = match ty.map(|t| (t, t.shape())) {
-        Some((t, Shape::Struct(_))) => {
-            t.field(name).map(|f| Member { ty: Some(t.at(f.ty)), patch: f.patch.clone() })
-        }
-        Some((t, Shape::Map(m))) => Some(Member { ty: Some(t.at(m.value)), patch: Patch::default() }),
+        Some((t, Shape::Struct(_))) => t
+            .field(name)
+            .map(|f| Member { ty: Some(t.at(f.ty)), patch: f.patch.as_deref().unwrap_or(&LIKE_ANY_OTHER) }),
+        Some((t, Shape::Map(m))) => Some(Member { ty: Some(t.at(m.value)), patch: &LIKE_ANY_OTHER }),
         _ => None,
     };
     found.ok_or_else(|| {

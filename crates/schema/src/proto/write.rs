@@ -10,24 +10,42 @@ use crate::types::{Field, Shape, Struct, Ty, Wire};
 /// The message of a normalized object, without envelope.
 pub fn encode(object: &Value, ty: Ty<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
-    if let Shape::Struct(s) = ty.shape() {
-        message(&mut out, object.as_object(), s, ty);
-    } else {
-        // Types with a form of their own are messages too; as a value of their own they have no field to stand in.
-        body(&mut out, object, ty);
-    }
+    // Types with a form of their own are messages too.
+    body(&mut out, object, ty);
     out
 }
 
-static EMPTY: Map = Map::new();
+/// The values of a struct's fields, in the order of the fields.
+type Slots<'v> = [Option<&'v Value>];
 
-fn message(out: &mut Vec<u8>, map: Option<&Map>, s: &Struct, ty: Ty<'_>) {
-    let map = map.unwrap_or(&EMPTY);
+/// Finds the values of a struct's fields and gives them to `f`.
+fn with_slots<'v>(map: Option<&'v Map>, s: &Struct, f: impl FnOnce(&Slots<'v>)) {
+    const MANY: usize = 64;
+    let n = s.fields.len();
+    let (mut few, mut many) = ([None; MANY], Vec::new());
+    let slots: &mut Slots<'v> = if n <= MANY {
+        &mut few[..n]
+    } else {
+        many.resize(n, None);
+        &mut many
+    };
+    // Members mostly come in the order of declaration: the search starts after the last one found.
+    let mut next = 0;
+    for (name, value) in map.into_iter().flat_map(Map::iter).filter(|(_, v)| !v.is_null()) {
+        if let Some(i) = (0..n).map(|k| (next + k) % n).find(|i| s.fields[*i].name == name) {
+            slots[i] = Some(value);
+            next = i + 1;
+        }
+    }
+    f(slots);
+}
+
+fn message(out: &mut Vec<u8>, slots: &Slots<'_>, s: &Struct, ty: Ty<'_>) {
     for wire in &s.wire {
         match wire {
             Wire::Field(i) => {
                 let field = &s.fields[*i as usize];
-                match map.get(&field.name).filter(|v| !v.is_null()) {
+                match slots[*i as usize] {
                     Some(value) => write(out, field.number, value, ty.at(field.ty)),
                     None if !field.pointer => zero(out, field, ty.at(field.ty)),
                     None => {}
@@ -35,9 +53,10 @@ fn message(out: &mut Vec<u8>, map: Option<&Map>, s: &Struct, ty: Ty<'_>) {
             }
             Wire::Inlined(i) => {
                 let inlined = &s.inlined[*i as usize];
-                let inner = ty.at(inlined.ty);
+                let (inner, first) = (ty.at(inlined.ty), inlined.first as usize);
                 if let Shape::Struct(s) = inner.shape() {
-                    wire::nested(out, inlined.number, |out| message(out, Some(map), s, inner));
+                    let slots = &slots[first..first + s.fields.len()];
+                    wire::nested(out, inlined.number, |out| message(out, slots, s, inner));
                 }
             }
         }
@@ -51,7 +70,7 @@ fn zero(out: &mut Vec<u8>, field: &Field, ty: Ty<'_>) {
         Shape::String => wire::bytes(out, number, b""),
         Shape::Bool | Shape::Int32 | Shape::Int64 => wire::int(out, number, 0),
         Shape::Float => wire::double(out, number, 0.0),
-        Shape::Struct(s) => wire::nested(out, number, |out| message(out, None, s, ty)),
+        Shape::Struct(_) => wire::nested(out, number, |out| body(out, &Value::Null, ty)),
         Shape::Time | Shape::MicroTime | Shape::Raw => wire::bytes(out, number, b""),
         Shape::Quantity => write(out, number, &"0".into(), ty),
         Shape::IntOrString => write(out, number, &0.into(), ty),
@@ -106,7 +125,7 @@ pub(super) fn from_base64(text: &str) -> Vec<u8> {
 fn body(out: &mut Vec<u8>, value: &Value, ty: Ty<'_>) {
     let text = || value.as_str().unwrap_or_default();
     match ty.shape() {
-        Shape::Struct(s) => message(out, value.as_object(), s, ty),
+        Shape::Struct(s) => with_slots(value.as_object(), s, |slots| message(out, slots, s, ty)),
         Shape::Quantity => wire::bytes(out, 1, text().as_bytes()),
         Shape::IntOrString => {
             wire::int(out, 1, value.as_str().is_some().into());

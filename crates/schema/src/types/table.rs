@@ -1,7 +1,7 @@
 //! Reads the table of built-in types. Its format is described at its top.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     Field, Inlined, List, ListKind, MapOf, Omit, Patch, Schema, Shape, Struct, Type, TypeId, Unknown, Wire,
@@ -10,6 +10,7 @@ use super::{
 static TABLE: &str = include_str!("../../data/types.txt");
 
 /// A field as the table has it: inlined structs are still fields.
+#[derive(Clone)]
 struct Row {
     field: Field,
     inlined: bool,
@@ -152,11 +153,11 @@ impl Reader {
             omit: Omit::Never,
             required: false,
             nullable: false,
-            via: "".into(),
-            patch: Patch::default(),
+            via: None,
+            patch: None,
             default: None,
         };
-        let (mut inlined, mut list, mut atomic) = (false, None, None);
+        let (mut inlined, mut list, mut atomic, mut patch) = (false, None, None, Patch::default());
         for flag in flags.split(' ') {
             match flag.split_once('=').unwrap_or((flag, "")) {
                 ("i", _) => inlined = true,
@@ -169,17 +170,18 @@ impl Reader {
                 ("m", kind) => atomic = Some(kind == "atomic"),
                 ("p", strategy) => {
                     for s in strategy.split(',') {
-                        field.patch.merge |= s == "merge";
-                        field.patch.retain_keys |= s == "retainKeys";
-                        field.patch.replace |= s == "replace";
+                        patch.merge |= s == "merge";
+                        patch.retain_keys |= s == "retainKeys";
+                        patch.replace |= s == "replace";
                     }
                 }
-                ("pk", key) => field.patch.key = Some(key.into()),
+                ("pk", key) => patch.key = Some(key.into()),
                 ("d", json) => field.default = serde_json::from_str(json).ok().map(Box::new),
                 _ => {}
             }
         }
         let ty = ty.trim_start_matches('*');
+        field.patch = (patch != Patch::default()).then(|| Box::new(patch));
         let plain = ty.starts_with('[') || ty.starts_with("map[");
         let variant = match (atomic, &list) {
             (Some(atomic), _) => Some(Variant::Struct { atomic }),
@@ -236,20 +238,27 @@ impl Reader {
 
     /// Puts the fields of inlined structs in their places.
     fn flatten(&mut self) {
+        let inlined: HashSet<TypeId> =
+            self.rows.values().flatten().filter(|r| r.inlined).map(|r| r.field.ty).collect();
         let ids: Vec<TypeId> = self.rows.keys().copied().collect();
         for id in ids {
-            let mut fields = Vec::new();
-            let mut inlined = Vec::new();
-            for row in &self.rows[&id] {
+            // Only what others inline is needed again.
+            let rows = if inlined.contains(&id) {
+                self.rows[&id].clone()
+            } else {
+                self.rows.remove(&id).unwrap_or_default()
+            };
+            let (mut fields, mut inlined) = (Vec::with_capacity(rows.len()), Vec::new());
+            for row in rows {
                 if !row.inlined {
-                    fields.push(row.field.clone());
+                    fields.push(row.field);
                     continue;
                 }
                 if row.field.number != 0 {
                     let first = fields.len() as u16;
                     inlined.push(Inlined { number: row.field.number, ty: row.field.ty, first });
                 }
-                self.inline(row, "", &mut fields);
+                self.inline(&row, "", &mut fields);
             }
             if let Shape::Struct(s) = &mut self.schema.types[id.0 as usize].shape {
                 s.wire = wire(&fields, &inlined);
@@ -257,6 +266,7 @@ impl Reader {
                 s.fields.shrink_to_fit();
             }
         }
+        self.schema.types.shrink_to_fit();
     }
 
     fn inline(&self, row: &Row, via: &str, out: &mut Vec<Field>) {
@@ -265,7 +275,7 @@ impl Reader {
             if inner.inlined {
                 self.inline(inner, &via, out);
             } else {
-                let field = Field { number: 0, via: via.clone().into(), ..inner.field.clone() };
+                let field = Field { number: 0, via: Some(via.as_str().into()), ..inner.field.clone() };
                 out.push(field);
             }
         }
