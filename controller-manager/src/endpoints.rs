@@ -183,33 +183,41 @@ fn ports(service: &Value, pod: &Value) -> Vec<Value> {
 /// Addresses that share their ports stand together.
 fn subsets(service: &Value, pods: &[Arc<Value>]) -> Vec<Value> {
     let unready_too = service.at(&["spec", "publishNotReadyAddresses"]).as_bool() == Some(true);
-    let mut groups: BTreeMap<Vec<u8>, (Vec<Value>, Vec<Value>, Vec<Value>)> = BTreeMap::new();
+    let mut groups: BTreeMap<Vec<u8>, Subset> = BTreeMap::new();
     for pod in pods.iter().filter(|p| is_listed(p, unready_too)) {
         let ports = ports(service, pod);
         let portless = service.array_at(&["spec", "ports"]).is_empty() && is_headless(service);
         let Some(address) = address(service, pod).filter(|_| portless || !ports.is_empty()) else { continue };
         let key = Value::from(ports.clone()).to_json();
-        let group = groups.entry(key).or_insert_with(|| (ports, Vec::new(), Vec::new()));
-        if unready_too || is_ready(pod) {
-            group.1.push(address);
-        } else {
-            group.2.push(address);
-        }
+        let group = groups.entry(key).or_insert_with(|| Subset { ports, ..Subset::default() });
+        let ready = unready_too || is_ready(pod);
+        (if ready { &mut group.ready } else { &mut group.unready }).push(address);
     }
-    let subset = |(ports, mut ready, mut unready): (Vec<Value>, Vec<Value>, Vec<Value>)| {
+    groups.into_values().map(Subset::into_value).collect()
+}
+
+/// Addresses that share their ports.
+#[derive(Default)]
+struct Subset {
+    ports: Vec<Value>,
+    ready: Vec<Value>,
+    unready: Vec<Value>,
+}
+
+impl Subset {
+    fn into_value(self) -> Value {
         let mut subset = Map::new();
-        for (key, list) in [("addresses", &mut ready), ("notReadyAddresses", &mut unready)] {
+        for (key, mut list) in [("addresses", self.ready), ("notReadyAddresses", self.unready)] {
             list.sort_by(|a, b| a.str_at(&["ip"]).cmp(b.str_at(&["ip"])));
             if !list.is_empty() {
-                subset.push(key, Value::from(std::mem::take(list)));
+                subset.push(key, Value::from(list));
             }
         }
-        if !ports.is_empty() {
-            subset.push("ports", Value::from(ports));
+        if !self.ports.is_empty() {
+            subset.push("ports", Value::from(self.ports));
         }
         Value::Object(subset)
-    };
-    groups.into_values().map(subset).collect()
+    }
 }
 
 #[cfg(test)]

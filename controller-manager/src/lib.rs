@@ -5,24 +5,32 @@
 //! its cache has seen it, so that no decision is made on facts older than its own doing; that takes the place of upstream's
 //! expectations. What is not here: cloud controllers, device claims, and storage version migration.
 
-#![allow(dead_code, reason = "further controllers use the rest")]
-
 mod act;
 mod args;
 mod claim;
 mod config;
 mod context;
+mod discovery;
 mod informers;
 mod objects;
 mod registry;
+mod revisions;
 mod run;
 
 mod deployment;
 mod endpoints;
 mod endpointslice;
+mod garbage_collector;
+mod namespace;
+mod node_ipam;
+mod node_lifecycle;
 mod replicaset;
 mod root_ca;
 mod serviceaccount;
+mod statefulset;
+mod taint_eviction;
+mod volume_binder;
+mod volume_protection;
 
 pub use args::Args;
 pub use run::run;

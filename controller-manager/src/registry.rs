@@ -1,7 +1,10 @@
 //! The one list of controllers.
 
 use crate::context::Context;
-use crate::{deployment, endpoints, endpointslice, replicaset, root_ca, serviceaccount};
+use crate::{
+    deployment, endpoints, endpointslice, garbage_collector, namespace, node_ipam, node_lifecycle,
+    replicaset, root_ca, serviceaccount, statefulset, taint_eviction, volume_binder, volume_protection,
+};
 
 /// A controller: its name for `--controllers`, its service account, and what starts it.
 pub(crate) struct Controller {
@@ -25,6 +28,23 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     on("replicaset-controller", "replicaset-controller", replicaset::start),
     on("endpoints-controller", "endpoint-controller", endpoints::start),
     on("endpointslice-controller", "endpointslice-controller", endpointslice::start),
+    on("statefulset-controller", "statefulset-controller", statefulset::start),
+    on("namespace-controller", "namespace-controller", namespace::start),
+    on("garbage-collector-controller", "generic-garbage-collector", garbage_collector::start),
+    on("node-ipam-controller", "node-controller", node_ipam::start),
+    on("node-lifecycle-controller", "node-controller", node_lifecycle::start),
+    on("taint-eviction-controller", "node-controller", taint_eviction::start),
+    on("persistentvolume-binder-controller", "persistent-volume-binder", volume_binder::start),
+    on(
+        "persistentvolumeclaim-protection-controller",
+        "pvc-protection-controller",
+        volume_protection::start_claims,
+    ),
+    on(
+        "persistentvolume-protection-controller",
+        "pv-protection-controller",
+        volume_protection::start_volumes,
+    ),
 ];
 
 /// The controllers that `--controllers` asks for; an error names one that does not exist.

@@ -279,7 +279,9 @@ mod tests {
             Action::Patch(r, _, _, _, p) => {
                 format!("revision {} {}", r.plural, p.at(&["metadata", "annotations"]).get(REVISION))
             }
-            Action::Update(r, d) => format!("revision {} {:?}", r.plural, d.annotation(REVISION).unwrap_or_default()),
+            Action::Update(r, d) => {
+                format!("revision {} {:?}", r.plural, d.annotation(REVISION).unwrap_or_default())
+            }
             Action::UpdateStatus(_, d) => format!("status {}", d.at(&["status", "updatedReplicas"])),
             Action::Delete(..) => "delete".to_owned(),
             Action::Event(_, _, _, message) => {
