@@ -5,6 +5,8 @@
 //! its cache has seen it, so that no decision is made on facts older than its own doing; that takes the place of upstream's
 //! expectations. What is not here: cloud controllers, device claims, and storage version migration.
 
+#![allow(dead_code, reason = "further controllers use the rest")]
+
 mod act;
 mod args;
 mod claim;

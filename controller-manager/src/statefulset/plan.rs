@@ -194,11 +194,16 @@ impl Round<'_> {
         if strategy.str_at(&["type"]) == "OnDelete" || self.current.name() == self.update.name() {
             return &self.update;
         }
-        let keep = match strategy.at(&["rollingUpdate", "partition"]).as_i64() {
-            Some(partition) if partition > 0 => partition,
-            _ => int(self.set(), &["status", "currentReplicas"], 0),
+        let old = match strategy.at(&["rollingUpdate", "partition"]).as_i64() {
+            Some(partition) if partition > 0 => ordinal < self.first + partition,
+            // DIVERGES: upstream counts in the status how many of the old are left. The roll-out goes from the last pod to
+            // the first, so it has not come this far yet as long as a later pod is of the old revision.
+            _ => self.view.pods.iter().any(|p| {
+                self::ordinal(self.set(), p).is_some_and(|n| n > ordinal && n < self.end)
+                    && p.label(LABEL) == Some(self.current.name())
+            }),
         };
-        if ordinal < self.first + keep { &self.current } else { &self.update }
+        if old { &self.current } else { &self.update }
     }
 
     fn create(&self, ordinal: i64) -> Vec<Action> {
