@@ -24,6 +24,8 @@ pub enum Cgroups {
     V1 {
         /// Where each controller is mounted.
         controllers: BTreeMap<String, PathBuf>,
+        /// Hierarchies without controllers (systemd's own, version 2 beside version 1): runtimes make groups there too.
+        others: Vec<PathBuf>,
     },
     /// One hierarchy.
     V2 {
@@ -64,7 +66,13 @@ impl Cgroups {
             })
             .collect();
         if controllers.contains_key("memory") || controllers.contains_key("cpu") {
-            return Some(Self::V1 { controllers });
+            let named = |mount: &&MountPoint| {
+                mount.fs_type == "cgroup2"
+                    || mount.fs_type == "cgroup"
+                        && mount.options.iter().any(|option| option.starts_with("name="))
+            };
+            let others = mounts.iter().filter(named).map(|mount| mount.path.clone()).collect();
+            return Some(Self::V1 { controllers, others });
         }
         let unified = mounts.iter().find(|mount| mount.fs_type == "cgroup2")?;
         Some(Self::V2 { root: unified.path.clone() })
@@ -79,8 +87,8 @@ impl Cgroups {
     fn directories(&self, group: &str) -> Vec<PathBuf> {
         let group = group.trim_start_matches('/');
         match self {
-            Self::V1 { controllers } => {
-                let mut roots: Vec<_> = controllers.values().collect();
+            Self::V1 { controllers, others } => {
+                let mut roots: Vec<_> = controllers.values().chain(others).collect();
                 roots.sort();
                 roots.dedup();
                 roots.into_iter().map(|root| root.join(group)).collect()
@@ -92,7 +100,7 @@ impl Cgroups {
     fn directory(&self, controller: &str, group: &str) -> Option<PathBuf> {
         let group = group.trim_start_matches('/');
         match self {
-            Self::V1 { controllers } => controllers.get(controller).map(|root| root.join(group)),
+            Self::V1 { controllers, .. } => controllers.get(controller).map(|root| root.join(group)),
             Self::V2 { root } => Some(root.join(group)),
         }
     }
@@ -239,10 +247,11 @@ mod tests {
 
     #[test]
     fn hybrid_machines_count_as_version_one() {
-        let Cgroups::V1 { controllers } = Cgroups::from_mounts(&mount::parse(HYBRID)).unwrap() else {
+        let Cgroups::V1 { controllers, others } = Cgroups::from_mounts(&mount::parse(HYBRID)).unwrap() else {
             panic!("not version 1")
         };
         assert_eq!(controllers.keys().collect::<Vec<_>>(), ["cpu", "memory"]);
+        assert_eq!(others, [Path::new("/sys/fs/cgroup/systemd"), Path::new("/sys/fs/cgroup/unified")]);
         let unified = "41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
         let found = Cgroups::from_mounts(&mount::parse(unified)).unwrap();
         assert_eq!(found, Cgroups::V2 { root: "/sys/fs/cgroup".into() });
