@@ -1,0 +1,226 @@
+//! The validated configuration: the file (KubeletConfiguration v1beta1), then the flags.
+
+mod file;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use api::{Value, object};
+
+use crate::args::Args;
+
+pub use file::KubeletConfiguration;
+
+/// Everything the kubelet was told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's name.
+    pub node_name: String,
+    /// The host's own name.
+    pub hostname: String,
+    /// The node's addresses, the most important first.
+    pub node_ips: Vec<IpAddr>,
+    /// The kubeconfig file, unless the kubelet stands alone.
+    pub kubeconfig: Option<PathBuf>,
+    /// The runtime's socket, without `unix://`.
+    pub runtime_socket: PathBuf,
+    /// The image service's socket.
+    pub image_socket: PathBuf,
+    /// The kubelet's files.
+    pub root: PathBuf,
+    /// The self-signed certificate's folder.
+    pub cert_dir: PathBuf,
+    /// Where :10250 is served.
+    pub address: SocketAddr,
+    /// Where :10248 is served.
+    pub healthz: Option<SocketAddr>,
+    /// Labels to register with.
+    pub labels: Vec<(String, String)>,
+    /// Taints to register with.
+    pub taints: Vec<Value>,
+    /// The provider's name for the machine.
+    pub provider_id: String,
+    /// An outside cloud controller finishes the node.
+    pub external_cloud: bool,
+    /// The file's own fields, flags merged in.
+    pub file: KubeletConfiguration,
+}
+
+impl Config {
+    /// Reads the file that the flags name and checks everything.
+    pub fn load(args: &Args) -> anyhow::Result<Self> {
+        let mut file = match args.config.as_str() {
+            "" => KubeletConfiguration::default(),
+            path => file::read(Path::new(path))?,
+        };
+        merge(&mut file, args);
+        file.validate()?;
+        if !matches!(args.cloud_provider.as_str(), "" | "external") {
+            bail!("--cloud-provider={} is not supported: only \"external\" is", args.cloud_provider);
+        }
+        let kubeconfig = kubeconfig(args)?;
+        let hostname = linux::facts::read().context("cannot read the machine's facts")?.hostname;
+        let name = if args.hostname_override.is_empty() { &hostname } else { &args.hostname_override };
+        let runtime_socket = socket(&file.container_runtime_endpoint)?;
+        let image_socket = match args.image_service_endpoint.as_str() {
+            "" => runtime_socket.clone(),
+            endpoint => socket(endpoint)?,
+        };
+        let ip = |text: &str| text.parse::<IpAddr>().with_context(|| format!("invalid address {text:?}"));
+        let address = SocketAddr::new(ip(&file.address)?, file.port);
+        let healthz_ip = ip(&file.healthz_bind_address)?;
+        Ok(Self {
+            node_name: name.trim().to_lowercase(),
+            node_ips: node_ips(&args.node_ip)?,
+            kubeconfig,
+            runtime_socket,
+            image_socket,
+            root: args.root_dir.clone(),
+            cert_dir: args.cert_dir.clone(),
+            address,
+            healthz: (file.healthz_port != 0).then(|| SocketAddr::new(healthz_ip, file.healthz_port)),
+            labels: args.node_labels.0.clone().into_iter().collect(),
+            taints: taints(&args.register_with_taints)?,
+            provider_id: args.provider_id.clone(),
+            external_cloud: args.cloud_provider == "external",
+            file,
+            hostname,
+        })
+    }
+
+    /// The folder of a pod.
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.root.join("pods").join(uid)
+    }
+
+    /// The folder of a pod's logs.
+    pub fn pod_logs(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
+        Path::new(&self.file.pod_logs_dir).join(format!("{namespace}_{name}_{uid}"))
+    }
+
+    /// The longest pause between two looks at a pod.
+    pub fn sync_frequency(&self) -> Duration {
+        self.file.sync_frequency.0
+    }
+}
+
+fn kubeconfig(args: &Args) -> anyhow::Result<Option<PathBuf>> {
+    if args.kubeconfig.is_empty() {
+        if !args.bootstrap_kubeconfig.is_empty() {
+            bail!("--bootstrap-kubeconfig needs --kubeconfig");
+        }
+        return Ok(None);
+    }
+    let path = PathBuf::from(&args.kubeconfig);
+    if !path.exists() {
+        if args.bootstrap_kubeconfig.is_empty() {
+            bail!("the kubeconfig file {} does not exist", path.display());
+        }
+        bail!(
+            "{} does not exist, and getting a client certificate with --bootstrap-kubeconfig is not supported yet",
+            path.display()
+        );
+    }
+    Ok(Some(path))
+}
+
+fn socket(endpoint: &str) -> anyhow::Result<PathBuf> {
+    match endpoint.strip_prefix("unix://") {
+        Some(path) => Ok(path.into()),
+        None if endpoint.starts_with('/') => Ok(endpoint.into()),
+        None => bail!("the container runtime endpoint {endpoint:?} is no unix socket"),
+    }
+}
+
+fn node_ips(flag: &str) -> anyhow::Result<Vec<IpAddr>> {
+    let mut ips = Vec::new();
+    for text in flag.split(',').filter(|text| !text.is_empty()) {
+        ips.push(text.trim().parse().with_context(|| format!("--node-ip: invalid address {text:?}"))?);
+    }
+    if ips.is_empty() {
+        ips.extend(default_ip());
+    }
+    Ok(ips)
+}
+
+/// The address from which this machine would reach the world; no packet is sent.
+fn default_ip() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
+fn taints(flag: &str) -> anyhow::Result<Vec<Value>> {
+    let parse = |text: &str| {
+        let (pair, effect) = text.rsplit_once(':').with_context(|| format!("invalid taint {text:?}"))?;
+        if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
+            bail!("invalid taint effect in {text:?}");
+        }
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let mut taint = object!({"key": key, "effect": effect});
+        if !value.is_empty() {
+            taint.set(&["value"], value);
+        }
+        Ok(taint)
+    };
+    flag.split(',').filter(|text| !text.is_empty()).map(parse).collect()
+}
+
+fn merge(file: &mut KubeletConfiguration, args: &Args) {
+    fn put<T: Clone>(to: &mut T, from: &Option<T>) {
+        if let Some(from) = from {
+            *to = from.clone();
+        }
+    }
+    put(&mut file.address, &args.address);
+    put(&mut file.port, &args.port);
+    put(&mut file.healthz_bind_address, &args.healthz_bind_address);
+    put(&mut file.healthz_port, &args.healthz_port);
+    put(&mut file.authentication.anonymous.enabled, &args.anonymous_auth);
+    put(&mut file.authentication.webhook.enabled, &args.authentication_token_webhook);
+    put(&mut file.authorization.mode, &args.authorization_mode);
+    put(&mut file.authentication.x509.client_ca_file, &args.client_ca_file);
+    put(&mut file.tls_cert_file, &args.tls_cert_file);
+    put(&mut file.tls_private_key_file, &args.tls_private_key_file);
+    put(&mut file.cluster_domain, &args.cluster_domain);
+    put(&mut file.resolv_conf, &args.resolv_conf);
+    put(&mut file.static_pod_path, &args.pod_manifest_path);
+    put(&mut file.max_pods, &args.max_pods);
+    put(&mut file.fail_swap_on, &args.fail_swap_on);
+    put(&mut file.fail_cgroup_v1, &args.fail_cgroupv1);
+    put(&mut file.cgroup_driver, &args.cgroup_driver);
+    put(&mut file.register_node, &args.register_node);
+    if !args.cluster_dns.is_empty() {
+        file.cluster_dns = args.cluster_dns.clone();
+    }
+    if !args.container_runtime_endpoint.is_empty() {
+        file.container_runtime_endpoint = args.container_runtime_endpoint.clone();
+    }
+    for (gate, value) in &args.feature_gates.0 {
+        file.feature_gates.insert(gate.clone(), value == "true");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taints_are_parsed_or_refused() {
+        let parsed = taints("a=b:NoSchedule,c:NoExecute").unwrap();
+        assert_eq!(parsed[0], object!({"key": "a", "effect": "NoSchedule", "value": "b"}));
+        assert_eq!(parsed[1], object!({"key": "c", "effect": "NoExecute"}));
+        for bad in ["a", "a=b:Never"] {
+            assert!(taints(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sockets_are_unix_sockets() {
+        assert_eq!(socket("unix:///run/x.sock").unwrap(), Path::new("/run/x.sock"));
+        assert_eq!(socket("/run/x.sock").unwrap(), Path::new("/run/x.sock"));
+        assert!(socket("tcp://localhost:1").is_err());
+    }
+}

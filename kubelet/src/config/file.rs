@@ -1,0 +1,384 @@
+//! KubeletConfiguration, `kubelet.config.k8s.io/v1beta1`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use daemon::GoDuration;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
+const KIND: &str = "KubeletConfiguration";
+
+/// The fields that this kubelet acts upon, with upstream's defaults.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[expect(missing_docs, reason = "the fields are those of upstream's API")]
+pub struct KubeletConfiguration {
+    pub enable_server: bool,
+    pub static_pod_path: String,
+    pub pod_logs_dir: String,
+    pub sync_frequency: GoDuration,
+    pub file_check_frequency: GoDuration,
+    pub address: String,
+    pub port: u16,
+    pub tls_cert_file: String,
+    pub tls_private_key_file: String,
+    pub authentication: Authentication,
+    pub authorization: Authorization,
+    pub registry_pull_qps: i32,
+    pub enable_debugging_handlers: bool,
+    pub healthz_port: u16,
+    pub healthz_bind_address: String,
+    pub cluster_domain: String,
+    #[serde(rename = "clusterDNS")]
+    pub cluster_dns: Vec<String>,
+    pub node_status_update_frequency: GoDuration,
+    pub node_status_report_frequency: GoDuration,
+    pub node_lease_duration_seconds: u32,
+    #[serde(rename = "imageMinimumGCAge")]
+    pub image_minimum_gc_age: GoDuration,
+    #[serde(rename = "cgroupsPerQOS")]
+    pub cgroups_per_qos: bool,
+    pub cgroup_driver: String,
+    pub cgroup_root: String,
+    pub runtime_request_timeout: GoDuration,
+    pub max_pods: u32,
+    pub pod_pids_limit: i64,
+    pub resolv_conf: String,
+    #[serde(rename = "cpuCFSQuota")]
+    pub cpu_cfs_quota: bool,
+    #[serde(rename = "cpuCFSQuotaPeriod")]
+    pub cpu_cfs_quota_period: GoDuration,
+    pub node_status_max_images: i32,
+    pub serialize_image_pulls: bool,
+    pub eviction_hard: BTreeMap<String, String>,
+    #[serde(rename = "makeIPTablesUtilChains")]
+    pub make_iptables_util_chains: bool,
+    pub fail_swap_on: bool,
+    pub container_log_max_size: String,
+    pub container_log_max_files: u32,
+    pub container_log_monitor_interval: GoDuration,
+    pub system_reserved: BTreeMap<String, String>,
+    pub kube_reserved: BTreeMap<String, String>,
+    pub feature_gates: BTreeMap<String, bool>,
+    pub register_node: bool,
+    pub register_with_taints: Vec<Json>,
+    pub container_runtime_endpoint: String,
+    pub fail_cgroup_v1: bool,
+    pub seccomp_default: bool,
+    pub allowed_unsafe_sysctls: Vec<String>,
+    #[serde(rename = "providerID")]
+    pub provider_id: String,
+    pub local_storage_capacity_isolation: bool,
+    pub rotate_certificates: bool,
+    #[serde(rename = "serverTLSBootstrap")]
+    pub server_tls_bootstrap: bool,
+}
+
+/// Who may ask the kubelet.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Authentication {
+    /// Client certificates.
+    pub x509: X509,
+    /// Bearer tokens.
+    pub webhook: Webhook,
+    /// No credentials.
+    pub anonymous: Anonymous,
+}
+
+/// Client certificates.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct X509 {
+    /// The authority that signs them.
+    #[serde(rename = "clientCAFile")]
+    pub client_ca_file: String,
+}
+
+/// Bearer tokens, reviewed by the API server.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Webhook {
+    /// Whether they are taken.
+    pub enabled: bool,
+    /// How long a review counts.
+    #[serde(rename = "cacheTTL")]
+    pub cache_ttl: GoDuration,
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self { enabled: true, cache_ttl: GoDuration::from_secs(120) }
+    }
+}
+
+/// No credentials.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Anonymous {
+    /// Whether they are let in.
+    pub enabled: bool,
+}
+
+/// What callers may do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Authorization {
+    /// `AlwaysAllow` or `Webhook`.
+    pub mode: String,
+    /// How long the API server's answers count.
+    pub webhook: AuthorizationWebhook,
+}
+
+impl Default for Authorization {
+    fn default() -> Self {
+        Self { mode: "Webhook".to_owned(), webhook: AuthorizationWebhook::default() }
+    }
+}
+
+/// How long the API server's answers count.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorizationWebhook {
+    /// A yes.
+    #[serde(rename = "cacheAuthorizedTTL")]
+    pub cache_authorized_ttl: GoDuration,
+    /// A no.
+    #[serde(rename = "cacheUnauthorizedTTL")]
+    pub cache_unauthorized_ttl: GoDuration,
+}
+
+impl Default for AuthorizationWebhook {
+    fn default() -> Self {
+        Self {
+            cache_authorized_ttl: GoDuration::from_secs(300),
+            cache_unauthorized_ttl: GoDuration::from_secs(30),
+        }
+    }
+}
+
+impl Default for KubeletConfiguration {
+    fn default() -> Self {
+        let eviction = [
+            ("imagefs.available", "15%"),
+            ("imagefs.inodesFree", "5%"),
+            ("memory.available", "100Mi"),
+            ("nodefs.available", "10%"),
+            ("nodefs.inodesFree", "5%"),
+        ];
+        Self {
+            enable_server: true,
+            static_pod_path: String::new(),
+            pod_logs_dir: "/var/log/pods".to_owned(),
+            sync_frequency: GoDuration::from_secs(60),
+            file_check_frequency: GoDuration::from_secs(20),
+            address: "0.0.0.0".to_owned(),
+            port: 10250,
+            tls_cert_file: String::new(),
+            tls_private_key_file: String::new(),
+            authentication: Authentication::default(),
+            authorization: Authorization::default(),
+            registry_pull_qps: 5,
+            enable_debugging_handlers: true,
+            healthz_port: 10248,
+            healthz_bind_address: "127.0.0.1".to_owned(),
+            cluster_domain: String::new(),
+            cluster_dns: Vec::new(),
+            node_status_update_frequency: GoDuration::from_secs(10),
+            node_status_report_frequency: GoDuration::from_secs(300),
+            node_lease_duration_seconds: 40,
+            image_minimum_gc_age: GoDuration::from_secs(120),
+            cgroups_per_qos: true,
+            cgroup_driver: "cgroupfs".to_owned(),
+            cgroup_root: String::new(),
+            runtime_request_timeout: GoDuration::from_secs(120),
+            max_pods: 110,
+            pod_pids_limit: -1,
+            resolv_conf: "/etc/resolv.conf".to_owned(),
+            cpu_cfs_quota: true,
+            cpu_cfs_quota_period: GoDuration(std::time::Duration::from_millis(100)),
+            node_status_max_images: 50,
+            serialize_image_pulls: true,
+            eviction_hard: eviction.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            make_iptables_util_chains: true,
+            fail_swap_on: true,
+            container_log_max_size: "10Mi".to_owned(),
+            container_log_max_files: 5,
+            container_log_monitor_interval: GoDuration::from_secs(10),
+            system_reserved: BTreeMap::new(),
+            kube_reserved: BTreeMap::new(),
+            feature_gates: BTreeMap::new(),
+            register_node: true,
+            register_with_taints: Vec::new(),
+            container_runtime_endpoint: "unix:///run/containerd/containerd.sock".to_owned(),
+            fail_cgroup_v1: true,
+            seccomp_default: false,
+            allowed_unsafe_sysctls: Vec::new(),
+            provider_id: String::new(),
+            local_storage_capacity_isolation: true,
+            rotate_certificates: false,
+            server_tls_bootstrap: false,
+        }
+    }
+}
+
+/// Fields whose only effect is on things that do not exist here, or on figures that do not matter.
+const WITHOUT_EFFECT: [&str; 35] = [
+    "kind",
+    "apiVersion",
+    "httpCheckFrequency",
+    "registryBurst",
+    "eventRecordQPS",
+    "eventBurst",
+    "oomScoreAdj",
+    "streamingConnectionIdleTimeout",
+    "imageMaximumGCAge",
+    "imageGCHighThresholdPercent",
+    "imageGCLowThresholdPercent",
+    "imagePullCredentialsVerificationPolicy",
+    "volumeStatsAggPeriod",
+    "cpuManagerReconcilePeriod",
+    "topologyManagerScope",
+    "hairpinMode",
+    "podCIDR",
+    "maxOpenFiles",
+    "contentType",
+    "kubeAPIQPS",
+    "kubeAPIBurst",
+    "evictionPressureTransitionPeriod",
+    "enableControllerAttachDetach",
+    "iptablesMasqueradeBit",
+    "iptablesDropBit",
+    "containerLogMaxWorkers",
+    "configMapAndSecretChangeDetectionStrategy",
+    "volumePluginDir",
+    "logging",
+    "enableProfilingHandler",
+    "enableDebugFlagsHandler",
+    "memoryThrottlingFactor",
+    "enableSystemLogHandler",
+    "mergeDefaultEvictionSettings",
+    "maxParallelImagePulls",
+];
+
+/// Fields that are accepted with this value only.
+const ONLY: [(&str, &str); 15] = [
+    ("cpuManagerPolicy", r#""none""#),
+    ("memoryManagerPolicy", r#""None""#),
+    ("topologyManagerPolicy", r#""none""#),
+    ("enforceNodeAllocatable", r#"["pods"]"#),
+    ("memorySwap", "{}"),
+    ("enableSystemLogQuery", "false"),
+    ("shutdownGracePeriod", r#""0s""#),
+    ("shutdownGracePeriodCriticalPods", r#""0s""#),
+    ("crashLoopBackOff", r#"{"maxContainerRestartPeriod":"5m0s"}"#),
+    ("memoryReservationPolicy", r#""None""#),
+    ("readOnlyPort", "0"),
+    ("protectKernelDefaults", "false"),
+    ("podsPerCore", "0"),
+    ("runOnce", "false"),
+    ("tlsMinVersion", r#""VersionTLS12""#),
+];
+
+/// Reads a configuration file. Unknown fields are warned of, as upstream does, those that ask for something this kubelet
+/// cannot do are refused.
+pub(super) fn read(path: &Path) -> anyhow::Result<KubeletConfiguration> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    parse(&text).with_context(|| format!("in {}", path.display()))
+}
+
+fn parse(text: &str) -> anyhow::Result<KubeletConfiguration> {
+    let raw: Json = daemon::config::parse(text, &[API_VERSION], KIND)?;
+    let mut fields = raw.as_object().cloned().unwrap_or_default();
+    // Zero and empty values stand for the default, as in upstream's conversion.
+    fields.retain(|_, value| !is_zero_text(value));
+    let known = serde_json::to_value(KubeletConfiguration::default())?;
+    for (name, value) in &fields {
+        if known.get(name).is_some() || WITHOUT_EFFECT.contains(&name.as_str()) {
+            continue;
+        }
+        match ONLY.iter().find(|(only, _)| only == name) {
+            None => tracing::warn!(field = name, "Unknown field in the kubelet's configuration file"),
+            Some((_, accepted)) => {
+                let accepted: Json = serde_json::from_str(accepted).expect("the table holds JSON");
+                if *value != accepted && !is_empty(value) {
+                    bail!("{name}: {value} is not supported");
+                }
+            }
+        }
+    }
+    serde_json::from_value(Json::Object(fields)).context("invalid KubeletConfiguration")
+}
+
+fn is_zero_text(value: &Json) -> bool {
+    matches!(value, Json::Null) || value == "" || value == "0s"
+}
+
+fn is_empty(value: &Json) -> bool {
+    match value {
+        Json::Null => true,
+        Json::Bool(b) => !b,
+        Json::Number(n) => n.as_f64() == Some(0.0),
+        Json::String(s) => s.is_empty() || s == "0s",
+        Json::Array(a) => a.is_empty(),
+        Json::Object(o) => o.values().all(is_empty),
+    }
+}
+
+impl KubeletConfiguration {
+    /// Refuses what this kubelet cannot do.
+    pub(super) fn validate(&self) -> anyhow::Result<()> {
+        if self.cgroup_driver != "cgroupfs" {
+            bail!("cgroupDriver {:?} is not supported yet: use cgroupfs", self.cgroup_driver);
+        }
+        if !matches!(self.authorization.mode.as_str(), "AlwaysAllow" | "Webhook") {
+            bail!("authorization mode {:?} is neither AlwaysAllow nor Webhook", self.authorization.mode);
+        }
+        if self.server_tls_bootstrap {
+            bail!("serverTLSBootstrap is not supported yet");
+        }
+        if self.rotate_certificates {
+            tracing::warn!("rotateCertificates is set, but client certificates are not rotated yet");
+        }
+        for reserved in self.system_reserved.values().chain(self.kube_reserved.values()) {
+            reserved
+                .parse::<api::quantity::Quantity>()
+                .with_context(|| format!("invalid quantity {reserved:?}"))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(fields: &str) -> String {
+        format!("apiVersion: {API_VERSION}\nkind: {KIND}\n{fields}")
+    }
+
+    #[test]
+    fn a_file_of_kubeadm_is_read() {
+        let text = document(
+            "authentication:\n  anonymous:\n    enabled: false\n  webhook:\n    cacheTTL: 0s\n    enabled: true\n  \
+             x509:\n    clientCAFile: /etc/kubernetes/pki/ca.crt\nclusterDNS:\n- 10.43.0.10\nclusterDomain: cluster.local\n\
+             cpuManagerReconcilePeriod: 0s\ncrashLoopBackOff: {}\nfileCheckFrequency: 0s\nfailCgroupV1: false\n\
+             memorySwap: {}\nsyncFrequency: 0s\nstaticPodPath: /etc/kubernetes/manifests\nlogging:\n  flushFrequency: 0\n",
+        );
+        let config = parse(&text).unwrap();
+        assert_eq!(config.cluster_dns, ["10.43.0.10"]);
+        assert_eq!(config.sync_frequency, GoDuration::from_secs(60));
+        assert!(!config.fail_cgroup_v1);
+    }
+
+    #[test]
+    fn unknown_fields_are_warned_of_and_unsupported_ones_refused() {
+        assert!(parse(&document("noSuchField: 1\n")).is_ok());
+        assert!(parse(&document("cpuManagerPolicy: none\n")).is_ok());
+        assert!(parse(&document("cpuManagerPolicy: static\n")).is_err());
+        assert!(parse(&document("cgroupDriver: systemd\n")).unwrap().validate().is_err());
+    }
+}

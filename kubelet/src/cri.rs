@@ -1,0 +1,267 @@
+//! The container runtime, by CRI v1 over its unix socket.
+
+pub(crate) mod labels;
+
+use std::path::Path;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use k8s_cri::v1 as cri;
+use k8s_cri::v1::image_service_client::ImageServiceClient;
+use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Request};
+use tower::service_fn;
+
+/// The largest answer that is taken: a node full of containers.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// A failed call, in the words of upstream's gRPC library, as they show in events.
+#[derive(Debug, thiserror::Error)]
+#[error("rpc error: code = {code:?} desc = {message}")]
+pub(crate) struct Error {
+    /// The gRPC code.
+    pub code: Code,
+    /// What the runtime says.
+    pub message: String,
+}
+
+impl From<tonic::Status> for Error {
+    fn from(status: tonic::Status) -> Self {
+        Self { code: status.code(), message: status.message().to_owned() }
+    }
+}
+
+/// The result of a call.
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// A connection to the runtime and its image service; clones share it.
+#[derive(Clone)]
+pub(crate) struct Runtime {
+    runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
+    timeout: Duration,
+}
+
+fn channel(socket: &Path) -> Channel {
+    let socket = socket.to_owned();
+    // The URI only fills the request's authority; the connector goes to the socket.
+    let connector = service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector)
+}
+
+impl Runtime {
+    /// Makes the connection; it is set up with the first call, and again whenever it broke.
+    pub(crate) fn new(runtime: &Path, images: &Path, timeout: Duration) -> Self {
+        Self {
+            runtime: RuntimeServiceClient::new(channel(runtime)).max_decoding_message_size(MAX_MESSAGE),
+            images: ImageServiceClient::new(channel(images)).max_decoding_message_size(MAX_MESSAGE),
+            timeout,
+        }
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        self.request_within(message, self.timeout)
+    }
+
+    fn request_within<T>(&self, message: T, timeout: Duration) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(timeout);
+        request
+    }
+
+    /// Name and version of the runtime.
+    pub(crate) async fn version(&self) -> Result<cri::VersionResponse> {
+        let request = cri::VersionRequest { version: "0.1.0".to_owned() };
+        Ok(self.runtime.clone().version(self.request(request)).await?.into_inner())
+    }
+
+    /// The runtime's own conditions: `RuntimeReady` and `NetworkReady`.
+    pub(crate) async fn status(&self) -> Result<Vec<cri::RuntimeCondition>> {
+        let request = cri::StatusRequest { verbose: false };
+        let answer = self.runtime.clone().status(self.request(request)).await?.into_inner();
+        Ok(answer.status.map(|status| status.conditions).unwrap_or_default())
+    }
+
+    /// All pod sandboxes, or those of one pod.
+    pub(crate) async fn sandboxes(&self, uid: Option<&str>) -> Result<Vec<cri::PodSandbox>> {
+        let filter = uid.map(|uid| cri::PodSandboxFilter {
+            label_selector: [(labels::POD_UID.to_owned(), uid.to_owned())].into(),
+            ..Default::default()
+        });
+        let request = cri::ListPodSandboxRequest { filter };
+        Ok(self.runtime.clone().list_pod_sandbox(self.request(request)).await?.into_inner().items)
+    }
+
+    /// All containers, or those of one pod.
+    pub(crate) async fn containers(&self, uid: Option<&str>) -> Result<Vec<cri::Container>> {
+        let filter = uid.map(|uid| cri::ContainerFilter {
+            label_selector: [(labels::POD_UID.to_owned(), uid.to_owned())].into(),
+            ..Default::default()
+        });
+        let request = cri::ListContainersRequest { filter };
+        Ok(self.runtime.clone().list_containers(self.request(request)).await?.into_inner().containers)
+    }
+
+    /// The state of a sandbox; none when it is gone.
+    pub(crate) async fn sandbox_status(&self, id: &str) -> Result<Option<cri::PodSandboxStatus>> {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
+        match self.runtime.clone().pod_sandbox_status(self.request(request)).await {
+            Ok(answer) => Ok(answer.into_inner().status),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(status.into()),
+        }
+    }
+
+    /// The state of a container; none when it is gone.
+    pub(crate) async fn container_status(&self, id: &str) -> Result<Option<cri::ContainerStatus>> {
+        let request = cri::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
+        match self.runtime.clone().container_status(self.request(request)).await {
+            Ok(answer) => Ok(answer.into_inner().status),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(status.into()),
+        }
+    }
+
+    /// Makes and starts a sandbox.
+    pub(crate) async fn run_sandbox(&self, config: cri::PodSandboxConfig, handler: &str) -> Result<String> {
+        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
+        // Network plug-ins may take their time.
+        let request = self.request_within(request, self.timeout * 2);
+        Ok(self.runtime.clone().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
+    }
+
+    /// Stops a sandbox with everything in it and takes its network down; one that is gone is no error.
+    pub(crate) async fn stop_sandbox(&self, id: &str) -> Result<()> {
+        let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        gone_is_fine(self.runtime.clone().stop_pod_sandbox(self.request(request)).await)
+    }
+
+    /// Removes a sandbox; one that is gone is no error.
+    pub(crate) async fn remove_sandbox(&self, id: &str) -> Result<()> {
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        gone_is_fine(self.runtime.clone().remove_pod_sandbox(self.request(request)).await)
+    }
+
+    /// Makes a container.
+    pub(crate) async fn create_container(
+        &self,
+        sandbox: &str,
+        config: cri::ContainerConfig,
+        sandbox_config: cri::PodSandboxConfig,
+    ) -> Result<String> {
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+            config: Some(config),
+            sandbox_config: Some(sandbox_config),
+        };
+        Ok(self.runtime.clone().create_container(self.request(request)).await?.into_inner().container_id)
+    }
+
+    /// Starts a container.
+    pub(crate) async fn start_container(&self, id: &str) -> Result<()> {
+        let request = cri::StartContainerRequest { container_id: id.to_owned() };
+        self.runtime.clone().start_container(self.request(request)).await?;
+        Ok(())
+    }
+
+    /// Stops a container, killing it after `grace` seconds; one that is gone is no error.
+    pub(crate) async fn stop_container(&self, id: &str, grace: i64) -> Result<()> {
+        let request = cri::StopContainerRequest { container_id: id.to_owned(), timeout: grace };
+        let patience = self.timeout + Duration::from_secs(grace.max(0).unsigned_abs());
+        let request = self.request_within(request, patience);
+        gone_is_fine(self.runtime.clone().stop_container(request).await)
+    }
+
+    /// Removes a container; one that is gone is no error.
+    pub(crate) async fn remove_container(&self, id: &str) -> Result<()> {
+        let request = cri::RemoveContainerRequest { container_id: id.to_owned() };
+        gone_is_fine(self.runtime.clone().remove_container(self.request(request)).await)
+    }
+
+    /// Tells the runtime that a container's log file was moved away.
+    pub(crate) async fn reopen_log(&self, id: &str) -> Result<()> {
+        let request = cri::ReopenContainerLogRequest { container_id: id.to_owned() };
+        self.runtime.clone().reopen_container_log(self.request(request)).await?;
+        Ok(())
+    }
+
+    /// Runs a command in a container: its exit code, standard output and standard error.
+    pub(crate) async fn exec_sync(
+        &self,
+        id: &str,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<cri::ExecSyncResponse> {
+        let seconds = timeout.as_secs();
+        let request = cri::ExecSyncRequest {
+            container_id: id.to_owned(),
+            cmd: command.to_vec(),
+            timeout: seconds as i64,
+        };
+        let patience = if seconds == 0 { self.timeout } else { timeout + Duration::from_secs(10) };
+        Ok(self.runtime.clone().exec_sync(self.request_within(request, patience)).await?.into_inner())
+    }
+
+    /// The URL at which a command can be run with streams.
+    pub(crate) async fn exec(&self, request: cri::ExecRequest) -> Result<String> {
+        Ok(self.runtime.clone().exec(self.request(request)).await?.into_inner().url)
+    }
+
+    /// The URL at which a container's streams can be had.
+    pub(crate) async fn attach(&self, request: cri::AttachRequest) -> Result<String> {
+        Ok(self.runtime.clone().attach(self.request(request)).await?.into_inner().url)
+    }
+
+    /// The URL at which a sandbox's ports can be reached.
+    pub(crate) async fn port_forward(&self, sandbox: &str, ports: Vec<i32>) -> Result<String> {
+        let request = cri::PortForwardRequest { pod_sandbox_id: sandbox.to_owned(), port: ports };
+        Ok(self.runtime.clone().port_forward(self.request(request)).await?.into_inner().url)
+    }
+
+    /// What all containers use.
+    pub(crate) async fn container_stats(&self) -> Result<Vec<cri::ContainerStats>> {
+        let request = cri::ListContainerStatsRequest { filter: None };
+        Ok(self.runtime.clone().list_container_stats(self.request(request)).await?.into_inner().stats)
+    }
+
+    /// All images.
+    pub(crate) async fn images(&self) -> Result<Vec<cri::Image>> {
+        let request = cri::ListImagesRequest { filter: None };
+        Ok(self.images.clone().list_images(self.request(request)).await?.into_inner().images)
+    }
+
+    /// An image, if the runtime has it.
+    pub(crate) async fn image(&self, image: &str) -> Result<Option<cri::Image>> {
+        let request = cri::ImageStatusRequest { image: Some(image_spec(image)), verbose: false };
+        Ok(self.images.clone().image_status(self.request(request)).await?.into_inner().image)
+    }
+
+    /// Pulls an image; takes as long as it takes. Returns the runtime's reference to it.
+    pub(crate) async fn pull(
+        &self,
+        image: &str,
+        auth: Option<cri::AuthConfig>,
+        sandbox: cri::PodSandboxConfig,
+    ) -> Result<String> {
+        let request =
+            cri::PullImageRequest { image: Some(image_spec(image)), auth, sandbox_config: Some(sandbox) };
+        let request = self.request_within(request, Duration::from_secs(3600));
+        Ok(self.images.clone().pull_image(request).await?.into_inner().image_ref)
+    }
+}
+
+fn image_spec(image: &str) -> cri::ImageSpec {
+    cri::ImageSpec { image: image.to_owned(), user_specified_image: image.to_owned(), ..Default::default() }
+}
+
+fn gone_is_fine<T>(result: std::result::Result<T, tonic::Status>) -> Result<()> {
+    match result {
+        Err(status) if status.code() != Code::NotFound => Err(status.into()),
+        _ => Ok(()),
+    }
+}

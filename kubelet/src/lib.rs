@@ -1,0 +1,260 @@
+//! The node agent: it takes the pods that are bound to its node and makes the container runtime run them.
+//!
+//! One actor for each pod compares what is wanted (the API server's object or a file) with what runs (as the runtime has
+//! it) and takes the next step, over and over. Nothing is remembered that cannot be found again: after a restart the
+//! state comes from the runtime's labels and the pods' statuses, and no container is touched.
+//!
+//! Mirrors upstream's kubelet v1.36: configuration file, flags, labels, folders, events, statuses, endpoints. What it does
+//! not do (yet): eviction under node pressure, image and log garbage collection, CSI and device plug-ins, resource
+//! managers, in-place resize, user namespaces, client certificate bootstrap and rotation. Where a pod or a setting asks for
+//! one of these it is refused, not ignored.
+
+mod args;
+pub mod config;
+mod cri;
+mod downward;
+mod env;
+mod events;
+mod images;
+mod logs;
+mod network;
+mod node;
+mod objects;
+mod pods;
+mod probes;
+mod server;
+mod volumes;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use api::Value;
+use client::{Client, Connection, Recorder};
+use daemon::Tasks;
+use linux::cgroup::{Cgroups, Limits};
+use linux::facts::Facts;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+pub use args::Args;
+use config::Config;
+use cri::Runtime;
+use env::Services;
+use images::Images;
+use node::status::Capacity;
+use objects::Objects;
+use pods::manager::{Allocatable, Health};
+use pods::{Manager, resources, spec, static_pods};
+use volumes::Volumes;
+
+/// What all parts share.
+pub(crate) struct Kubelet {
+    pub(crate) config: Config,
+    pub(crate) tasks: Tasks,
+    pub(crate) runtime: Runtime,
+    pub(crate) client: Client,
+    pub(crate) recorder: Recorder,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) facts: Facts,
+    pub(crate) capacity: Capacity,
+    pub(crate) host_ips: Vec<String>,
+    pub(crate) objects: Arc<Objects>,
+    pub(crate) services: Services,
+    pub(crate) volumes: Volumes,
+    pub(crate) images: Images,
+    /// The node's own object.
+    pub(crate) node: RwLock<Option<Arc<Value>>>,
+    pub(crate) node_changed: Notify,
+    pub(crate) mirrors_changed: Notify,
+    pub(crate) relisted: Health,
+    /// Every pod here with the status that it has, by uid.
+    pub(crate) pods: Mutex<HashMap<String, (Arc<Value>, Value)>>,
+}
+
+impl Kubelet {
+    /// What pods may use of the node.
+    pub(crate) fn allocatable(&self) -> Allocatable {
+        self.capacity.allocatable
+    }
+
+    /// The node object's uid.
+    pub(crate) fn node_uid(&self) -> Option<String> {
+        self.node.read().as_ref().map(|node| node.uid().to_owned())
+    }
+
+    /// The pods that use the node's resources, but for one.
+    pub(crate) fn admitted(&self, except: &str) -> Vec<Arc<Value>> {
+        let pods = self.pods.lock();
+        let counted = pods.iter().filter(|(uid, (pod, status))| {
+            let phase = match status.str_at(&["phase"]) {
+                "" => pod.str_at(&["status", "phase"]),
+                phase => phase,
+            };
+            // A pod without a status has not been let in yet.
+            *uid != except && matches!(phase, "Pending" | "Running") && !status.is_null()
+        });
+        counted.map(|(_, (pod, _))| pod.clone()).collect()
+    }
+
+    /// Keeps a pod's status for those who ask this node for it.
+    pub(crate) fn note(&self, uid: &str, status: &Value) {
+        if let Some((_, noted)) = self.pods.lock().get_mut(uid) {
+            *noted = status.clone();
+        }
+    }
+}
+
+/// Reads the configuration and starts everything.
+pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
+    let config = Config::load(&args)?;
+    let Some(kubeconfig) = &config.kubeconfig else {
+        bail!("--kubeconfig is needed: running without an API server is not supported yet");
+    };
+    let connection = Connection {
+        kubeconfig: Some(kubeconfig.clone()),
+        user_agent: format!("kubelet/{} (linux)", daemon::KUBERNETES_VERSION),
+        ..Connection::default()
+    };
+    let client = client::connect(&connection).await?;
+    let kubelet = Arc::new(make(config, client, &tasks)?);
+    prepare(&kubelet)?;
+    let manager = Manager::new(kubelet.clone());
+    start(&kubelet, &manager);
+    server::start(&kubelet).await?;
+    let this = kubelet.clone();
+    let regarding = api::object!({
+        "kind": "Node",
+        "metadata": {
+            "name": (this.config.node_name.as_str()),
+            "uid": (this.config.node_name.as_str()),
+        },
+    });
+    this.recorder.normal(&regarding, "Starting", "Starting kubelet.");
+    Ok(())
+}
+
+fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet> {
+    let cgroups = Cgroups::detect().context("cannot find the control groups")?;
+    if !cgroups.is_v2() && config.file.fail_cgroup_v1 {
+        bail!(
+            "kubelet is configured to not run on a host using cgroup v1. cgroup v1 support is unsupported and will be \
+             removed in a future release; set failCgroupV1 to false to run here nevertheless"
+        );
+    }
+    let facts = linux::facts::read()?;
+    if facts.swap > 0 && config.file.fail_swap_on {
+        bail!(
+            "running with swap on is not supported, please disable swap or set --fail-swap-on flag to false"
+        );
+    }
+    let (recorder, pump) = Recorder::new(client.clone(), "kubelet", &config.node_name);
+    let stop = tasks.token();
+    tasks.plain("events", async move {
+        pump.run(stop).await;
+        Ok(())
+    });
+    let timeout = config.file.runtime_request_timeout.0;
+    let runtime = Runtime::new(&config.runtime_socket, &config.image_socket, timeout);
+    let objects = Arc::new(Objects::new(client.clone()));
+    Ok(Kubelet {
+        capacity: Capacity::of(&config, &facts),
+        host_ips: config.node_ips.iter().map(ToString::to_string).collect(),
+        services: Services::new(),
+        volumes: Volumes::new(client.clone(), objects.clone()),
+        images: Images::new(runtime.clone(), recorder.clone(), config.file.serialize_image_pulls),
+        tasks: tasks.clone(),
+        node: RwLock::default(),
+        node_changed: Notify::new(),
+        mirrors_changed: Notify::new(),
+        relisted: Health::default(),
+        pods: Mutex::default(),
+        config,
+        runtime,
+        client,
+        recorder,
+        cgroups,
+        facts,
+        objects,
+    })
+}
+
+/// The folders and control groups that all pods share.
+fn prepare(kubelet: &Kubelet) -> anyhow::Result<()> {
+    let config = &kubelet.config;
+    for dir in [config.root.clone(), config.root.join("pods"), config.file.pod_logs_dir.clone().into()] {
+        std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    if !config.file.cgroups_per_qos {
+        return Ok(());
+    }
+    let kubepods = resources::kubepods(&config.file.cgroup_root);
+    let allocatable = kubelet.allocatable();
+    let all = Limits {
+        cpu_shares: Some(resources::shares(allocatable.cpu)),
+        memory: Some(kubelet.facts.memory as i64),
+        ..Limits::default()
+    };
+    let least = Limits { cpu_shares: Some(2), ..Limits::default() };
+    kubelet.cgroups.create(&kubepods, &all)?;
+    kubelet.cgroups.create(&format!("{kubepods}/burstable"), &least)?;
+    kubelet.cgroups.create(&format!("{kubepods}/besteffort"), &least)?;
+    Ok(())
+}
+
+fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) {
+    let tasks = &kubelet.tasks;
+    let until_stop = |name, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let stop = tasks.token();
+        tasks.critical(name, async move {
+            tokio::select! {
+                () = work => {}
+                () = stop.cancelled() => {}
+            }
+            Ok(())
+        });
+    };
+    let (client, stop) = (kubelet.client.clone(), tasks.token());
+    until_stop("services", Box::pin(kubelet.services.clone().run(client.clone(), stop.clone())));
+    until_stop("node-watch", Box::pin(node::informer(kubelet).run(client.clone(), stop.clone())));
+    until_stop("node-status", Box::pin(node::run(kubelet.clone())));
+    until_stop("node-lease", Box::pin(node::keep_lease(kubelet.clone())));
+    until_stop("qos", Box::pin(share_processors(kubelet.clone())));
+    until_stop("logs", Box::pin(logs::rotate(kubelet.clone())));
+    manager.watch_runtime();
+    if !kubelet.config.file.static_pod_path.is_empty() {
+        until_stop("static-pods", Box::pin(static_pods::run(kubelet.clone(), manager.clone())));
+    }
+    let informer = manager.informer();
+    let orphans = informer.clone();
+    until_stop("pods", Box::pin(informer.run(client, stop)));
+    let manager = manager.clone();
+    tasks.restarting("orphans", move || {
+        let (manager, orphans) = (manager.clone(), orphans.clone());
+        async move {
+            orphans.synced().await;
+            // Static pods are read at the start, and at once.
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            Ok(manager.adopt_orphans().await?)
+        }
+    });
+}
+
+/// Keeps the weight of all burstable pods together at the sum of what they request.
+async fn share_processors(kubelet: Arc<Kubelet>) {
+    let group = format!("{}/burstable", resources::kubepods(&kubelet.config.file.cgroup_root));
+    let mut before = 0;
+    loop {
+        let burstable = kubelet.admitted("");
+        let burstable = burstable.iter().filter(|pod| spec::qos(pod) == "Burstable");
+        let shares = resources::shares(burstable.map(|pod| resources::request(pod, "cpu")).sum());
+        if shares != before && kubelet.config.file.cgroups_per_qos {
+            let limits = Limits { cpu_shares: Some(shares), ..Limits::default() };
+            match kubelet.cgroups.update(&group, &limits) {
+                Ok(()) => before = shares,
+                Err(error) => tracing::warn!(err = %error, "Cannot weigh the burstable pods"),
+            }
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    }
+}

@@ -1,0 +1,97 @@
+//! The node object: registration, status and lease.
+
+mod lease;
+mod register;
+pub(crate) mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Value;
+use client::resource::NODES;
+use client::{Informer, Patch};
+
+use crate::Kubelet;
+
+/// The informer of this node's own object.
+pub(crate) fn informer(kubelet: &Arc<Kubelet>) -> Informer<Value> {
+    let name = format!("metadata.name={}", kubelet.config.node_name);
+    let informer = Informer::of_values(NODES, |_| {}).fields(&name).build();
+    let this = kubelet.clone();
+    informer.on_change(move |change| {
+        let gone = matches!(change, client::Change::Deleted(_));
+        *this.node.write() = (!gone).then(|| change.object().clone());
+        if gone {
+            this.node_changed.notify_one();
+        }
+    });
+    informer
+}
+
+/// Registers the node, then keeps its status up to date until the process ends.
+pub(crate) async fn run(kubelet: Arc<Kubelet>) {
+    let mut pause = Duration::from_millis(200);
+    while let Err(error) = register::run(&kubelet).await {
+        tracing::warn!(err = %error, "Cannot register the node yet");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(7));
+    }
+    let mut sent = None;
+    let frequency = kubelet.config.file.node_status_update_frequency.0;
+    loop {
+        if let Err(error) = sync(&kubelet, &mut sent).await {
+            tracing::warn!(err = %error, "Cannot report the node's status");
+            if error.is_not_found() && register::run(&kubelet).await.is_ok() {
+                continue;
+            }
+        }
+        // Right after the start the runtime may become ready any moment.
+        let soon = matches!(&sent, Some(report) if !report.ready);
+        let wait = if soon { Duration::from_secs(1).min(frequency) } else { frequency };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = kubelet.node_changed.notified() => {}
+        }
+    }
+}
+
+/// What was reported last.
+struct Report {
+    at: tokio::time::Instant,
+    status: Value,
+    ready: bool,
+}
+
+async fn sync(kubelet: &Kubelet, sent: &mut Option<Report>) -> client::Result<()> {
+    let cached = kubelet.node.read().clone();
+    let node = match cached {
+        Some(node) => node,
+        None => Arc::new(kubelet.client.get(&NODES, "", &kubelet.config.node_name).await?),
+    };
+    let findings = status::Findings::collect(kubelet).await;
+    let ready = findings.not_ready.is_empty();
+    let now = api::time::format(jiff::Timestamp::now());
+    let status = status::generate(kubelet, &node, &findings, &now);
+    let report_frequency = kubelet.config.file.node_status_report_frequency.0;
+    let due = match sent {
+        Some(report) => {
+            report.at.elapsed() >= report_frequency
+                || !status::same(&report.status, &status)
+                || !status::same(node.get("status"), &status)
+        }
+        None => true,
+    };
+    if !due {
+        return Ok(());
+    }
+    let patch = status::patch(node.get("status"), &status);
+    let path = ("", kubelet.config.node_name.as_str(), "status");
+    kubelet.client.patch(&NODES, path, Patch::Strategic, &patch).await?;
+    *sent = Some(Report { at: tokio::time::Instant::now(), status, ready });
+    Ok(())
+}
+
+/// Renews the node's lease until the process ends.
+pub(crate) async fn keep_lease(kubelet: Arc<Kubelet>) {
+    lease::run(&kubelet).await;
+}

@@ -1,0 +1,307 @@
+//! The node's status.
+
+use std::path::Path;
+
+use api::quantity::{Format, Quantity};
+use api::{Map, Value, object};
+
+use crate::Kubelet;
+use crate::config::Config;
+use crate::pods::manager::Allocatable;
+
+/// What can change from one report to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// What keeps the node from being ready.
+    pub not_ready: Vec<String>,
+    /// `containerd://1.6.20`.
+    pub runtime_version: String,
+    /// The images with their size, the biggest first.
+    pub images: Vec<Value>,
+}
+
+impl Findings {
+    /// Asks the runtime.
+    pub(crate) async fn collect(kubelet: &Kubelet) -> Self {
+        let mut findings = Self::default();
+        match kubelet.runtime.version().await {
+            Ok(version) => {
+                findings.runtime_version = format!("{}://{}", version.runtime_name, version.runtime_version);
+            }
+            Err(error) => findings.not_ready.push(format!("container runtime is down: {}", error.message)),
+        }
+        if let Ok(conditions) = kubelet.runtime.status().await {
+            for condition in conditions.into_iter().filter(|condition| !condition.status) {
+                let what = match condition.r#type.as_str() {
+                    "NetworkReady" => "container runtime network not ready".to_owned(),
+                    _ => "container runtime not ready".to_owned(),
+                };
+                findings.not_ready.push(format!(
+                    "{what}: {}=false reason:{} message:{}",
+                    condition.r#type, condition.reason, condition.message
+                ));
+            }
+        }
+        if let Err(why) = kubelet.relisted.check() {
+            findings.not_ready.push(format!("PLEG is not healthy: {why}"));
+        }
+        findings.images = images(kubelet).await;
+        findings
+    }
+}
+
+async fn images(kubelet: &Kubelet) -> Vec<Value> {
+    let mut images = kubelet.runtime.images().await.unwrap_or_default();
+    images.sort_by_key(|image| std::cmp::Reverse(image.size));
+    let limit = usize::try_from(kubelet.config.file.node_status_max_images).unwrap_or(usize::MAX);
+    let shown = images.into_iter().take(limit).map(|image| {
+        let names = image.repo_digests.into_iter().chain(image.repo_tags).take(5).map(Value::from);
+        object!({"names": (Value::Array(names.collect())), "sizeBytes": (image.size as i64)})
+    });
+    shown.collect()
+}
+
+/// What the node has in all and what pods may use of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Capacity {
+    cpu: i64,
+    memory: i64,
+    storage: i64,
+    pods: i64,
+    allocatable_storage: i64,
+    /// What pods may use.
+    pub allocatable: Allocatable,
+}
+
+impl Capacity {
+    /// Measures the machine.
+    pub(crate) fn of(config: &Config, facts: &linux::facts::Facts) -> Self {
+        let (cpu, memory) = (facts.cpus as i64 * 1000, facts.memory as i64);
+        let storage = disk(&config.root);
+        let reserved = |resource: &str, measure: fn(&Quantity) -> i64| -> i64 {
+            let both = [&config.file.system_reserved, &config.file.kube_reserved];
+            both.iter().filter_map(|map| map.get(resource)?.parse().ok()).map(|q: Quantity| measure(&q)).sum()
+        };
+        let threshold = |signal: &str, of: i64| evicted_at(config, signal, of);
+        let free = memory - reserved("memory", Quantity::units) - threshold("memory.available", memory);
+        let disk_free =
+            storage - reserved("ephemeral-storage", Quantity::units) - threshold("nodefs.available", storage);
+        let allocatable =
+            Allocatable { cpu: (cpu - reserved("cpu", Quantity::millis)).max(0), memory: free.max(0) };
+        let pods = i64::from(config.file.max_pods);
+        Self { cpu, memory, storage, pods, allocatable_storage: disk_free.max(0), allocatable }
+    }
+}
+
+/// The amount at which pods would be evicted: a quantity or a part of the whole.
+fn evicted_at(config: &Config, signal: &str, whole: i64) -> i64 {
+    let Some(text) = config.file.eviction_hard.get(signal) else { return 0 };
+    match text.strip_suffix('%') {
+        Some(percent) => percent.parse::<f64>().map_or(0, |percent| (whole as f64 * percent / 100.0) as i64),
+        None => text.parse::<Quantity>().map_or(0, |quantity| quantity.units()),
+    }
+}
+
+fn disk(path: &Path) -> i64 {
+    // The folder may not exist yet; its parent is on the same disk.
+    let mut existing = path.ancestors().filter(|path| path.exists());
+    let stat = existing.next().and_then(|path| nix::sys::statvfs::statvfs(path).ok());
+    stat.map_or(0, |stat| (stat.blocks() * stat.fragment_size()) as i64)
+}
+
+fn cores(millis: i64) -> String {
+    if millis % 1000 == 0 { (millis / 1000).to_string() } else { Quantity::from_millis(millis).to_string() }
+}
+
+fn kibibytes(bytes: i64) -> String {
+    format!("{}Ki", bytes / 1024)
+}
+
+fn resources(capacity: &Capacity, allocatable: bool) -> Value {
+    let mut out = Map::new();
+    let (cpu, memory, storage) = match allocatable {
+        false => (capacity.cpu, capacity.memory, kibibytes(capacity.storage)),
+        true => {
+            let storage = Quantity::from_units(capacity.allocatable_storage, Format::DecimalSi).to_string();
+            (capacity.allocatable.cpu, capacity.allocatable.memory, storage)
+        }
+    };
+    out.push("cpu", cores(cpu).into());
+    out.push("ephemeral-storage", storage.into());
+    for size in huge_pages() {
+        out.push(format!("hugepages-{size}"), "0".into());
+    }
+    out.push("memory", kibibytes(memory).into());
+    out.push("pods", capacity.pods.to_string().into());
+    Value::Object(out)
+}
+
+/// The sizes of huge pages that the kernel knows, as resource names have them.
+fn huge_pages() -> Vec<String> {
+    let entries = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()
+    });
+    let mut sizes: Vec<u64> = sizes.collect();
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    sizes
+        .into_iter()
+        .map(|kib| match kib {
+            kib if kib % (1 << 20) == 0 => format!("{}Gi", kib >> 20),
+            kib if kib % (1 << 10) == 0 => format!("{}Mi", kib >> 10),
+            kib => format!("{kib}Ki"),
+        })
+        .collect()
+}
+
+/// The status to report; `node` holds the one before.
+pub(crate) fn generate(kubelet: &Kubelet, node: &Value, findings: &Findings, now: &str) -> Value {
+    let facts = &kubelet.facts;
+    let mut status = Map::new();
+    status.push("capacity", resources(&kubelet.capacity, false));
+    status.push("allocatable", resources(&kubelet.capacity, true));
+    status.push("conditions", Value::Array(conditions(node, findings, now)));
+    if !kubelet.config.external_cloud || !node.array_at(&["status", "addresses"]).is_empty() {
+        status.push("addresses", addresses(kubelet, node));
+    }
+    let port = i64::from(kubelet.config.address.port());
+    status.push("daemonEndpoints", object!({"kubeletEndpoint": {"Port": port}}));
+    status.push(
+        "nodeInfo",
+        object!({
+            "machineID": (facts.machine_id.as_str()),
+            "systemUUID": (facts.system_uuid.as_str()),
+            "bootID": (facts.boot_id.as_str()),
+            "kernelVersion": (facts.kernel_version.as_str()),
+            "osImage": (facts.os_image.as_str()),
+            "containerRuntimeVersion": (findings.runtime_version.as_str()),
+            "kubeletVersion": (daemon::KUBERNETES_VERSION),
+            "kubeProxyVersion": "",
+            "operatingSystem": "linux",
+            "architecture": (facts.architecture.as_str()),
+        }),
+    );
+    status.push("images", Value::Array(findings.images.clone()));
+    Value::Object(status)
+}
+
+fn addresses(kubelet: &Kubelet, node: &Value) -> Value {
+    if kubelet.config.external_cloud {
+        return node.at(&["status", "addresses"]).clone();
+    }
+    let ips = kubelet.host_ips.iter().map(|ip| object!({"type": "InternalIP", "address": (ip.as_str())}));
+    let name = object!({"type": "Hostname", "address": (kubelet.config.node_name.as_str())});
+    Value::Array(ips.chain([name]).collect())
+}
+
+fn conditions(node: &Value, findings: &Findings, now: &str) -> Vec<Value> {
+    let old = node.array_at(&["status", "conditions"]);
+    let (ready, reason, message) = match findings.not_ready.is_empty() {
+        true => ("True", "KubeletReady", "kubelet is posting ready status".to_owned()),
+        false => ("False", "KubeletNotReady", format!("[{}]", findings.not_ready.join(", "))),
+    };
+    let message = match findings.not_ready.as_slice() {
+        [one] => one.clone(),
+        _ => message,
+    };
+    let fine = |kind, reason, message: &str| (kind, "False", reason, message.to_owned());
+    let all = [
+        fine("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        fine("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        fine("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("Ready", ready, reason, message),
+    ];
+    let stamped = all.into_iter().map(|(kind, status, reason, message)| {
+        let before =
+            old.iter().find(|old| old.str_at(&["type"]) == kind && old.str_at(&["status"]) == status);
+        let since = before.map_or(now, |before| before.str_at(&["lastTransitionTime"]));
+        object!({
+            "type": kind,
+            "status": status,
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": since,
+            "reason": reason,
+            "message": message,
+        })
+    });
+    stamped.collect()
+}
+
+/// Whether two statuses say the same, leaving out when it was said and what others say.
+pub(crate) fn same(one: &Value, other: &Value) -> bool {
+    let plain = |status: &Value| {
+        let fields = ["capacity", "allocatable", "addresses", "daemonEndpoints", "nodeInfo", "images"];
+        let mut out: Vec<Value> = fields.iter().map(|field| sorted(status.get(field))).collect();
+        for kind in ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"] {
+            let mut conditions = status.array_at(&["conditions"]).iter();
+            let condition = conditions.find(|condition| condition.str_at(&["type"]) == kind);
+            let part = |field: &str| condition.map(|c| c.get(field).clone()).unwrap_or_default();
+            out.extend([part("status"), part("reason"), part("message")]);
+        }
+        out
+    };
+    plain(one) == plain(other)
+}
+
+/// A copy whose objects are in one order, whatever order the API server uses.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut out = Map::new();
+            let mut pairs: Vec<_> = map.iter().collect();
+            pairs.sort_by_key(|(key, _)| *key);
+            for (key, value) in pairs {
+                // Swap and other things of no interest here are left out by some servers.
+                if !value.is_empty() {
+                    out.push(key, sorted(value));
+                }
+            }
+            Value::Object(out)
+        }
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        other => other.clone(),
+    }
+}
+
+/// The strategic merge patch that brings the old status to the new one.
+pub(crate) fn patch(old: &Value, new: &Value) -> Value {
+    let mut status = new.clone();
+    if sorted(old.get("addresses")) != sorted(new.get("addresses")) {
+        if let Some(addresses) = status.at_mut(&["addresses"]).and_then(Value::as_array_mut) {
+            addresses.insert(0, object!({"$patch": "replace"}));
+        }
+    } else {
+        status.remove_at(&["addresses"]);
+    }
+    object!({"status": (status)})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_keeps_its_time_until_it_changes() {
+        let node = object!({"status": {"conditions": [
+            {"type": "Ready", "status": "True", "lastTransitionTime": "2020-01-01T00:00:00Z"},
+        ]}});
+        let ready = |findings: &Findings| {
+            conditions(&node, findings, "now").into_iter().find(|c| c.str_at(&["type"]) == "Ready").unwrap()
+        };
+        let fine = ready(&Findings::default());
+        assert_eq!(fine.str_at(&["lastTransitionTime"]), "2020-01-01T00:00:00Z");
+        assert_eq!(fine.str_at(&["lastHeartbeatTime"]), "now");
+        let broken = ready(&Findings { not_ready: vec!["x is down".to_owned()], ..Findings::default() });
+        assert_eq!(broken.str_at(&["status"]), "False");
+        assert_eq!(broken.str_at(&["message"]), "x is down");
+        assert_eq!(broken.str_at(&["lastTransitionTime"]), "now");
+    }
+
+    #[test]
+    fn heartbeats_alone_are_no_change() {
+        let status = |beat: &str, reason: &str| object!({"conditions": [{"type": "Ready", "lastHeartbeatTime": beat, "reason": reason}]});
+        assert!(same(&status("a", "x"), &status("b", "x")));
+        assert!(!same(&status("a", "x"), &status("a", "y")));
+    }
+}

@@ -1,0 +1,26 @@
+//! Pods: one actor for each, which compares what is wanted with what runs and takes the next step.
+//!
+//! - `manager` knows the actors; `relist` wakes those whose containers changed;
+//! - `actor` is the loop of one pod, with `start`, `stop` and `report` as its hands;
+//! - `plan`, `status`, `resources`, `sandbox` and `container` decide, and touch nothing.
+
+mod actor;
+mod admission;
+pub(crate) mod backoff;
+pub(crate) mod container;
+mod hooks;
+pub(crate) mod manager;
+pub(crate) mod observed;
+pub(crate) mod plan;
+mod relist;
+mod report;
+pub(crate) mod resources;
+pub(crate) mod sandbox;
+pub(crate) mod spec;
+mod start;
+pub(crate) mod static_pods;
+pub(crate) mod status;
+mod stop;
+mod words;
+
+pub(crate) use manager::Manager;

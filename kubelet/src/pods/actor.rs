@@ -1,0 +1,262 @@
+//! The loop of one pod.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Value;
+use client::events::Kind;
+use jiff::Timestamp;
+use tokio::sync::{Notify, watch};
+
+use super::backoff::{Backoffs, go_duration};
+use super::observed::Observed;
+use super::plan::{self, Plan};
+use super::status::{self, Context};
+use super::{admission, spec, words};
+use crate::Kubelet;
+use crate::events;
+use crate::probes::Probes;
+use crate::volumes::Mounted;
+
+/// How long to wait after a failure of the runtime or the API server: first, and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_LAST: Duration = Duration::from_secs(20);
+
+/// What is wanted of a pod.
+#[derive(Clone)]
+pub(super) struct Desired {
+    /// The pod, as the API server or a file has it.
+    pub(super) pod: Arc<Value>,
+    /// The pod's status as the API server has it, for static pods that of the mirror.
+    pub(super) mirror: Option<Arc<Value>>,
+    /// Nobody wants the pod any more.
+    pub(super) removed: bool,
+}
+
+impl Desired {
+    /// Whether everything of the pod is to be stopped.
+    pub(super) fn ends(&self) -> bool {
+        self.removed || self.pod.is_terminating()
+    }
+}
+
+/// One pod's actor.
+pub(super) struct Actor {
+    pub(super) kubelet: Arc<Kubelet>,
+    pub(super) desired: watch::Receiver<Desired>,
+    pub(super) wake: Arc<Notify>,
+    pub(super) observed: Observed,
+    pub(super) probes: Probes,
+    pub(super) backoffs: Backoffs,
+    pub(super) image_backoffs: Backoffs,
+    /// Why containers wait: reason and message by name.
+    pub(super) waiting: HashMap<String, (String, String)>,
+    /// Why the whole pod failed.
+    pub(super) verdict: Option<(String, String)>,
+    pub(super) mounted: Mounted,
+    /// The status that was reported last.
+    pub(super) reported: Option<Value>,
+    admitted: bool,
+    retry: Duration,
+}
+
+/// What a round of work came to.
+pub(super) enum Round {
+    /// Something was done: look again at once.
+    Again,
+    /// Nothing to do before this time, or before somebody wakes the actor.
+    Rest(Duration),
+    /// The pod has run its course.
+    Done,
+}
+
+impl Actor {
+    pub(super) fn new(kubelet: Arc<Kubelet>, desired: watch::Receiver<Desired>, wake: Arc<Notify>) -> Self {
+        let probes = Probes::new(kubelet.runtime.clone(), kubelet.recorder.clone(), wake.clone());
+        Self {
+            kubelet,
+            desired,
+            wake,
+            observed: Observed::default(),
+            probes,
+            backoffs: Backoffs::default(),
+            image_backoffs: Backoffs::default(),
+            waiting: HashMap::new(),
+            verdict: None,
+            mounted: Mounted::new(),
+            reported: None,
+            admitted: false,
+            retry: RETRY_FIRST,
+        }
+    }
+
+    /// Runs until the pod is gone from the node and from the API.
+    pub(super) async fn run(mut self) {
+        loop {
+            let desired = self.desired.borrow_and_update().clone();
+            if desired.ends() {
+                if self.end(&desired).await {
+                    return;
+                }
+                self.rest(Duration::from_secs(5)).await;
+                continue;
+            }
+            // The end of a pod interrupts whatever is under way, a long pull for instance.
+            let mut desired_changes = self.desired.clone();
+            let round = tokio::select! {
+                round = self.round(&desired.pod) => round,
+                _ = desired_changes.wait_for(Desired::ends) => Round::Again,
+            };
+            match round {
+                Round::Again => {}
+                Round::Rest(pause) => self.rest(pause).await,
+                Round::Done => self.rest(Duration::from_secs(3600)).await,
+            }
+        }
+    }
+
+    async fn rest(&mut self, pause: Duration) {
+        tokio::select! {
+            () = self.wake.notified() => {}
+            changed = self.desired.changed() => {
+                if changed.is_err() {
+                    // The manager is gone: the process ends.
+                    std::future::pending::<()>().await;
+                }
+            }
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+
+    /// One look at the pod and the steps that follow from it.
+    async fn round(&mut self, pod: &Arc<Value>) -> Round {
+        if let Err(error) = self.observe(pod).await {
+            tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot see the pod's containers");
+            return self.failed();
+        }
+        if spec::is_terminal(pod) {
+            self.finish(pod).await;
+            return Round::Done;
+        }
+        self.probes.update(pod, &self.observed, false);
+        self.judge(pod);
+        let now = now();
+        let plan = plan::plan(pod, &self.observed, &self.probes.verdicts(), &self.backoffs, now);
+        self.note_held(pod, &plan);
+        self.report(pod, false).await;
+        if plan.done || self.verdict.is_some() {
+            self.finish(pod).await;
+            return Round::Done;
+        }
+        match self.apply(pod, &plan).await {
+            Ok(true) => {
+                self.retry = RETRY_FIRST;
+                Round::Again
+            }
+            Ok(false) => {
+                self.retry = RETRY_FIRST;
+                self.collect_garbage().await;
+                Round::Rest(self.pause(pod, &plan, now))
+            }
+            Err(()) => self.failed(),
+        }
+    }
+
+    fn failed(&mut self) -> Round {
+        let pause = self.retry;
+        self.retry = (self.retry * 2).min(RETRY_LAST);
+        Round::Rest(pause)
+    }
+
+    /// Asks the runtime what there is.
+    pub(super) async fn observe(&mut self, pod: &Value) -> crate::cri::Result<()> {
+        let mut observed = Observed::of_pod(&self.kubelet.runtime, pod.uid()).await?;
+        observed.containers.iter_mut().for_each(words::fill);
+        self.observed = observed;
+        Ok(())
+    }
+
+    /// Decides whether the pod may run at all, and whether its time is over.
+    fn judge(&mut self, pod: &Value) {
+        if self.verdict.is_some() {
+            return;
+        }
+        if !self.admitted
+            && self.observed.sandboxes.is_empty()
+            && let Err((reason, message)) = admission::check(&self.kubelet, pod)
+        {
+            events::of_pod(&self.kubelet.recorder, pod, Kind::Warning, &reason, &message);
+            self.verdict = Some((reason, format!("Pod was rejected: {message}")));
+            return;
+        }
+        self.admitted = true;
+        if let Some(deadline) = deadline(pod)
+            && now() >= deadline
+        {
+            let message = "Pod was active on the node longer than the specified deadline";
+            events::of_pod(&self.kubelet.recorder, pod, Kind::Normal, "DeadlineExceeded", message);
+            self.verdict = Some(("DeadlineExceeded".to_owned(), message.to_owned()));
+        }
+    }
+
+    /// Containers in their pause are shown as such.
+    fn note_held(&mut self, pod: &Value, plan: &Plan) {
+        for held in &plan.held {
+            let delay = go_duration(held.delay);
+            let place = format!("container={} pod={}", held.name, spec::describe(pod));
+            let message = format!("back-off {delay} restarting failed {place}");
+            let shown = ("CrashLoopBackOff".to_owned(), message);
+            if self.waiting.get(&held.name) != Some(&shown) {
+                let message = format!(
+                    "Back-off restarting failed container {} in pod {}",
+                    held.name,
+                    spec::describe(pod)
+                );
+                let recorder = &self.kubelet.recorder;
+                events::of_container(recorder, pod, &held.name, Kind::Warning, "BackOff", &message);
+                self.waiting.insert(held.name.clone(), shown);
+            }
+        }
+        for container in self.observed.running() {
+            self.waiting.remove(&container.name);
+        }
+    }
+
+    /// When to look again although nobody called.
+    fn pause(&self, pod: &Value, plan: &Plan, now: i64) -> Duration {
+        let regular = self.kubelet.config.sync_frequency().as_nanos() as i64;
+        let held = plan.held.iter().map(|held| held.until - now);
+        let deadline = deadline(pod).map(|deadline| deadline - now);
+        let next = held.chain(deadline).min().unwrap_or(regular).clamp(10_000_000, regular);
+        // Pods that were started together should not all look again together.
+        let spread = if next == regular { rand::random_range(0..regular / 2) } else { 0 };
+        Duration::from_nanos((next + spread).unsigned_abs())
+    }
+
+    /// The pod's status as it is now.
+    pub(super) fn status(&self, pod: &Value, ending: bool) -> Value {
+        let now = api::time::format(Timestamp::now());
+        status::generate(&Context {
+            pod,
+            observed: &self.observed,
+            verdicts: &self.probes.verdicts(),
+            waiting: &|name| self.waiting.get(name).cloned(),
+            verdict: self.verdict.as_ref(),
+            ending,
+            host_ips: &self.kubelet.host_ips,
+            now: &now,
+        })
+    }
+}
+
+/// Nanoseconds since the epoch.
+pub(super) fn now() -> i64 {
+    Timestamp::now().as_nanosecond() as i64
+}
+
+fn deadline(pod: &Value) -> Option<i64> {
+    let seconds = pod.at(&["spec", "activeDeadlineSeconds"]).as_i64()?;
+    let started = api::time::parse(pod.str_at(&["status", "startTime"]))?;
+    Some((started.as_second() + seconds).saturating_mul(1_000_000_000))
+}

@@ -1,0 +1,206 @@
+//! From a container of a pod's spec to the runtime's configuration of it.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use api::Value;
+use k8s_cri::v1 as cri;
+
+use super::{resources, sandbox, spec};
+use crate::config::Config;
+use crate::cri::labels;
+use crate::env;
+
+/// The paths below `/proc` and `/sys` that containers cannot see, as upstream has them.
+const MASKED: [&str; 11] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+/// The paths that containers can only read.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Everything that the configuration is made of.
+pub(crate) struct Inputs<'a> {
+    /// The pod.
+    pub pod: &'a Value,
+    /// The container.
+    pub container: &'a Value,
+    /// The kubelet's settings.
+    pub config: &'a Config,
+    /// How often it was started before.
+    pub restarts: u32,
+    /// The image as the runtime refers to it.
+    pub image: &'a cri::Image,
+    /// The environment.
+    pub env: &'a [(String, String)],
+    /// The mounts.
+    pub mounts: Vec<cri::Mount>,
+    /// The devices of the host that it gets.
+    pub devices: Vec<cri::Device>,
+    /// The node's memory in bytes.
+    pub memory: i64,
+    /// Whether the node has control groups of version 2.
+    pub cgroup_v2: bool,
+}
+
+/// Makes the configuration; an error is a sentence for the container's status.
+pub(crate) fn config(inputs: Inputs<'_>) -> Result<cri::ContainerConfig, String> {
+    let Inputs { pod, container, .. } = inputs;
+    let name = container.str_at(&["name"]);
+    let known: HashMap<&str, &str> = inputs.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let words = |field: &str| -> Vec<String> {
+        let words = container.array_at(&[field]).iter().filter_map(Value::as_str);
+        words.map(|word| env::expand(word, |name| known.get(name).map(|value| (*value).to_owned()))).collect()
+    };
+    let is = |field: &str| container.get(field).as_bool().unwrap_or_default();
+    let linux = cri::LinuxContainerConfig {
+        resources: Some(resources(&inputs)),
+        security_context: Some(security(&inputs)?),
+    };
+    let envs = inputs.env.iter();
+    Ok(cri::ContainerConfig {
+        metadata: Some(cri::ContainerMetadata { name: name.to_owned(), attempt: inputs.restarts }),
+        image: Some(cri::ImageSpec {
+            image: inputs.image.id.clone(),
+            user_specified_image: container.str_at(&["image"]).to_owned(),
+            ..Default::default()
+        }),
+        command: words("command"),
+        args: words("args"),
+        working_dir: container.str_at(&["workingDir"]).to_owned(),
+        envs: envs.map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone() }).collect(),
+        mounts: inputs.mounts,
+        devices: inputs.devices,
+        labels: labels::of_container(pod, container),
+        annotations: labels::annotations(pod, container, inputs.restarts),
+        log_path: Path::new(name).join(format!("{}.log", inputs.restarts)).to_string_lossy().into_owned(),
+        stdin: is("stdin"),
+        stdin_once: is("stdinOnce"),
+        tty: is("tty"),
+        linux: Some(linux),
+        ..Default::default()
+    })
+}
+
+fn resources(inputs: &Inputs<'_>) -> cri::LinuxContainerResources {
+    let container = inputs.container;
+    let period = inputs.config.file.cpu_cfs_quota_period.0.as_micros() as u64;
+    let request = resources::amount(container, "requests", "cpu");
+    let limit = resources::amount(container, "limits", "cpu");
+    let mut out = cri::LinuxContainerResources {
+        // Without a request the limit stands for it.
+        cpu_shares: resources::shares(request.or(limit).unwrap_or_default()) as i64,
+        memory_limit_in_bytes: resources::amount(container, "limits", "memory").unwrap_or_default(),
+        oom_score_adj: resources::oom_score(inputs.pod, container, inputs.memory),
+        ..Default::default()
+    };
+    if let Some(limit) = limit.filter(|limit| *limit > 0 && inputs.config.file.cpu_cfs_quota) {
+        out.cpu_period = period as i64;
+        out.cpu_quota = resources::quota(limit, period);
+    }
+    if inputs.cgroup_v2 {
+        out.unified.insert("memory.oom.group".to_owned(), "1".to_owned());
+    }
+    out
+}
+
+/// A field of the container's security context, or else of the pod's.
+fn effective<'a>(inputs: &Inputs<'a>, field: &str) -> &'a Value {
+    match inputs.container.at(&["securityContext", field]) {
+        Value::Null => inputs.pod.at(&["spec", "securityContext", field]),
+        own => own,
+    }
+}
+
+fn security(inputs: &Inputs<'_>) -> Result<cri::LinuxContainerSecurityContext, String> {
+    let own = inputs.container.get("securityContext");
+    let is = |field: &str| own.get(field).as_bool().unwrap_or_default();
+    let privileged = is("privileged");
+    if inputs.pod.at(&["spec", "hostUsers"]).as_bool() == Some(false) {
+        return Err("user namespaces (hostUsers: false) are not supported".to_owned());
+    }
+    let int = |field: &str| effective(inputs, field).as_i64();
+    let image = inputs.image;
+    let image_user = image.uid.as_ref().map(|uid| uid.value);
+    // An image that names nobody runs as root.
+    let default = image.username.is_empty().then(|| image_user.unwrap_or_default());
+    let user = int("runAsUser").or(default);
+    check_non_root(inputs, int("runAsUser"), image_user)?;
+    let capabilities = |field: &str| -> Vec<String> {
+        let names = own.array_at(&["capabilities", field]).iter().filter_map(Value::as_str);
+        names.map(|name| name.trim_start_matches("CAP_").to_owned()).collect()
+    };
+    let unmasked = privileged || own.str_at(&["procMount"]) == "Unmasked";
+    let paths =
+        |all: &[&str]| if unmasked { Vec::new() } else { all.iter().map(|p| (*p).to_owned()).collect() };
+    Ok(cri::LinuxContainerSecurityContext {
+        capabilities: Some(cri::Capability {
+            add_capabilities: capabilities("add"),
+            drop_capabilities: capabilities("drop"),
+            ..Default::default()
+        }),
+        privileged,
+        namespace_options: Some(sandbox::namespaces(inputs.pod)),
+        run_as_user: user.map(|value| cri::Int64Value { value }),
+        // A group without a user would be refused.
+        run_as_group: int("runAsGroup")
+            .filter(|_| user.is_some() || !image.username.is_empty())
+            .map(|value| cri::Int64Value { value }),
+        run_as_username: if user.is_none() { image.username.clone() } else { String::new() },
+        readonly_rootfs: is("readOnlyRootFilesystem"),
+        supplemental_groups: sandbox::supplemental_groups(inputs.pod),
+        no_new_privs: own.get("allowPrivilegeEscalation").as_bool() == Some(false),
+        masked_paths: paths(&MASKED),
+        readonly_paths: paths(&READ_ONLY),
+        seccomp: Some(seccomp(inputs, privileged)?),
+        ..Default::default()
+    })
+}
+
+fn check_non_root(inputs: &Inputs<'_>, user: Option<i64>, image_user: Option<i64>) -> Result<(), String> {
+    if effective(inputs, "runAsNonRoot").as_bool() != Some(true) {
+        return Ok(());
+    }
+    let place =
+        format!("(pod: {:?}, container: {})", spec::describe(inputs.pod), inputs.container.str_at(&["name"]));
+    match (user, image_user) {
+        (Some(0), _) => Err(format!("container's runAsUser breaks non-root policy {place}")),
+        (Some(_), _) => Ok(()),
+        (None, Some(0)) => Err(format!("container has runAsNonRoot and image will run as root {place}")),
+        (None, None) if !inputs.image.username.is_empty() => Err(format!(
+            "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root {place}",
+            inputs.image.username
+        )),
+        (None, None) => Err(format!("container has runAsNonRoot and image will run as root {place}")),
+        (None, Some(_)) => Ok(()),
+    }
+}
+
+fn seccomp(inputs: &Inputs<'_>, privileged: bool) -> Result<cri::SecurityProfile, String> {
+    use cri::security_profile::ProfileType;
+    let profile = effective(inputs, "seccompProfile");
+    let of = |kind: ProfileType| cri::SecurityProfile { profile_type: kind as i32, ..Default::default() };
+    if privileged {
+        return Ok(of(ProfileType::Unconfined));
+    }
+    match profile.str_at(&["type"]) {
+        "RuntimeDefault" => Ok(of(ProfileType::RuntimeDefault)),
+        "Localhost" => {
+            let path = inputs.config.root.join("seccomp").join(profile.str_at(&["localhostProfile"]));
+            let localhost_ref = path.to_string_lossy().into_owned();
+            Ok(cri::SecurityProfile { profile_type: ProfileType::Localhost as i32, localhost_ref })
+        }
+        "" if inputs.config.file.seccomp_default => Ok(of(ProfileType::RuntimeDefault)),
+        "" | "Unconfined" => Ok(of(ProfileType::Unconfined)),
+        other => Err(format!("unknown seccomp profile type {other:?}")),
+    }
+}

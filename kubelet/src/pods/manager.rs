@@ -1,0 +1,178 @@
+//! All pods of the node: which actor each has, and what it is told.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use api::{Value, object};
+use client::resource::PODS;
+use client::{Change, Informer};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::actor::{Actor, Desired};
+use super::{relist, spec};
+use crate::Kubelet;
+use crate::cri::labels;
+
+pub(crate) use super::admission::Allocatable;
+pub(crate) use super::relist::Health;
+
+struct Handle {
+    desired: watch::Sender<Desired>,
+    wake: Arc<Notify>,
+}
+
+/// The actors of the node's pods.
+pub(crate) struct Manager {
+    kubelet: Arc<Kubelet>,
+    actors: Mutex<HashMap<String, Handle>>,
+    /// Mirror pods by the namespace and name that they share with their static pod.
+    mirrors: Mutex<HashMap<(String, String), Arc<Value>>>,
+}
+
+impl Manager {
+    /// No pods yet.
+    pub(crate) fn new(kubelet: Arc<Kubelet>) -> Arc<Self> {
+        Arc::new(Self { kubelet, actors: Mutex::default(), mirrors: Mutex::default() })
+    }
+
+    /// The informer of the pods that are bound to this node, which feeds this manager.
+    pub(crate) fn informer(self: &Arc<Self>) -> Informer<Value> {
+        let fields = format!("spec.nodeName={}", self.kubelet.config.node_name);
+        let informer = Informer::of_values(PODS, |_| {}).fields(&fields).build();
+        let this = self.clone();
+        informer.on_change(move |change| this.changed(change));
+        informer
+    }
+
+    /// Starts to notice what happens to containers.
+    pub(crate) fn watch_runtime(self: &Arc<Self>) {
+        let this = self.clone();
+        let stop = self.kubelet.tasks.token();
+        self.kubelet.tasks.critical("relist", async move {
+            tokio::select! {
+                () = relist::run(this.kubelet.clone(), this.clone()) => {}
+                () = stop.cancelled() => {}
+            }
+            Ok(())
+        });
+    }
+
+    fn changed(self: &Arc<Self>, change: &Change<Value>) {
+        let pod = change.object();
+        if spec::is_mirror(pod) {
+            return self.mirror_changed(pod, matches!(change, Change::Deleted(_)));
+        }
+        // The old one of two pods with one name is gone without its own event.
+        if let Some(old) = change.old().filter(|old| old.uid() != pod.uid()) {
+            self.tell(Desired { pod: old.clone(), mirror: None, removed: true });
+        }
+        let removed = matches!(change, Change::Deleted(_));
+        self.tell(Desired { pod: pod.clone(), mirror: None, removed });
+    }
+
+    fn mirror_changed(self: &Arc<Self>, mirror: &Arc<Value>, deleted: bool) {
+        let key = (mirror.namespace().to_owned(), mirror.name().to_owned());
+        let mut mirrors = self.mirrors.lock();
+        match deleted {
+            true => mirrors.remove(&key),
+            false => mirrors.insert(key, mirror.clone()),
+        };
+        drop(mirrors);
+        let actors = self.actors.lock();
+        let of_mirror = |handle: &&Handle| {
+            let desired = handle.desired.borrow();
+            spec::is_static(&desired.pod)
+                && desired.pod.name() == mirror.name()
+                && desired.pod.namespace() == mirror.namespace()
+        };
+        for handle in actors.values().filter(of_mirror) {
+            handle.desired.send_modify(|desired| desired.mirror = (!deleted).then(|| mirror.clone()));
+        }
+        drop(actors);
+        self.kubelet.mirrors_changed.notify_one();
+    }
+
+    /// The mirror of a static pod.
+    pub(super) fn mirror(&self, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        self.mirrors.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// All mirrors.
+    pub(super) fn mirrors(&self) -> Vec<Arc<Value>> {
+        self.mirrors.lock().values().cloned().collect()
+    }
+
+    /// Tells a pod's actor what is wanted; a pod that has none yet gets one.
+    pub(super) fn tell(self: &Arc<Self>, desired: Desired) {
+        let uid = desired.pod.uid().to_owned();
+        let removed = desired.removed;
+        let mut actors = self.actors.lock();
+        if let Some(handle) = actors.get(&uid) {
+            handle.desired.send_replace(desired);
+            return;
+        }
+        if removed {
+            return;
+        }
+        let handle = self.start(&uid, desired);
+        actors.insert(uid, handle);
+    }
+
+    fn start(self: &Arc<Self>, uid: &str, desired: Desired) -> Handle {
+        self.kubelet.pods.lock().insert(uid.to_owned(), (desired.pod.clone(), Value::Null));
+        let (sender, receiver) = watch::channel(desired);
+        let wake = Arc::new(Notify::new());
+        let actor = Actor::new(self.kubelet.clone(), receiver, wake.clone());
+        let this = self.clone();
+        let uid = uid.to_owned();
+        let stop = self.kubelet.tasks.token();
+        self.kubelet.tasks.plain("pod", async move {
+            tokio::select! {
+                () = actor.run() => {
+                    this.actors.lock().remove(&uid);
+                    this.kubelet.pods.lock().remove(&uid);
+                }
+                // Containers go on without a kubelet.
+                () = stop.cancelled() => {}
+            }
+            Ok(())
+        });
+        Handle { desired: sender, wake }
+    }
+
+    /// Has a pod looked at again.
+    pub(super) fn wake(self: &Arc<Self>, uid: &str) {
+        if let Some(handle) = self.actors.lock().get(uid) {
+            handle.wake.notify_one();
+        }
+    }
+
+    /// Ends what runs here for pods that do not exist any more. To be called once all pods are known.
+    pub(crate) async fn adopt_orphans(self: &Arc<Self>) -> crate::cri::Result<()> {
+        let mut known: HashSet<String> = self.actors.lock().keys().cloned().collect();
+        for sandbox in self.kubelet.runtime.sandboxes(None).await? {
+            let label = |key: &str| sandbox.labels.get(key).cloned().unwrap_or_default();
+            let uid = label(labels::POD_UID);
+            if uid.is_empty() || !known.insert(uid.clone()) {
+                continue;
+            }
+            tracing::info!(
+                pod = label(labels::POD_NAME),
+                namespace = label(labels::POD_NAMESPACE),
+                "Ending a pod that is gone"
+            );
+            let pod = object!({
+                "metadata": {
+                    "name": (label(labels::POD_NAME)),
+                    "namespace": (label(labels::POD_NAMESPACE)),
+                    "uid": (uid.as_str()),
+                },
+            });
+            let mut actors = self.actors.lock();
+            let handle = self.start(&uid, Desired { pod: Arc::new(pod), mirror: None, removed: true });
+            actors.insert(uid, handle);
+        }
+        Ok(())
+    }
+}

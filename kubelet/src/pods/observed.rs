@@ -1,0 +1,168 @@
+//! What the runtime has of a pod.
+
+use api::Value;
+use k8s_cri::v1 as cri;
+
+use crate::cri::{Result, Runtime, labels};
+
+/// The state of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Made, never started.
+    Created,
+    /// Running.
+    Running,
+    /// Ended.
+    Exited,
+    /// The runtime lost track of it.
+    Unknown,
+}
+
+/// One container.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Container {
+    /// The runtime's id.
+    pub id: String,
+    /// The name in the pod's spec.
+    pub name: String,
+    /// The state.
+    pub state: State,
+    /// Nanoseconds since the epoch; zero when it has not happened.
+    pub created: i64,
+    /// When it was started.
+    pub started: i64,
+    /// When it ended.
+    pub finished: i64,
+    /// The exit code.
+    pub exit_code: i32,
+    /// `Completed`, `Error`, `OOMKilled` and so on.
+    pub reason: String,
+    /// The termination message, or the runtime's own.
+    pub message: String,
+    /// The image as the spec names it.
+    pub image: String,
+    /// The image that it really is.
+    pub image_ref: String,
+    /// How often it was started before.
+    pub restarts: u32,
+    /// The hash of the spec it was made from.
+    pub hash: String,
+    /// The log file.
+    pub log: String,
+    /// Annotations.
+    pub annotations: std::collections::HashMap<String, String>,
+    /// The host's files that are mounted into it: path inside, path outside.
+    pub mounts: Vec<(String, String)>,
+    /// The user it runs as.
+    pub user: Option<cri::LinuxContainerUser>,
+}
+
+/// One sandbox.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Sandbox {
+    /// The runtime's id.
+    pub id: String,
+    /// Whether it runs.
+    pub ready: bool,
+    /// The number of sandboxes before it.
+    pub attempt: u32,
+    /// Nanoseconds since the epoch.
+    pub created: i64,
+    /// Its addresses.
+    pub ips: Vec<String>,
+    /// Whether it shares the host's network.
+    pub host_network: bool,
+}
+
+/// Everything the runtime has of a pod, the newest first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Observed {
+    /// The sandboxes.
+    pub sandboxes: Vec<Sandbox>,
+    /// The containers, ended ones included.
+    pub containers: Vec<Container>,
+}
+
+impl Observed {
+    /// Asks the runtime.
+    pub(crate) async fn of_pod(runtime: &Runtime, uid: &str) -> Result<Self> {
+        let mut observed = Self::default();
+        for item in runtime.sandboxes(Some(uid)).await? {
+            if let Some(status) = runtime.sandbox_status(&item.id).await? {
+                observed.sandboxes.push(sandbox(status));
+            }
+        }
+        for item in runtime.containers(Some(uid)).await? {
+            if let Some(status) = runtime.container_status(&item.id).await? {
+                observed.containers.push(container(status));
+            }
+        }
+        observed.sandboxes.sort_by_key(|sandbox| std::cmp::Reverse((sandbox.created, sandbox.attempt)));
+        observed
+            .containers
+            .sort_by_key(|container| std::cmp::Reverse((container.created, container.restarts)));
+        Ok(observed)
+    }
+
+    /// The newest container of this name.
+    pub(crate) fn newest(&self, name: &str) -> Option<&Container> {
+        self.containers.iter().find(|container| container.name == name)
+    }
+
+    /// The newest sandbox, if it can take containers.
+    pub(crate) fn sandbox(&self, pod: &Value) -> Option<&Sandbox> {
+        self.sandboxes.first().filter(|sandbox| {
+            let host_network = super::spec::host_network(pod);
+            sandbox.ready && sandbox.host_network == host_network && (host_network || !sandbox.ips.is_empty())
+        })
+    }
+
+    /// The containers that run.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &Container> {
+        self.containers.iter().filter(|container| container.state == State::Running)
+    }
+}
+
+fn sandbox(status: cri::PodSandboxStatus) -> Sandbox {
+    let namespaces =
+        status.linux.and_then(|linux| linux.namespaces).and_then(|namespaces| namespaces.options);
+    let network = status.network.unwrap_or_default();
+    let additional = network.additional_ips.into_iter().map(|ip| ip.ip);
+    Sandbox {
+        ready: status.state == cri::PodSandboxState::SandboxReady as i32,
+        attempt: status.metadata.map(|metadata| metadata.attempt).unwrap_or_default(),
+        created: status.created_at,
+        ips: std::iter::once(network.ip).chain(additional).filter(|ip| !ip.is_empty()).collect(),
+        host_network: namespaces.is_some_and(|options| options.network == cri::NamespaceMode::Node as i32),
+        id: status.id,
+    }
+}
+
+fn container(status: cri::ContainerStatus) -> Container {
+    let metadata = status.metadata.unwrap_or_default();
+    let annotation = |key: &str| status.annotations.get(key).cloned().unwrap_or_default();
+    Container {
+        state: match status.state {
+            0 => State::Created,
+            1 => State::Running,
+            2 => State::Exited,
+            _ => State::Unknown,
+        },
+        name: status.labels.get(labels::CONTAINER_NAME).cloned().unwrap_or(metadata.name),
+        restarts: annotation(labels::RESTART_COUNT).parse().unwrap_or(metadata.attempt),
+        hash: annotation(labels::HASH),
+        id: status.id,
+        created: status.created_at,
+        started: status.started_at,
+        finished: status.finished_at,
+        exit_code: status.exit_code,
+        reason: status.reason,
+        message: status.message,
+        image: status.image.map(|image| image.image).unwrap_or_default(),
+        image_ref: status.image_ref,
+        log: status.log_path,
+        annotations: status.annotations,
+        mounts: status.mounts.into_iter().map(|mount| (mount.container_path, mount.host_path)).collect(),
+        user: status.user.and_then(|user| user.linux),
+    }
+}

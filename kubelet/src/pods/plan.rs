@@ -1,0 +1,365 @@
+//! What to do next for a pod: a pure function of its spec, what runs, what the probes say and the clock.
+
+use std::collections::HashMap;
+
+use api::Value;
+
+use super::backoff::Backoffs;
+use super::observed::{Container, Observed, State};
+use super::spec;
+use crate::cri::labels;
+
+/// What the probes have found out, by container id.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Verdicts {
+    /// Whether the startup probe has succeeded; containers without one are there from the start.
+    pub started: HashMap<String, bool>,
+    /// Whether the readiness probe last succeeded.
+    pub ready: HashMap<String, bool>,
+    /// Containers whose liveness or startup probe gave up, and which of the two.
+    pub failed: HashMap<String, &'static str>,
+    /// Containers whose hook after the start failed.
+    pub hook_failed: HashMap<String, String>,
+}
+
+/// A container that must go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kill {
+    /// The runtime's id.
+    pub id: String,
+    /// The container's name.
+    pub name: String,
+    /// For the event.
+    pub message: String,
+}
+
+/// A container that must wait before it is started again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// The container's name.
+    pub name: String,
+    /// How long its pause is in all, in nanoseconds.
+    pub delay: i64,
+    /// When the pause is over.
+    pub until: i64,
+}
+
+/// The next steps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Make a sandbox with this attempt number; everything of older ones goes first.
+    pub sandbox: Option<u32>,
+    /// There was a sandbox, but it cannot be used any more.
+    pub sandbox_changed: bool,
+    /// Containers to stop.
+    pub kill: Vec<Kill>,
+    /// Containers to start, by name, in this order.
+    pub start: Vec<String>,
+    /// Containers in their pause.
+    pub held: Vec<Held>,
+    /// Nothing runs and nothing ever will again: the sandbox can go.
+    pub done: bool,
+}
+
+/// Makes the plan. `now` is in nanoseconds since the epoch.
+pub(crate) fn plan(
+    pod: &Value,
+    observed: &Observed,
+    verdicts: &Verdicts,
+    backoffs: &Backoffs,
+    now: i64,
+) -> Plan {
+    let mut planner = Planner { pod, observed, verdicts, backoffs, now, plan: Plan::default() };
+    match observed.sandbox(pod) {
+        Some(_) => planner.in_sandbox(),
+        None => planner.without_sandbox(),
+    }
+    planner.plan
+}
+
+struct Planner<'a> {
+    pod: &'a Value,
+    observed: &'a Observed,
+    verdicts: &'a Verdicts,
+    backoffs: &'a Backoffs,
+    now: i64,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    fn without_sandbox(&mut self) {
+        let attempt = self.observed.sandboxes.first().map_or(0, |sandbox| sandbox.attempt + 1);
+        let mains = spec::containers(self.pod);
+        let never = self.pod.str_at(&["spec", "restartPolicy"]) == "Never";
+        let ran = !self.observed.containers.is_empty();
+        // A pod that never restarts does not get a second sandbox once it ran in the first.
+        let over = never && attempt > 0 && ran;
+        let again = |container: &&Value| match self.observed.newest(container.str_at(&["name"])) {
+            Some(last) if last.state == State::Exited => {
+                spec::should_restart(self.pod, container, last.exit_code)
+            }
+            _ => true,
+        };
+        if over || !mains.iter().any(|container| again(&container)) {
+            self.plan.done = true;
+            return;
+        }
+        self.plan.sandbox = Some(attempt);
+        self.plan.sandbox_changed = !self.observed.sandboxes.is_empty();
+        match spec::init_containers(self.pod).first() {
+            Some(first) => self.plan.start.push(first.str_at(&["name"]).to_owned()),
+            None => {
+                let wanted = mains.iter().filter(again).map(|c| c.str_at(&["name"]).to_owned());
+                self.plan.start.extend(wanted);
+            }
+        }
+    }
+
+    fn in_sandbox(&mut self) {
+        let any_main =
+            spec::containers(self.pod).iter().any(|c| self.observed.newest(c.str_at(&["name"])).is_some());
+        let pod = self.pod;
+        if any_main {
+            for sidecar in spec::init_containers(pod).iter().filter(|container| spec::is_sidecar(container)) {
+                self.keep(sidecar);
+            }
+        } else if !self.init() {
+            return;
+        }
+        let mut alive = false;
+        for container in spec::containers(pod) {
+            alive |= self.keep(container);
+        }
+        if !alive && self.plan.start.iter().all(|name| spec::is_init(pod, name)) {
+            self.plan = Plan { done: true, ..Plan::default() };
+            for sidecar in self.observed.running() {
+                let message = format!("Stopping container {}", sidecar.name);
+                self.plan.kill.push(Kill { id: sidecar.id.clone(), name: sidecar.name.clone(), message });
+            }
+        }
+    }
+
+    /// Goes through the init containers in order; true when all of them have done their part.
+    fn init(&mut self) -> bool {
+        let pod = self.pod;
+        for container in spec::init_containers(pod) {
+            let newest = self.observed.newest(container.str_at(&["name"]));
+            if spec::is_sidecar(container) {
+                self.keep(container);
+                let started = newest.is_some_and(|c| {
+                    c.state == State::Running && self.verdicts.started.get(&c.id).copied().unwrap_or_default()
+                });
+                if !started {
+                    return false;
+                }
+                continue;
+            }
+            match newest {
+                Some(last) if last.state == State::Running => {
+                    self.keep(container);
+                    return false;
+                }
+                Some(last) if last.state == State::Exited && last.exit_code == 0 => {}
+                Some(last)
+                    if last.state == State::Exited
+                        && !spec::should_restart(pod, container, last.exit_code) =>
+                {
+                    self.plan = Plan { done: true, ..Plan::default() };
+                    return false;
+                }
+                _ => {
+                    self.start(container, newest);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Sees to one container; true when it runs or will run again.
+    fn keep(&mut self, container: &Value) -> bool {
+        let name = container.str_at(&["name"]);
+        let newest = self.observed.newest(name);
+        match newest {
+            Some(last) if last.state == State::Running => match self.reason_to_kill(container, last) {
+                Some((message, restart)) => {
+                    let message = if restart { format!("{message}, will be restarted") } else { message };
+                    self.plan.kill.push(Kill { id: last.id.clone(), name: name.to_owned(), message });
+                    if restart {
+                        self.plan.start.push(name.to_owned());
+                    }
+                    true
+                }
+                None => true,
+            },
+            Some(last) if last.state == State::Exited => {
+                let again = spec::should_restart(self.pod, container, last.exit_code);
+                if again {
+                    self.start(container, newest);
+                }
+                again
+            }
+            _ => {
+                self.start(container, newest);
+                true
+            }
+        }
+    }
+
+    fn reason_to_kill(&self, container: &Value, running: &Container) -> Option<(String, bool)> {
+        let name = container.str_at(&["name"]);
+        let restarts = container.str_at(&["restartPolicy"]) == "Always"
+            || self.pod.str_at(&["spec", "restartPolicy"]) != "Never";
+        if !running.hash.is_empty() && running.hash != labels::hash(container) {
+            return Some((format!("Container {name} definition changed"), true));
+        }
+        if let Some(probe) = self.verdicts.failed.get(&running.id) {
+            return Some((format!("Container {name} failed {probe} probe"), restarts));
+        }
+        // The hook's own failure ends the container as if it had ended by itself.
+        self.verdicts.hook_failed.get(&running.id).map(|_| ("FailedPostStartHook".to_owned(), restarts))
+    }
+
+    fn start(&mut self, container: &Value, last: Option<&Container>) {
+        let name = container.str_at(&["name"]);
+        let ended = last.filter(|last| last.state == State::Exited).map(|last| last.finished);
+        match ended.and_then(|ended| self.backoffs.pause(name, ended)) {
+            Some((delay, until)) if until > self.now => {
+                self.plan.held.push(Held { name: name.to_owned(), delay, until });
+            }
+            _ => self.plan.start.push(name.to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::object;
+
+    use super::super::observed::Sandbox;
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn pod(policy: &str) -> Value {
+        object!({"spec": {
+            "restartPolicy": policy,
+            "initContainers": [{"name": "i", "image": "x"}],
+            "containers": [{"name": "m", "image": "x"}],
+        }})
+    }
+
+    fn container(name: &str, state: State, exit_code: i32) -> Container {
+        Container {
+            id: format!("id-{name}"),
+            name: name.to_owned(),
+            state,
+            created: 1,
+            started: 1,
+            finished: 100 * SECOND,
+            exit_code,
+            reason: String::new(),
+            message: String::new(),
+            image: String::new(),
+            image_ref: String::new(),
+            restarts: 0,
+            hash: labels::hash(&object!({"name": name, "image": "x"})),
+            log: String::new(),
+            annotations: HashMap::new(),
+            mounts: Vec::new(),
+            user: None,
+        }
+    }
+
+    fn observed(ready: bool, containers: Vec<Container>) -> Observed {
+        let ips = vec!["10.42.0.2".to_owned()];
+        let sandbox = Sandbox { id: "s".to_owned(), ready, attempt: 0, created: 1, ips, host_network: false };
+        Observed { sandboxes: vec![sandbox], containers }
+    }
+
+    fn check(pod: &Value, observed: &Observed, expected: Plan) {
+        let plan = plan(pod, observed, &Verdicts::default(), &Backoffs::default(), 100 * SECOND);
+        assert_eq!(plan, expected);
+    }
+
+    fn start(names: &[&str]) -> Plan {
+        Plan { start: names.iter().map(|name| (*name).to_owned()).collect(), ..Plan::default() }
+    }
+
+    #[test]
+    fn a_new_pod_gets_a_sandbox_and_its_first_init_container() {
+        check(&pod("Always"), &Observed::default(), Plan { sandbox: Some(0), ..start(&["i"]) });
+    }
+
+    #[test]
+    fn main_containers_wait_for_the_init_containers() {
+        let running = observed(true, vec![container("i", State::Running, 0)]);
+        check(&pod("Always"), &running, Plan::default());
+        let done = observed(true, vec![container("i", State::Exited, 0)]);
+        check(&pod("Always"), &done, start(&["m"]));
+        let failed = observed(true, vec![container("i", State::Exited, 1)]);
+        check(&pod("Always"), &failed, start(&["i"]));
+        check(&pod("Never"), &failed, Plan { done: true, ..Plan::default() });
+    }
+
+    #[test]
+    fn an_ended_container_is_started_again_by_the_restart_policy() {
+        let ended = |code| {
+            observed(true, vec![container("m", State::Exited, code), container("i", State::Exited, 0)])
+        };
+        let done = Plan { done: true, ..Plan::default() };
+        for (policy, code, expected) in [
+            ("Always", 0, start(&["m"])),
+            ("OnFailure", 0, done.clone()),
+            ("OnFailure", 1, start(&["m"])),
+            ("Never", 1, done),
+        ] {
+            check(&pod(policy), &ended(code), expected);
+        }
+    }
+
+    #[test]
+    fn a_dead_sandbox_is_replaced_unless_the_pod_has_run_its_course() {
+        let dead = observed(false, vec![container("m", State::Exited, 137)]);
+        let again = Plan { sandbox: Some(1), sandbox_changed: true, ..start(&["i"]) };
+        check(&pod("Always"), &dead, again);
+        check(&pod("Never"), &dead, Plan { done: true, ..Plan::default() });
+    }
+
+    #[test]
+    fn a_container_that_crashed_twice_is_held_back() {
+        let mut backoffs = Backoffs::default();
+        backoffs.crashed("m", 90 * SECOND);
+        let crashed =
+            observed(true, vec![container("m", State::Exited, 1), container("i", State::Exited, 0)]);
+        let held = plan(&pod("Always"), &crashed, &Verdicts::default(), &backoffs, 105 * SECOND);
+        assert!(held.start.is_empty() && !held.done);
+        assert_eq!(held.held, [Held { name: "m".to_owned(), delay: 10 * SECOND, until: 110 * SECOND }]);
+        let later = plan(&pod("Always"), &crashed, &Verdicts::default(), &backoffs, 111 * SECOND);
+        assert_eq!(later, start(&["m"]));
+    }
+
+    #[test]
+    fn a_failed_liveness_probe_restarts_the_container() {
+        let running =
+            observed(true, vec![container("m", State::Running, 0), container("i", State::Exited, 0)]);
+        let mut verdicts = Verdicts::default();
+        verdicts.failed.insert("id-m".to_owned(), "liveness");
+        let plan = plan(&pod("Always"), &running, &verdicts, &Backoffs::default(), 0);
+        assert_eq!(plan.start, ["m"]);
+        assert_eq!(plan.kill[0].message, "Container m failed liveness probe, will be restarted");
+    }
+
+    #[test]
+    fn sidecars_stop_when_the_main_containers_are_done() {
+        let pod = object!({"spec": {
+            "restartPolicy": "Never",
+            "initContainers": [{"name": "s", "image": "x", "restartPolicy": "Always"}],
+            "containers": [{"name": "m", "image": "x"}],
+        }});
+        let done = observed(true, vec![container("m", State::Exited, 0), container("s", State::Running, 0)]);
+        let plan = plan(&pod, &done, &Verdicts::default(), &Backoffs::default(), 0);
+        assert!(plan.done);
+        assert_eq!(plan.kill[0].name, "s");
+    }
+}

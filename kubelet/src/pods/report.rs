@@ -1,0 +1,140 @@
+//! Telling the API server about a pod.
+
+use std::sync::Arc;
+
+use api::{Value, object};
+use client::Patch;
+use client::resource::PODS;
+
+use super::actor::Actor;
+use super::spec;
+
+/// The conditions that are the kubelet's to write.
+const OWN: [&str; 5] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+impl Actor {
+    /// Sends the pod's status when it differs from what was sent last.
+    pub(super) async fn report(&mut self, pod: &Arc<Value>, ending: bool) {
+        let mirror = self.desired.borrow().mirror.clone();
+        // A static pod's history is its mirror's.
+        let mut shown = (**pod).clone();
+        if let Some(mirror) = &mirror {
+            shown.set(&["status"], mirror.get("status").clone());
+        }
+        // What was reported may not have come back by the watch yet.
+        if let Some(reported) = &self.reported {
+            carry_over(&mut shown, reported);
+        }
+        let status = self.status(&shown, ending);
+        if self.reported.as_ref() == Some(&status) {
+            return;
+        }
+        let target = match (&mirror, spec::is_static(pod)) {
+            (Some(mirror), _) => mirror.clone(),
+            // There is nobody to tell before the mirror exists.
+            (None, true) => {
+                self.kubelet.note(pod.uid(), &status);
+                return;
+            }
+            (None, false) => pod.clone(),
+        };
+        self.kubelet.note(pod.uid(), &status);
+        let old = target.get("status");
+        let patch = patch(target.uid(), old, &status);
+        let path = (target.namespace(), target.name(), "status");
+        match self.kubelet.client.patch(&PODS, path, Patch::Strategic, &patch).await {
+            Ok(_) => self.reported = Some(status),
+            // The pod is gone, or another one has its name: there is nothing to report to.
+            Err(error) if error.is_not_found() || error.is_conflict() => self.reported = Some(status),
+            Err(error) => {
+                tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot report the pod's status");
+                self.wake_later();
+            }
+        }
+    }
+
+    /// Looks again soon, because something could not be told.
+    fn wake_later(&self) {
+        let wake = self.wake.clone();
+        self.kubelet.tasks.plain("status-retry", async move {
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            wake.notify_one();
+            Ok(())
+        });
+    }
+}
+
+/// What the API server is known to have, put over what the watch last showed.
+fn carry_over(shown: &mut Value, reported: &Value) {
+    for field in [
+        "phase",
+        "startTime",
+        "podIP",
+        "podIPs",
+        "initContainerStatuses",
+        "containerStatuses",
+        "reason",
+        "message",
+    ] {
+        if !reported.get(field).is_null() {
+            shown.set(&["status", field], reported.get(field).clone());
+        }
+    }
+    let mut conditions = shown.array_at(&["status", "conditions"]).to_vec();
+    for condition in reported.array_at(&["conditions"]) {
+        let kind = condition.str_at(&["type"]);
+        if !OWN.contains(&kind) {
+            continue;
+        }
+        match conditions.iter_mut().find(|old| old.str_at(&["type"]) == kind) {
+            Some(old) => *old = condition.clone(),
+            None => conditions.push(condition.clone()),
+        }
+    }
+    shown.set(&["status", "conditions"], Value::Array(conditions));
+}
+
+/// The strategic merge patch from one status to the next. Conditions of others are left alone.
+fn patch(uid: &str, old: &Value, new: &Value) -> Value {
+    let mut status = new.clone();
+    if let Some(conditions) = status.at_mut(&["conditions"]).and_then(Value::as_array_mut) {
+        conditions.retain(|condition| OWN.contains(&condition.str_at(&["type"])));
+    }
+    for field in ["podIPs", "hostIPs"] {
+        // These lists are merged by default; what is not in the new one must go.
+        if let Some(ips) = status.at_mut(&[field]).and_then(Value::as_array_mut)
+            && old.get(field).as_array() != Some(ips)
+        {
+            ips.insert(0, object!({"$patch": "replace"}));
+        }
+    }
+    for field in ["reason", "message"] {
+        if status.get(field).is_null() && !old.get(field).is_null() {
+            status.set(&[field], Value::Null);
+        }
+    }
+    // The class of service is decided when the pod is made.
+    status.remove_at(&["qosClass"]);
+    object!({"metadata": {"uid": uid}, "status": (status)})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_leaves_the_conditions_of_others_alone() {
+        let old = object!({"reason": "Old", "podIPs": [{"ip": "10.42.0.1"}]});
+        let new = object!({
+            "phase": "Running",
+            "podIPs": [{"ip": "10.42.0.2"}],
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": "example.com/x", "status": "True"}],
+        });
+        let patch = patch("u", &old, &new);
+        assert_eq!(patch.str_at(&["metadata", "uid"]), "u");
+        assert_eq!(patch.array_at(&["status", "conditions"]).len(), 1);
+        assert!(patch.at(&["status"]).as_object().unwrap().contains_key("reason"));
+        assert_eq!(patch.array_at(&["status", "podIPs"])[0].str_at(&["$patch"]), "replace");
+    }
+}

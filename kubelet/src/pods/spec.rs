@@ -1,0 +1,148 @@
+//! Reading pod objects: the few questions that come up everywhere.
+
+use api::Value;
+
+/// Where a pod comes from: `api` or `file`.
+pub(crate) const SOURCE: &str = "kubernetes.io/config.source";
+/// The hash of a static pod's file.
+pub(crate) const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// On mirror pods: the hash of the static pod they show.
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+/// When the kubelet first saw the pod.
+pub(crate) const SEEN: &str = "kubernetes.io/config.seen";
+
+/// The pod's main containers.
+pub(crate) fn containers(pod: &Value) -> &[Value] {
+    pod.array_at(&["spec", "containers"])
+}
+
+/// The pod's init containers, restartable ones among them.
+pub(crate) fn init_containers(pod: &Value) -> &[Value] {
+    pod.array_at(&["spec", "initContainers"])
+}
+
+/// All containers: init containers first.
+pub(crate) fn all_containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    init_containers(pod).iter().chain(containers(pod))
+}
+
+/// A container by its name.
+pub(crate) fn container<'p>(pod: &'p Value, name: &str) -> Option<&'p Value> {
+    all_containers(pod).find(|container| container.str_at(&["name"]) == name)
+}
+
+/// Whether an init container keeps running beside the main ones.
+pub(crate) fn is_sidecar(container: &Value) -> bool {
+    container.str_at(&["restartPolicy"]) == "Always"
+}
+
+/// Whether `name` is one of the init containers.
+pub(crate) fn is_init(pod: &Value, name: &str) -> bool {
+    init_containers(pod).iter().any(|container| container.str_at(&["name"]) == name)
+}
+
+/// Whether the pod shares the host's network.
+pub(crate) fn host_network(pod: &Value) -> bool {
+    pod.at(&["spec", "hostNetwork"]).as_bool().unwrap_or_default()
+}
+
+/// Whether the pod was read from a file on this node.
+pub(crate) fn is_static(pod: &Value) -> bool {
+    pod.annotation(SOURCE) == Some("file")
+}
+
+/// Whether the object only shows a static pod.
+pub(crate) fn is_mirror(pod: &Value) -> bool {
+    pod.annotation(MIRROR).is_some()
+}
+
+/// Whether the container is to be started again after it ended with this code.
+pub(crate) fn should_restart(pod: &Value, container: &Value, exit_code: i32) -> bool {
+    if is_init(pod, container.str_at(&["name"])) && !is_sidecar(container) {
+        return exit_code != 0 && policy(pod, container) != "Never";
+    }
+    match policy(pod, container) {
+        "Never" => false,
+        "OnFailure" => exit_code != 0,
+        _ => true,
+    }
+}
+
+/// The restart policy that counts for a container: its own or the pod's.
+fn policy<'p>(pod: &'p Value, container: &'p Value) -> &'p str {
+    match container.str_at(&["restartPolicy"]) {
+        "" => pod.str_at(&["spec", "restartPolicy"]),
+        own => own,
+    }
+}
+
+/// The pod's quality of service, recomputed when the API server has not said it.
+pub(crate) fn qos(pod: &Value) -> &'static str {
+    match pod.str_at(&["status", "qosClass"]) {
+        "Guaranteed" => return "Guaranteed",
+        "Burstable" => return "Burstable",
+        "BestEffort" => return "BestEffort",
+        _ => {}
+    }
+    let (mut any, mut guaranteed) = (false, true);
+    for container in all_containers(pod) {
+        for resource in ["cpu", "memory"] {
+            let request = container.at(&["resources", "requests", resource]);
+            let limit = container.at(&["resources", "limits", resource]);
+            any |= !request.is_null() || !limit.is_null();
+            guaranteed &= !limit.is_null() && (request.is_null() || request == limit);
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+/// `name_namespace(uid)`, as upstream names a pod in messages.
+pub(crate) fn describe(pod: &Value) -> String {
+    format!("{}_{}({})", pod.name(), pod.namespace(), pod.uid())
+}
+
+/// Whether the status says that the pod has ended for good.
+pub(crate) fn is_terminal(pod: &Value) -> bool {
+    matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed")
+}
+
+#[cfg(test)]
+mod tests {
+    use api::object;
+
+    use super::*;
+
+    #[test]
+    fn the_restart_policy_decides_by_kind_of_container() {
+        let sidecar = object!({"name": "s", "restartPolicy": "Always"});
+        let init = object!({"name": "i"});
+        let main = object!({"name": "m"});
+        for (policy, init_again, main_again_0, main_again_1) in
+            [("Always", true, true, true), ("OnFailure", true, false, true), ("Never", false, false, false)]
+        {
+            let pod = object!({"spec": {
+                "restartPolicy": policy,
+                "initContainers": [(init.clone()), (sidecar.clone())],
+                "containers": [(main.clone())],
+            }});
+            assert_eq!(should_restart(&pod, &init, 1), init_again, "{policy}");
+            assert!(!should_restart(&pod, &init, 0), "{policy}");
+            assert!(should_restart(&pod, &sidecar, 0), "{policy}");
+            assert_eq!(should_restart(&pod, &main, 0), main_again_0, "{policy}");
+            assert_eq!(should_restart(&pod, &main, 1), main_again_1, "{policy}");
+        }
+    }
+
+    #[test]
+    fn quality_of_service_follows_requests_and_limits() {
+        let with =
+            |resources: Value| object!({"spec": {"containers": [{"name": "a", "resources": (resources)}]}});
+        assert_eq!(qos(&with(Value::object())), "BestEffort");
+        assert_eq!(qos(&with(object!({"requests": {"cpu": "1"}}))), "Burstable");
+        assert_eq!(qos(&with(object!({"limits": {"cpu": "1", "memory": "1Gi"}}))), "Guaranteed");
+    }
+}

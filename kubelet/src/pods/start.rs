@@ -1,0 +1,417 @@
+//! Carrying out a plan: sandboxes and containers are made here.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::Value;
+use client::events::Kind;
+use k8s_cri::v1 as cri;
+
+use super::actor::{Actor, now};
+use super::container::{self, Inputs};
+use super::observed::State;
+use super::plan::Plan;
+use super::{hooks, resources, sandbox, spec};
+use crate::downward;
+use crate::env;
+use crate::events;
+use crate::images;
+use crate::network;
+use crate::volumes;
+
+impl Actor {
+    /// Takes the steps of a plan; true when anything was done. A failure has been told to the user already.
+    pub(super) async fn apply(&mut self, pod: &Arc<Value>, plan: &Plan) -> Result<bool, ()> {
+        let mut did = !plan.kill.is_empty();
+        for kill in &plan.kill {
+            self.kill(pod, &kill.id, &kill.name, &kill.message, None).await;
+        }
+        if plan.sandbox.is_none() && plan.start.is_empty() {
+            // Volumes that show objects are brought up to date at every look.
+            return match self.mount(pod).await {
+                Ok(()) => Ok(did),
+                Err(()) => Err(()),
+            };
+        }
+        self.prepare(pod)?;
+        self.mount(pod).await?;
+        if let Some(attempt) = plan.sandbox {
+            self.make_sandbox(pod, attempt, plan.sandbox_changed).await?;
+            did = true;
+        }
+        for name in &plan.start {
+            let Some(definition) = spec::container(pod, name).cloned() else { continue };
+            match self.start(pod, &definition).await {
+                Ok(()) => {
+                    self.waiting.remove(name);
+                    did = true;
+                }
+                Err((reason, message)) => {
+                    self.waiting.insert(name.clone(), (reason, message));
+                    self.report(pod, false).await;
+                    return Err(());
+                }
+            }
+        }
+        Ok(did)
+    }
+
+    /// The pod's folders and its control group.
+    fn prepare(&self, pod: &Value) -> Result<(), ()> {
+        let config = &self.kubelet.config;
+        let folders = || -> io::Result<()> {
+            let dir = config.pod_dir(pod.uid());
+            for sub in ["", "volumes", "plugins", "containers"] {
+                make_dir(&dir.join(sub), 0o750)?;
+            }
+            make_dir(&config.pod_logs(pod.namespace(), pod.name(), pod.uid()), 0o755)
+        };
+        let recorder = &self.kubelet.recorder;
+        folders().map_err(|error| {
+            let message = format!("error making pod data directories: {error}");
+            events::of_pod(recorder, pod, Kind::Warning, "Failed", &message);
+        })?;
+        if !config.file.cgroups_per_qos {
+            return Ok(());
+        }
+        let period = config.file.cpu_cfs_quota_period.0.as_micros() as u64;
+        let limits =
+            resources::pod_limits(pod, period, config.file.cpu_cfs_quota, config.file.pod_pids_limit);
+        let group = resources::cgroup(&config.file.cgroup_root, pod);
+        self.kubelet.cgroups.create(&group, &limits).map_err(|error| {
+            let message = format!(
+                "unable to ensure pod container exists: failed to create container for {group} : {error}"
+            );
+            events::of_pod(recorder, pod, Kind::Warning, "FailedCreatePodContainer", &message);
+        })
+    }
+
+    async fn mount(&mut self, pod: &Value) -> Result<(), ()> {
+        let dir = self.kubelet.config.pod_dir(pod.uid());
+        let ips = self.ips(pod);
+        let facts = self.facts(&ips);
+        match self.kubelet.volumes.mount(pod, &dir, &facts).await {
+            Ok(mounted) => {
+                self.mounted = mounted;
+                Ok(())
+            }
+            Err(errors) => {
+                for error in errors {
+                    let message = error.to_string();
+                    events::of_pod(&self.kubelet.recorder, pod, Kind::Warning, "FailedMount", &message);
+                }
+                Err(())
+            }
+        }
+    }
+
+    fn ips(&self, pod: &Value) -> Vec<String> {
+        match self.observed.sandbox(pod) {
+            Some(_) if spec::host_network(pod) => self.kubelet.host_ips.clone(),
+            Some(sandbox) => sandbox.ips.clone(),
+            None => Vec::new(),
+        }
+    }
+
+    fn facts<'a>(&'a self, ips: &'a [String]) -> downward::Facts<'a> {
+        let allocatable = self.kubelet.allocatable();
+        downward::Facts {
+            host_ips: &self.kubelet.host_ips,
+            pod_ips: ips,
+            allocatable: (allocatable.cpu, allocatable.memory),
+        }
+    }
+
+    fn sandbox_config(&self, pod: &Value, attempt: u32) -> cri::PodSandboxConfig {
+        let resolv_conf = fs::read_to_string(&self.kubelet.config.file.resolv_conf).unwrap_or_default();
+        sandbox::config(pod, &self.kubelet.config, attempt, &resolv_conf)
+    }
+
+    async fn make_sandbox(&mut self, pod: &Arc<Value>, attempt: u32, changed: bool) -> Result<(), ()> {
+        let kubelet = self.kubelet.clone();
+        if changed {
+            let message = "Pod sandbox changed, it will be killed and re-created.";
+            events::of_pod(&kubelet.recorder, pod, Kind::Normal, "SandboxChanged", message);
+            let running: Vec<_> = self.observed.running().map(|c| (c.id.clone(), c.name.clone())).collect();
+            for (id, name) in running {
+                let message = format!("Stopping container {name}");
+                self.kill(pod, &id, &name, &message, None).await;
+            }
+            for old in self.observed.sandboxes.clone() {
+                if let Err(error) = kubelet.runtime.stop_sandbox(&old.id).await {
+                    tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot stop the old sandbox");
+                    return Err(());
+                }
+            }
+        }
+        let config = self.sandbox_config(pod, attempt);
+        if let Err(error) = kubelet.runtime.run_sandbox(config, &runtime_handler(pod)).await {
+            let message = format!("Failed to create pod sandbox: {error}");
+            events::of_pod(&kubelet.recorder, pod, Kind::Warning, "FailedCreatePodSandBox", &message);
+            return Err(());
+        }
+        self.observe(pod).await.map_err(|error| {
+            tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot see the new sandbox");
+        })?;
+        self.report(pod, false).await;
+        Ok(())
+    }
+
+    /// Pulls the image, then makes and starts one container. The error is the reason and message of its status.
+    async fn start(&mut self, pod: &Arc<Value>, definition: &Value) -> Result<(), (String, String)> {
+        let kubelet = self.kubelet.clone();
+        let name = definition.str_at(&["name"]);
+        let Some(sandbox) = self.observed.sandbox(pod).cloned() else {
+            return Err(("ContainerCreating".to_owned(), "the sandbox is not ready".to_owned()));
+        };
+        let sandbox_config = self.sandbox_config(pod, sandbox.attempt);
+        let request =
+            images::Request { pod, container: definition, sandbox: sandbox_config.clone(), now: now() };
+        let image = kubelet.images.ensure(request, &kubelet.objects, &mut self.image_backoffs).await;
+        let image = image.map_err(|waiting| (waiting.reason.to_owned(), waiting.message))?;
+        let warn = |reason: &str, message: &str| {
+            events::of_container(&kubelet.recorder, pod, name, Kind::Warning, reason, message);
+        };
+        let config = self.container_config(pod, definition, &image).await.map_err(|message| {
+            warn("Failed", &format!("Error: {message}"));
+            ("CreateContainerConfigError".to_owned(), message)
+        })?;
+        let restarted = self.observed.newest(name).is_some_and(|last| last.state == State::Exited);
+        if restarted {
+            self.backoffs.crashed(name, now());
+        }
+        let created = kubelet.runtime.create_container(&sandbox.id, config, sandbox_config).await;
+        let id = created.map_err(|error| {
+            warn("Failed", &format!("Error: {}", error.message));
+            ("CreateContainerError".to_owned(), error.message)
+        })?;
+        let normal = |reason: &str, message: &str| {
+            events::of_container(&kubelet.recorder, pod, name, Kind::Normal, reason, message);
+        };
+        normal("Created", "Container created");
+        kubelet.runtime.start_container(&id).await.map_err(|error| {
+            warn("Failed", &format!("Error: {}", error.message));
+            ("RunContainerError".to_owned(), error.message)
+        })?;
+        normal("Started", "Container started");
+        self.after_start(pod, definition, &id).await;
+        Ok(())
+    }
+
+    async fn after_start(&mut self, pod: &Arc<Value>, definition: &Value, id: &str) {
+        let hook = definition.at(&["lifecycle", "postStart"]);
+        if hook.is_empty() {
+            return;
+        }
+        let ips = self.ips(pod);
+        let target = hooks::target(pod, definition, id, &ips);
+        if let Err(error) = hooks::run(&self.kubelet.runtime, hook, &target).await {
+            tracing::warn!(pod = %spec::describe(pod), err = error, "PostStart hook failed");
+            let name = definition.str_at(&["name"]);
+            let recorder = &self.kubelet.recorder;
+            events::of_container(
+                recorder,
+                pod,
+                name,
+                Kind::Warning,
+                "FailedPostStartHook",
+                "PostStartHook failed",
+            );
+            self.probes.hook_failed(id, &error);
+        }
+    }
+
+    async fn container_config(
+        &self,
+        pod: &Arc<Value>,
+        definition: &Value,
+        image: &cri::Image,
+    ) -> Result<cri::ContainerConfig, String> {
+        let kubelet = &self.kubelet;
+        let ips = self.ips(pod);
+        let links = pod.at(&["spec", "enableServiceLinks"]).as_bool().unwrap_or(true);
+        if links && !kubelet.services.is_synced() && !spec::is_static(pod) {
+            return Err("services have not yet been read at least once, cannot construct envvars".to_owned());
+        }
+        let sources = env::Sources {
+            objects: &kubelet.objects,
+            services: &kubelet.services,
+            downward: self.facts(&ips),
+        };
+        let env = env::variables(pod, definition, &sources).await.map_err(|error| error.to_string())?;
+        let mounts = self.mounts(pod, definition, &env, &ips).map_err(|error| error.to_string())?;
+        container::config(Inputs {
+            pod,
+            container: definition,
+            config: &kubelet.config,
+            restarts: self.restarts(pod, definition),
+            image,
+            env: &env,
+            mounts,
+            devices: Vec::new(),
+            memory: kubelet.facts.memory as i64,
+            cgroup_v2: kubelet.cgroups.is_v2(),
+        })
+    }
+
+    /// How often the container has been started so far.
+    fn restarts(&self, pod: &Value, definition: &Value) -> u32 {
+        let name = definition.str_at(&["name"]);
+        if let Some(last) = self.observed.newest(name) {
+            return last.restarts + 1;
+        }
+        let statuses = ["initContainerStatuses", "containerStatuses"];
+        let mut all = statuses.iter().flat_map(|field| pod.array_at(&["status", field]));
+        let status = all.find(|status| status.str_at(&["name"]) == name);
+        // The runtime may have lost what it had; a container that never ran counts as none.
+        match status {
+            Some(status) if !status.str_at(&["containerID"]).is_empty() => {
+                status.get("restartCount").as_i64().and_then(|n| u32::try_from(n).ok()).unwrap_or_default()
+                    + 1
+            }
+            _ => 0,
+        }
+    }
+
+    fn mounts(
+        &self,
+        pod: &Value,
+        definition: &Value,
+        env: &[(String, String)],
+        ips: &[String],
+    ) -> io::Result<Vec<cri::Mount>> {
+        let name = definition.str_at(&["name"]);
+        let dir = self.kubelet.config.pod_dir(pod.uid());
+        let mut mounts = Vec::new();
+        let mut hosts_given = false;
+        for (i, mount) in definition.array_at(&["volumeMounts"]).iter().enumerate() {
+            let volume = mount.str_at(&["name"]);
+            let Some(path) = self.mounted.get(volume) else {
+                return Err(io::Error::other(format!(
+                    "volume {volume:?} of container {name:?} is not mounted"
+                )));
+            };
+            let part = subpath(mount, env)?;
+            let host = match part.as_str() {
+                "" => path.clone(),
+                part => {
+                    let target = dir.join("volume-subpaths").join(volume).join(name).join(i.to_string());
+                    volumes::prepare_subpath(path, part, &target).map_err(|error| {
+                        io::Error::other(format!("failed to prepare subPath for volumeMount {volume:?} of container {name:?}: {error}"))
+                    })?
+                }
+            };
+            let inside = absolute(mount.str_at(&["mountPath"]));
+            hosts_given |= inside == "/etc/hosts";
+            mounts.push(cri::Mount {
+                container_path: inside,
+                host_path: host.to_string_lossy().into_owned(),
+                readonly: mount.get("readOnly").as_bool().unwrap_or_default(),
+                propagation: match mount.str_at(&["mountPropagation"]) {
+                    "HostToContainer" => cri::MountPropagation::PropagationHostToContainer as i32,
+                    "Bidirectional" => cri::MountPropagation::PropagationBidirectional as i32,
+                    _ => cri::MountPropagation::PropagationPrivate as i32,
+                },
+                ..Default::default()
+            });
+        }
+        if !hosts_given {
+            mounts.push(plain("/etc/hosts", &self.write_hosts(pod, &dir, ips)?));
+        }
+        let last_words = definition.str_at(&["terminationMessagePath"]);
+        if !last_words.is_empty() {
+            mounts.push(plain(last_words, &make_message_file(&dir.join("containers").join(name))?));
+        }
+        Ok(mounts)
+    }
+
+    fn write_hosts(&self, pod: &Value, dir: &Path, ips: &[String]) -> io::Result<PathBuf> {
+        let path = dir.join("etc-hosts");
+        let (hostname, domain) = network::hostname(pod, &self.kubelet.config.file);
+        let host_file = match spec::host_network(pod) {
+            true => fs::read_to_string("/etc/hosts").unwrap_or_default(),
+            false => String::new(),
+        };
+        fs::write(&path, network::hosts(pod, ips, &hostname, &domain, &host_file))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+        Ok(path)
+    }
+}
+
+/// The part of a volume that a mount shows, variables expanded.
+fn subpath(mount: &Value, env: &[(String, String)]) -> io::Result<String> {
+    let expression = mount.str_at(&["subPathExpr"]);
+    let part = match expression {
+        "" => mount.str_at(&["subPath"]).to_owned(),
+        expression => env::expand(expression, |name| {
+            env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+        }),
+    };
+    if !expression.is_empty() && (part.contains("$(") || part.is_empty()) {
+        return Err(io::Error::other(format!("cannot expand subPathExpr {expression:?}")));
+    }
+    if part.starts_with('/') || part.split('/').any(|component| component == "..") {
+        return Err(io::Error::other(format!(
+            "subPath {part:?} must be relative and must not contain \"..\""
+        )));
+    }
+    Ok(part)
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+fn plain(inside: &str, host: &Path) -> cri::Mount {
+    cri::Mount {
+        container_path: inside.to_owned(),
+        host_path: host.to_string_lossy().into_owned(),
+        ..Default::default()
+    }
+}
+
+/// An empty file for the container's last words, which any user may write.
+fn make_message_file(dir: &Path) -> io::Result<PathBuf> {
+    make_dir(dir, 0o750)?;
+    let path = dir.join(format!("{:08x}", rand::random::<u32>()));
+    fs::write(&path, "")?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+    Ok(path)
+}
+
+fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// The runtime's handler for the pod's runtime class; the class' own name stands for it.
+fn runtime_handler(pod: &Value) -> String {
+    pod.str_at(&["spec", "runtimeClassName"]).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use api::object;
+
+    use super::*;
+
+    #[test]
+    fn a_sub_path_stays_inside_and_has_its_variables() {
+        let env = [("POD".to_owned(), "p-0".to_owned())];
+        for (mount, expected) in [
+            (object!({"subPath": "a/b"}), Some("a/b")),
+            (object!({"subPathExpr": "$(POD)/x"}), Some("p-0/x")),
+            (object!({"subPathExpr": "$(NONE)"}), None),
+            (object!({"subPath": "../x"}), None),
+            (object!({}), Some("")),
+        ] {
+            assert_eq!(subpath(&mount, &env).ok().as_deref(), expected, "{mount:?}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+use api::object;
+
+use super::super::observed::{Container, Sandbox, State};
+use super::*;
+
+const NOW: &str = "2026-01-02T03:04:05Z";
+
+fn container(name: &str, state: State, exit_code: i32) -> Container {
+    Container {
+        id: format!("id-{name}"),
+        name: name.to_owned(),
+        state,
+        created: 1_000_000_000,
+        started: 1_000_000_000,
+        finished: if state == State::Exited { 2_000_000_000 } else { 0 },
+        exit_code,
+        reason: if exit_code == 0 { "Completed" } else { "Error" }.to_owned(),
+        message: String::new(),
+        image: "x".to_owned(),
+        image_ref: "sha256:1".to_owned(),
+        restarts: 0,
+        hash: String::new(),
+        log: String::new(),
+        annotations: Default::default(),
+        mounts: Vec::new(),
+        user: None,
+    }
+}
+
+fn pod(policy: &str) -> Value {
+    object!({
+        "metadata": {"name": "p", "generation": 1},
+        "spec": {
+            "restartPolicy": policy,
+            "initContainers": [{"name": "i", "image": "x"}],
+            "containers": [{"name": "m", "image": "x"}],
+        },
+    })
+}
+
+fn status(pod: &Value, containers: Vec<Container>, ending: bool) -> Value {
+    let ips = vec!["10.42.0.2".to_owned()];
+    let sandbox =
+        Sandbox { id: "s".to_owned(), ready: true, attempt: 0, created: 1, ips, host_network: false };
+    let observed = Observed { sandboxes: vec![sandbox], containers };
+    let mut verdicts = Verdicts::default();
+    for container in observed.running() {
+        verdicts.started.insert(container.id.clone(), true);
+        verdicts.ready.insert(container.id.clone(), true);
+    }
+    generate(&Context {
+        pod,
+        observed: &observed,
+        verdicts: &verdicts,
+        waiting: &|_| None,
+        verdict: None,
+        ending,
+        host_ips: &["192.0.2.1".to_owned()],
+        now: NOW,
+    })
+}
+
+fn condition<'s>(status: &'s Value, kind: &str) -> &'s Value {
+    status.array_at(&["conditions"]).iter().find(|c| c.str_at(&["type"]) == kind).unwrap()
+}
+
+#[test]
+fn the_phase_follows_the_containers() {
+    use State::{Exited, Running};
+    for (policy, containers, ending, phase) in [
+        ("Always", vec![], false, "Pending"),
+        ("Always", vec![container("i", Running, 0)], false, "Pending"),
+        ("Always", vec![container("i", Exited, 0), container("m", Running, 0)], false, "Running"),
+        ("Always", vec![container("i", Exited, 0), container("m", Exited, 1)], false, "Running"),
+        ("Always", vec![container("i", Exited, 0), container("m", Exited, 137)], true, "Failed"),
+        ("Always", vec![container("i", Exited, 0), container("m", Exited, 0)], true, "Succeeded"),
+        ("Never", vec![container("i", Exited, 1)], false, "Failed"),
+        ("Never", vec![container("i", Exited, 0), container("m", Exited, 0)], false, "Succeeded"),
+        ("Never", vec![container("i", Exited, 0), container("m", Exited, 2)], false, "Failed"),
+        ("OnFailure", vec![container("i", Exited, 0), container("m", Exited, 2)], false, "Running"),
+        ("OnFailure", vec![container("i", Exited, 0), container("m", Exited, 0)], false, "Succeeded"),
+    ] {
+        let status = status(&pod(policy), containers.clone(), ending);
+        assert_eq!(status.str_at(&["phase"]), phase, "{policy} {containers:?}");
+    }
+}
+
+#[test]
+fn a_running_pod_is_ready() {
+    let status = status(
+        &pod("Always"),
+        vec![container("m", State::Running, 0), container("i", State::Exited, 0)],
+        false,
+    );
+    for kind in ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"] {
+        assert_eq!(condition(&status, kind).str_at(&["status"]), "True", "{kind}");
+    }
+    let main = &status.array_at(&["containerStatuses"])[0];
+    assert_eq!(main.get("ready"), &Value::Bool(true));
+    assert_eq!(main.str_at(&["containerID"]), "containerd://id-m");
+    assert_eq!(main.str_at(&["state", "running", "startedAt"]), "1970-01-01T00:00:01Z");
+    assert_eq!(status.str_at(&["podIP"]), "10.42.0.2");
+    assert_eq!(status.str_at(&["hostIP"]), "192.0.2.1");
+}
+
+#[test]
+fn what_is_not_ready_is_named() {
+    let status = status(&pod("Always"), vec![container("i", State::Running, 0)], false);
+    let initialized = condition(&status, "Initialized");
+    assert_eq!(initialized.str_at(&["reason"]), "ContainersNotInitialized");
+    assert_eq!(initialized.str_at(&["message"]), "containers with incomplete status: [i]");
+    let ready = condition(&status, "Ready");
+    assert_eq!(ready.str_at(&["message"]), "containers with unready status: [m]");
+    let main = &status.array_at(&["containerStatuses"])[0];
+    assert_eq!(main.str_at(&["state", "waiting", "reason"]), "PodInitializing");
+}
+
+#[test]
+fn a_condition_keeps_its_time_until_it_changes() {
+    let mut pod = pod("Always");
+    let old = object!({"conditions": [
+        {"type": "Initialized", "status": "False", "lastTransitionTime": "2020-01-01T00:00:00Z"},
+        {"type": "Ready", "status": "True", "lastTransitionTime": "2020-01-01T00:00:00Z"},
+        {"type": "example.com/gate", "status": "True"},
+    ]});
+    pod.set(&["status"], old);
+    let status = status(&pod, vec![container("i", State::Running, 0)], false);
+    assert_eq!(condition(&status, "Initialized").str_at(&["lastTransitionTime"]), "2020-01-01T00:00:00Z");
+    assert_eq!(condition(&status, "Ready").str_at(&["lastTransitionTime"]), NOW);
+    assert_eq!(condition(&status, "example.com/gate").str_at(&["status"]), "True");
+}

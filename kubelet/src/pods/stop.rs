@@ -1,0 +1,268 @@
+//! Ending containers and whole pods.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Value;
+use client::DeleteOptions;
+use client::events::Kind;
+use client::resource::PODS;
+use futures::future::join_all;
+
+use super::actor::{Actor, Desired};
+use super::observed::{Container, State};
+use super::{hooks, resources, spec};
+use crate::cri::labels;
+use crate::events;
+
+/// A container that is killed gets at least this long after its hook.
+const LEAST_GRACE: i64 = 2;
+
+impl Actor {
+    /// Stops one container: hook, signal, and force when its time is over. `grace` overrides the pod's own.
+    pub(super) async fn kill(
+        &self,
+        pod: &Arc<Value>,
+        id: &str,
+        name: &str,
+        message: &str,
+        grace: Option<i64>,
+    ) {
+        events::of_container(&self.kubelet.recorder, pod, name, Kind::Normal, "Killing", message);
+        let container = self.observed.containers.iter().find(|container| container.id == id);
+        let grace = grace.unwrap_or_else(|| self.grace(pod, name, container));
+        let spent = self.before_stop(pod, name, container, grace).await;
+        let left = if grace == 0 { 0 } else { (grace - spent).max(LEAST_GRACE.min(grace)) };
+        if let Err(error) = self.kubelet.runtime.stop_container(id, left).await {
+            tracing::warn!(pod = %spec::describe(pod), container = name, err = %error, "Cannot stop the container");
+        }
+    }
+
+    /// The seconds that a container has to end.
+    fn grace(&self, pod: &Value, name: &str, container: Option<&Container>) -> i64 {
+        if let Some(seconds) = pod.at(&["metadata", "deletionGracePeriodSeconds"]).as_i64() {
+            return seconds;
+        }
+        let failed = container.and_then(|c| self.probes.verdicts().failed.get(&c.id).copied());
+        if let (Some(kind), Some(definition)) = (failed, spec::container(pod, name)) {
+            let field = if kind == "startup" { "startupProbe" } else { "livenessProbe" };
+            if let Some(seconds) = definition.at(&[field, "terminationGracePeriodSeconds"]).as_i64() {
+                return seconds;
+            }
+        }
+        let recorded = || container?.annotations.get(labels::GRACE_PERIOD)?.parse().ok();
+        pod.at(&["spec", "terminationGracePeriodSeconds"]).as_i64().or_else(recorded).unwrap_or(30)
+    }
+
+    /// Runs the hook before the stop, within the grace period; returns the seconds that it took.
+    async fn before_stop(
+        &self,
+        pod: &Arc<Value>,
+        name: &str,
+        container: Option<&Container>,
+        grace: i64,
+    ) -> i64 {
+        let Some(container) = container.filter(|_| grace > 0) else { return 0 };
+        let definition = spec::container(pod, name).cloned();
+        let hook = match &definition {
+            Some(definition) => definition.at(&["lifecycle", "preStop"]).clone(),
+            // The pod object may be gone; the container remembers.
+            None => container
+                .annotations
+                .get(labels::PRE_STOP)
+                .and_then(|t| serde_json::from_str(t).ok())
+                .unwrap_or_default(),
+        };
+        if hook.is_empty() {
+            return 0;
+        }
+        let ips = self.observed.sandboxes.first().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
+        let target = hooks::target(pod, &definition.unwrap_or_default(), &container.id, &ips);
+        let began = tokio::time::Instant::now();
+        let limit = Duration::from_secs(grace.unsigned_abs());
+        match tokio::time::timeout(limit, hooks::run(&self.kubelet.runtime, &hook, &target)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(pod = %spec::describe(pod), err = error, "PreStop hook failed");
+                let recorder = &self.kubelet.recorder;
+                events::of_container(
+                    recorder,
+                    pod,
+                    name,
+                    Kind::Warning,
+                    "FailedPreStopHook",
+                    "PreStopHook failed",
+                );
+            }
+            Err(_) => {
+                tracing::warn!(pod = %spec::describe(pod), "PreStop hook did not end within the grace period")
+            }
+        }
+        began.elapsed().as_secs() as i64
+    }
+
+    /// Stops all containers: the main ones together, then the restartable init containers, the last first.
+    async fn kill_all(&self, pod: &Arc<Value>) {
+        let is_sidecar = |container: &&Container| {
+            spec::is_init(pod, &container.name)
+                && spec::container(pod, &container.name).is_some_and(spec::is_sidecar)
+        };
+        let kill = async |container: &Container| {
+            let message = format!("Stopping container {}", container.name);
+            self.kill(pod, &container.id, &container.name, &message, None).await;
+        };
+        let running: Vec<_> = self.observed.running().collect();
+        join_all(running.iter().copied().filter(|c| !is_sidecar(c)).map(&kill)).await;
+        let order = |container: &Container| {
+            spec::init_containers(pod).iter().position(|init| init.str_at(&["name"]) == container.name)
+        };
+        let mut sidecars: Vec<_> = running.iter().copied().filter(is_sidecar).collect();
+        sidecars.sort_by_key(|container| std::cmp::Reverse(order(container)));
+        for sidecar in sidecars {
+            kill(sidecar).await;
+        }
+    }
+
+    /// A pod that has run its course: what still runs is stopped, and the sandbox with it. Its containers stay to be looked at.
+    pub(super) async fn finish(&mut self, pod: &Arc<Value>) {
+        self.kill_all(pod).await;
+        for sandbox in self.observed.sandboxes.clone().iter().filter(|sandbox| sandbox.ready) {
+            if let Err(error) = self.kubelet.runtime.stop_sandbox(&sandbox.id).await {
+                tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot stop the sandbox");
+                return;
+            }
+        }
+        if let Err(error) = self.observe(pod).await {
+            tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot see the pod's containers");
+            return;
+        }
+        self.probes.update(pod, &self.observed, true);
+        self.report(pod, true).await;
+        if let Err(error) = self.release(pod) {
+            tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot take down the pod's volumes");
+        }
+    }
+
+    /// Ends a pod that is deleted; true when nothing of it is left.
+    pub(super) async fn end(&mut self, desired: &Desired) -> bool {
+        let pod = &desired.pod;
+        if let Err(error) = self.observe(pod).await {
+            tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot see the pod's containers");
+            return false;
+        }
+        self.probes.update(pod, &self.observed, true);
+        if !desired.removed {
+            self.report(pod, true).await;
+        }
+        // A second deletion may shorten the time: then the stopping starts over with what is left.
+        let mut changes = self.desired.clone();
+        changes.mark_unchanged();
+        let before = pod.at(&["metadata", "deletionGracePeriodSeconds"]).as_i64();
+        let shortened = |desired: &Desired| {
+            desired.pod.at(&["metadata", "deletionGracePeriodSeconds"]).as_i64() < before && before.is_some()
+        };
+        let interrupted = tokio::select! {
+            () = self.kill_all(pod) => false,
+            changed = changes.wait_for(shortened) => changed.is_ok(),
+        };
+        if interrupted {
+            let newest = self.desired.borrow().clone();
+            return Box::pin(self.end(&newest)).await;
+        }
+        match self.take_down(pod, desired.removed).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot clean up after the pod yet");
+                false
+            }
+        }
+    }
+
+    async fn take_down(&mut self, pod: &Arc<Value>, removed: bool) -> anyhow::Result<()> {
+        let runtime = self.kubelet.runtime.clone();
+        for sandbox in &self.observed.sandboxes {
+            if sandbox.ready {
+                runtime.stop_sandbox(&sandbox.id).await?;
+            }
+        }
+        self.observe(pod).await?;
+        self.probes.update(pod, &self.observed, true);
+        let ended = self.observed.clone();
+        if !removed {
+            self.report(pod, true).await;
+        }
+        self.release(pod)?;
+        let kubelet = self.kubelet.clone();
+        if !removed && !spec::is_static(pod) {
+            let options = DeleteOptions { grace_period: Some(0), ..DeleteOptions::uid(pod.uid()) };
+            match kubelet.client.delete(&PODS, pod.namespace(), pod.name(), &options).await {
+                Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        for container in &ended.containers {
+            runtime.remove_container(&container.id).await?;
+        }
+        for sandbox in &ended.sandboxes {
+            runtime.remove_sandbox(&sandbox.id).await?;
+        }
+        remove_dir(&kubelet.config.pod_dir(pod.uid()))?;
+        remove_dir(&kubelet.config.pod_logs(pod.namespace(), pod.name(), pod.uid()))?;
+        kubelet.images.forget(pod.uid());
+        Ok(())
+    }
+
+    /// Gives back what the pod holds of the node besides its containers.
+    fn release(&self, pod: &Value) -> io::Result<()> {
+        let config = &self.kubelet.config;
+        self.kubelet.volumes.unmount(pod.uid(), &config.pod_dir(pod.uid()))?;
+        if config.file.cgroups_per_qos {
+            // Whose quality of service is not known any more: the group is where it is.
+            for group in groups(&config.file.cgroup_root, pod.uid()) {
+                self.kubelet.cgroups.delete(&group)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes containers that nobody will ask about: all but the newest two of each name.
+    pub(super) async fn collect_garbage(&mut self) {
+        let mut seen = std::collections::HashMap::<&str, u32>::new();
+        let mut dead = Vec::new();
+        for container in &self.observed.containers {
+            let count = seen.entry(&container.name).or_default();
+            *count += 1;
+            if *count > 2 && container.state == State::Exited {
+                dead.push((container.id.clone(), container.log.clone()));
+            }
+        }
+        for (id, log) in dead {
+            if self.kubelet.runtime.remove_container(&id).await.is_ok() && !log.is_empty() {
+                // A log that is gone already is what was wanted.
+                let _ = fs::remove_file(&log);
+            }
+        }
+        let kept = self.observed.sandboxes.iter().skip(1).filter(|sandbox| !sandbox.ready);
+        let old: Vec<_> = kept.map(|sandbox| sandbox.id.clone()).collect();
+        for id in old {
+            // The containers of an older sandbox go with it.
+            if let Err(error) = self.kubelet.runtime.remove_sandbox(&id).await {
+                tracing::debug!(err = %error, "Cannot remove an old sandbox");
+            }
+        }
+    }
+}
+
+fn groups(root: &str, uid: &str) -> [String; 3] {
+    let kubepods = resources::kubepods(root);
+    ["", "burstable/", "besteffort/"].map(|qos| format!("{kubepods}/{qos}pod{uid}"))
+}
+
+fn remove_dir(path: &std::path::Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

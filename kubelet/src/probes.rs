@@ -1,0 +1,284 @@
+//! Probes: one task for each probe of a running container, whose verdicts wake the pod's actor.
+
+mod check;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Value;
+use client::Recorder;
+use client::events::Kind;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::cri::Runtime;
+use crate::events;
+use crate::pods::observed::{Observed, State};
+use crate::pods::plan::Verdicts;
+use crate::pods::spec;
+
+pub(crate) use check::{Outcome, Target, http_get};
+
+/// The kinds of probes, in the words of events.
+const STARTUP: &str = "startup";
+const LIVENESS: &str = "liveness";
+const READINESS: &str = "readiness";
+
+/// The probes of one pod.
+pub(crate) struct Probes {
+    runtime: Runtime,
+    recorder: Recorder,
+    verdicts: Arc<Mutex<Verdicts>>,
+    wake: Arc<Notify>,
+    running: HashMap<String, Vec<AbortHandle>>,
+    tasks: JoinSet<()>,
+}
+
+impl Probes {
+    /// No probes yet; `wake` is notified of every new verdict.
+    pub(crate) fn new(runtime: Runtime, recorder: Recorder, wake: Arc<Notify>) -> Self {
+        Self {
+            runtime,
+            recorder,
+            verdicts: Arc::default(),
+            wake,
+            running: HashMap::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// What is known now.
+    pub(crate) fn verdicts(&self) -> Verdicts {
+        self.verdicts.lock().clone()
+    }
+
+    /// Notes that a container's hook after the start failed.
+    pub(crate) fn hook_failed(&self, id: &str, message: &str) {
+        self.verdicts.lock().hook_failed.insert(id.to_owned(), message.to_owned());
+    }
+
+    /// Starts the probes of containers that run and stops those of containers that do not.
+    pub(crate) fn update(&mut self, pod: &Arc<Value>, observed: &Observed, ending: bool) {
+        while self.tasks.try_join_next().is_some() {}
+        let alive: Vec<_> = observed.containers.iter().filter(|c| c.state == State::Running).collect();
+        let verdicts = &self.verdicts;
+        self.running.retain(|id, handles| {
+            let keep = alive.iter().any(|container| container.id == *id);
+            if !keep {
+                handles.iter().for_each(AbortHandle::abort);
+                let mut verdicts = verdicts.lock();
+                verdicts.started.remove(id);
+                verdicts.ready.remove(id);
+                verdicts.failed.remove(id);
+                verdicts.hook_failed.remove(id);
+            }
+            keep
+        });
+        let ips = observed.sandboxes.first().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
+        for container in alive {
+            if self.running.contains_key(&container.id) {
+                continue;
+            }
+            let Some(definition) = spec::container(pod, &container.name) else { continue };
+            let target = Target {
+                pod: pod.clone(),
+                container: definition.clone(),
+                id: container.id.clone(),
+                ip: ips.first().cloned().unwrap_or_default(),
+                started: container.started,
+            };
+            let handles = self.start(target, ending);
+            self.running.insert(container.id.clone(), handles);
+        }
+    }
+
+    fn start(&mut self, target: Target, ending: bool) -> Vec<AbortHandle> {
+        let has = |field: &str| !target.container.get(field).is_null();
+        // What was known before a restart of the kubelet still counts until the probe says otherwise.
+        let known = known(&target);
+        {
+            let mut verdicts = self.verdicts.lock();
+            let started = !has("startupProbe") || known.0;
+            verdicts.started.insert(target.id.clone(), started);
+            verdicts.ready.insert(target.id.clone(), started && (!has("readinessProbe") || known.1));
+        }
+        let mut handles = Vec::new();
+        for (field, kind) in
+            [("startupProbe", STARTUP), ("livenessProbe", LIVENESS), ("readinessProbe", READINESS)]
+        {
+            // A pod that is going is not restarted for its health any more.
+            if !has(field) || (ending && kind != READINESS) || (kind == STARTUP && known.0) {
+                continue;
+            }
+            let worker = Worker {
+                probe: target.container.get(field).clone(),
+                kind,
+                target: target.clone(),
+                runtime: self.runtime.clone(),
+                recorder: self.recorder.clone(),
+                verdicts: self.verdicts.clone(),
+                wake: self.wake.clone(),
+            };
+            handles.push(self.tasks.spawn(worker.run()));
+        }
+        handles
+    }
+}
+
+/// Whether the last status showed this very container as started and as ready.
+fn known(target: &Target) -> (bool, bool) {
+    let id = format!("containerd://{}", target.id);
+    let statuses = ["initContainerStatuses", "containerStatuses"];
+    let mut all = statuses.iter().flat_map(|field| target.pod.array_at(&["status", field]));
+    let status = all.find(|status| status.str_at(&["containerID"]) == id);
+    let is = |field: &str| status.is_some_and(|status| status.get(field).as_bool().unwrap_or_default());
+    (is("started"), is("ready"))
+}
+
+struct Worker {
+    probe: Value,
+    kind: &'static str,
+    target: Target,
+    runtime: Runtime,
+    recorder: Recorder,
+    verdicts: Arc<Mutex<Verdicts>>,
+    wake: Arc<Notify>,
+}
+
+impl Worker {
+    fn number(&self, field: &str, default: u64) -> u64 {
+        self.probe
+            .get(field)
+            .as_i64()
+            .and_then(|n| u64::try_from(n).ok())
+            .filter(|n| *n > 0)
+            .unwrap_or(default)
+    }
+
+    async fn run(self) {
+        let period = Duration::from_secs(self.number("periodSeconds", 10));
+        let timeout = Duration::from_secs(self.number("timeoutSeconds", 1));
+        self.initial_delay().await;
+        let mut streak = Streak::default();
+        loop {
+            if self.kind != STARTUP && !self.is_started() {
+                // The startup probe decides within its own period; looking again after half a second costs nothing.
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                continue;
+            }
+            let outcome = check::run(&self.probe, &self.target, &self.runtime, timeout).await;
+            if self.judge(outcome, &mut streak) {
+                return;
+            }
+            tokio::time::sleep(period).await;
+        }
+    }
+
+    async fn initial_delay(&self) {
+        let delay = self.probe.get("initialDelaySeconds").as_i64().unwrap_or_default();
+        let age = jiff::Timestamp::now().as_nanosecond() as i64 - self.target.started;
+        let left = delay * 1_000_000_000 - age;
+        if left > 0 {
+            tokio::time::sleep(Duration::from_nanos(left.unsigned_abs())).await;
+        }
+    }
+
+    fn is_started(&self) -> bool {
+        self.verdicts.lock().started.get(&self.target.id).copied().unwrap_or_default()
+    }
+
+    /// Draws the conclusion; true when there is nothing left to find out.
+    fn judge(&self, outcome: Outcome, streak: &mut Streak) -> bool {
+        let (good, message) = match outcome {
+            Outcome::Success => (true, String::new()),
+            Outcome::Failure(message) => (false, message),
+            // Nothing was learned.
+            Outcome::Unknown(message) => {
+                tracing::debug!(message, probe = self.kind, "Probe could not be run");
+                return false;
+            }
+        };
+        if !good {
+            let mut name = self.kind.to_owned();
+            name[..1].make_ascii_uppercase();
+            let message = format!("{name} probe failed: {message}");
+            let container = self.target.container.str_at(&["name"]);
+            events::of_container(
+                &self.recorder,
+                &self.target.pod,
+                container,
+                Kind::Warning,
+                "Unhealthy",
+                &message,
+            );
+        }
+        let needed = match good {
+            true => self.number("successThreshold", 1),
+            false => self.number("failureThreshold", 3),
+        };
+        if !streak.reached(good, needed) {
+            return false;
+        }
+        let id = self.target.id.clone();
+        let mut verdicts = self.verdicts.lock();
+        let before = verdicts.clone();
+        let done = match (self.kind, good) {
+            (READINESS, _) => {
+                verdicts.ready.insert(id, good);
+                false
+            }
+            (STARTUP, true) => {
+                verdicts.started.insert(id.clone(), true);
+                if self.target.container.get("readinessProbe").is_null() {
+                    verdicts.ready.insert(id, true);
+                }
+                true
+            }
+            (_, true) => false,
+            (kind, false) => {
+                verdicts.failed.insert(id, kind);
+                true
+            }
+        };
+        if *verdicts != before {
+            self.wake.notify_one();
+        }
+        done
+    }
+}
+
+/// How often in a row a probe had the same outcome.
+#[derive(Default)]
+struct Streak {
+    good: bool,
+    length: u64,
+}
+
+impl Streak {
+    fn reached(&mut self, good: bool, needed: u64) -> bool {
+        if self.good != good {
+            self.length = 0;
+        }
+        self.good = good;
+        self.length += 1;
+        self.length >= needed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_takes_as_many_equal_outcomes_as_the_threshold_says() {
+        let mut streak = Streak::default();
+        let outcomes =
+            [(false, 3, false), (false, 3, false), (true, 1, true), (false, 3, false), (false, 3, false)];
+        for (good, needed, reached) in outcomes {
+            assert_eq!(streak.reached(good, needed), reached);
+        }
+        assert!(streak.reached(false, 3));
+    }
+}

@@ -1,0 +1,205 @@
+//! The kubelet's own endpoints: HTTPS on :10250 for the API server and others it trusts, health on :10248 for this machine.
+
+mod access;
+mod logs;
+mod pods;
+mod stats;
+mod streams;
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use client::delegated::{AccessReviews, TokenReviews};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use prometheus::Registry;
+use serve::authn::CertificateAuthenticator;
+use serve::x509::ClientCa;
+use serve::{Authenticator, Authorizer, Body, Diagnostics, Guard, Health, Server, Tls};
+use tokio::net::TcpListener;
+use tower::service_fn;
+
+use crate::Kubelet;
+
+/// What the endpoints answer from.
+struct Endpoints {
+    kubelet: Arc<Kubelet>,
+    guard: Guard,
+    health: Health,
+    metrics: Registry,
+    configz: Arc<str>,
+}
+
+/// Binds both ports and serves until the process ends.
+pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
+    let health = health(kubelet);
+    let metrics = serve::metrics::registry(daemon::KUBERNETES_VERSION);
+    if let Some(address) = kubelet.config.healthz {
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let service =
+            Diagnostics { health: health.clone(), metrics: Registry::new(), configz: None, guard: None }
+                .service();
+        let stop = kubelet.tasks.token();
+        kubelet.tasks.critical("healthz", async move {
+            Server::http().serve(listener, service, stop).await;
+            Ok(())
+        });
+    }
+    if !kubelet.config.file.enable_server {
+        return Ok(());
+    }
+    let address = kubelet.config.address;
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let tls = tls(kubelet)?;
+    let configz = serde_json::json!({"kubeletconfig": &kubelet.config.file}).to_string();
+    let guard = guard(kubelet)?;
+    let endpoints =
+        Arc::new(Endpoints { kubelet: kubelet.clone(), guard, health, metrics, configz: configz.into() });
+    let service = service_fn(move |request| {
+        let endpoints = endpoints.clone();
+        async move { Ok::<_, Infallible>(endpoints.handle(request).await) }
+    });
+    let stop = kubelet.tasks.token();
+    let watched = tls.clone();
+    let until = stop.clone();
+    kubelet.tasks.plain("certificates", async move {
+        watched.watch(until).await;
+        Ok(())
+    });
+    kubelet.tasks.critical("server", async move {
+        Server::https(tls).serve(listener, service, stop).await;
+        Ok(())
+    });
+    tracing::info!(%address, "Serving");
+    Ok(())
+}
+
+fn health(kubelet: &Arc<Kubelet>) -> Health {
+    let health = Health::new();
+    let this = kubelet.clone();
+    health.add("syncloop", move || {
+        // A kubelet that has just started has not had its first list yet.
+        match this.relisted.check() {
+            Err(why) if !why.contains("yet to be") => Err(why),
+            _ => Ok(()),
+        }
+    });
+    health
+}
+
+fn tls(kubelet: &Kubelet) -> anyhow::Result<Arc<Tls>> {
+    let file = &kubelet.config.file;
+    let tls = if file.tls_cert_file.is_empty() {
+        let mut hosts = vec![kubelet.config.node_name.clone()];
+        hosts.extend(kubelet.host_ips.iter().cloned());
+        Tls::self_signed("kubelet", &hosts, Some(&kubelet.config.cert_dir))?
+    } else {
+        Tls::from_files(Path::new(&file.tls_cert_file), Path::new(&file.tls_private_key_file))?
+    };
+    Ok(Arc::new(tls))
+}
+
+/// Whoever may call is let in.
+struct AlwaysAllow;
+
+#[async_trait::async_trait]
+impl Authorizer for AlwaysAllow {
+    async fn allowed(&self, _: &serve::User, _: &serve::authn::Attributes) -> Result<bool, serve::BoxError> {
+        Ok(true)
+    }
+}
+
+fn guard(kubelet: &Kubelet) -> anyhow::Result<Guard> {
+    let file = &kubelet.config.file;
+    let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
+    let ca = &file.authentication.x509.client_ca_file;
+    if !ca.is_empty() {
+        authenticators.push(Arc::new(CertificateAuthenticator(ClientCa::from_file(Path::new(ca))?)));
+    }
+    if file.authentication.webhook.enabled {
+        authenticators.push(Arc::new(TokenReviews::new(kubelet.client.clone())));
+    }
+    let authorizer: Arc<dyn Authorizer> = match file.authorization.mode.as_str() {
+        "AlwaysAllow" => Arc::new(AlwaysAllow),
+        _ => Arc::new(AccessReviews::new(kubelet.client.clone())),
+    };
+    Ok(Guard {
+        authenticator: Arc::new(serve::authn::Union(authenticators)),
+        authorizer,
+        always_allow: Vec::new(),
+        anonymous: file.authentication.anonymous.enabled,
+    })
+}
+
+impl Endpoints {
+    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        if let Err(refusal) = access::check(&self.guard, &parts, &self.kubelet.config.node_name).await {
+            return refusal;
+        }
+        let request = Request::from_parts(parts, body);
+        let path = request.uri().path().to_owned();
+        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let debugging = self.kubelet.config.file.enable_debugging_handlers;
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        match segments.as_slice() {
+            ["healthz", ..] if reads => self.health.respond(request.uri()).await.unwrap_or_else(not_found),
+            ["metrics"] if reads => serve::metrics::respond(&self.metrics),
+            ["metrics", "resource"] if reads => stats::resource(&self.kubelet).await,
+            ["metrics", "cadvisor" | "probes"] if reads => serve::text(StatusCode::OK, ""),
+            ["stats", "summary"] => stats::summary(&self.kubelet).await,
+            ["configz"] if reads => serve::json(StatusCode::OK, self.configz.to_string()),
+            ["pods"] if reads => pods::list(&self.kubelet),
+            ["runningpods"] if reads => pods::running(&self.kubelet).await,
+            ["containerLogs", namespace, pod, container] if reads && debugging => {
+                logs::serve(&self.kubelet, (namespace, pod, container), request.uri().query()).await
+            }
+            ["exec", namespace, pod, .., container] if debugging => {
+                streams::exec(&self.kubelet, request, (namespace, pod, container)).await
+            }
+            ["attach", namespace, pod, .., container] if debugging => {
+                streams::attach(&self.kubelet, request, (namespace, pod, container)).await
+            }
+            ["portForward", namespace, pod] | ["portForward", namespace, pod, _] if debugging => {
+                streams::port_forward(&self.kubelet, request, (namespace, pod)).await
+            }
+            ["run", namespace, pod, .., container] if debugging && request.method() == Method::POST => {
+                streams::run(&self.kubelet, request.uri().query(), (namespace, pod, container)).await
+            }
+            _ => not_found(),
+        }
+    }
+}
+
+fn not_found() -> Response<Body> {
+    serve::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// The pairs of a query, decoded.
+fn pairs(query: Option<&str>) -> Vec<(String, String)> {
+    let decode = |text: &str| {
+        let text = text.replace('+', " ");
+        percent_encoding::percent_decode_str(&text).decode_utf8_lossy().into_owned()
+    };
+    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(k, v)| (decode(k), decode(v)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_decoded() {
+        let expected = [("command", "echo a"), ("command", "b&c"), ("tty", "")];
+        let expected = expected.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        assert_eq!(pairs(Some("command=echo+a&command=b%26c&tty")), expected);
+        assert!(pairs(None).is_empty());
+    }
+}

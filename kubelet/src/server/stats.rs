@@ -1,0 +1,256 @@
+//! What the node and its containers use: `/stats/summary` and `/metrics/resource`.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use api::{Value, object};
+use http::{HeaderValue, Response, StatusCode, header};
+use jiff::Timestamp;
+use linux::cgroup::Usage;
+use serve::Body;
+
+use crate::Kubelet;
+use crate::cri::labels;
+use crate::pods::resources;
+
+/// What a container uses.
+struct Container {
+    name: String,
+    namespace: String,
+    pod: String,
+    uid: String,
+    cpu_nanoseconds: u64,
+    working_set: u64,
+    memory: u64,
+    rss: u64,
+    /// Nanoseconds since the epoch.
+    started: i64,
+    files: u64,
+}
+
+async fn containers(kubelet: &Kubelet) -> crate::cri::Result<Vec<Container>> {
+    let running = kubelet.runtime.containers(None).await?;
+    let started: HashMap<_, _> =
+        running.into_iter().filter(|c| c.state == 1).map(|c| (c.id, c.created_at)).collect();
+    let stats = kubelet.runtime.container_stats().await?;
+    let of = |stats: k8s_cri::v1::ContainerStats| {
+        let attributes = stats.attributes?;
+        let started = *started.get(&attributes.id)?;
+        let label = |key: &str| attributes.labels.get(key).cloned().unwrap_or_default();
+        let cpu = stats.cpu.and_then(|cpu| cpu.usage_core_nano_seconds);
+        let memory = stats.memory.unwrap_or_default();
+        let value =
+            |value: Option<k8s_cri::v1::UInt64Value>| value.map(|value| value.value).unwrap_or_default();
+        Some(Container {
+            name: label(labels::CONTAINER_NAME),
+            namespace: label(labels::POD_NAMESPACE),
+            pod: label(labels::POD_NAME),
+            uid: label(labels::POD_UID),
+            cpu_nanoseconds: value(cpu),
+            working_set: value(memory.working_set_bytes),
+            memory: value(memory.usage_bytes),
+            rss: value(memory.rss_bytes),
+            started,
+            files: value(stats.writable_layer.and_then(|layer| layer.used_bytes)),
+        })
+    };
+    Ok(stats.into_iter().filter_map(of).collect())
+}
+
+/// The node's own use: its root group, or the kernel's figures where the root group has none.
+fn node_usage(kubelet: &Kubelet) -> Usage {
+    let mut usage = kubelet.cgroups.usage("");
+    if usage.memory == 0 {
+        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let field = |name| linux::facts::meminfo_bytes(&text, name).unwrap_or_default();
+        usage.memory = field("MemTotal").saturating_sub(field("MemFree"));
+        usage.working_set = field("MemTotal").saturating_sub(field("MemAvailable"));
+    }
+    usage
+}
+
+fn pod_usage(kubelet: &Kubelet, uid: &str) -> Usage {
+    let pod = kubelet.pods.lock().get(uid).map(|(pod, _)| pod.clone());
+    let group = pod.map(|pod: Arc<Value>| resources::cgroup(&kubelet.config.file.cgroup_root, &pod));
+    group.map(|group| kubelet.cgroups.usage(&group)).unwrap_or_default()
+}
+
+/// Prometheus' text with the few figures that metrics-server reads.
+pub(super) async fn resource(kubelet: &Kubelet) -> Response<Body> {
+    let now = Timestamp::now().as_millisecond();
+    let (containers, failed) = match containers(kubelet).await {
+        Ok(containers) => (containers, 0),
+        Err(_) => (Vec::new(), 1),
+    };
+    let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
+    let mut out = String::new();
+    let mut family = |name: &str, kind: &str, help: &str, lines: Vec<(String, f64)>| {
+        if lines.is_empty() {
+            return;
+        }
+        let _ = writeln!(out, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}");
+        for (labels, value) in lines {
+            let _ = writeln!(out, "{name}{labels} {value} {now}");
+        }
+    };
+    let of_container = |value: &dyn Fn(&Container) -> f64| -> Vec<(String, f64)> {
+        let labels = |c: &Container| {
+            format!("{{container=\"{}\",namespace=\"{}\",pod=\"{}\"}}", c.name, c.namespace, c.pod)
+        };
+        containers.iter().map(|c| (labels(c), value(c))).collect()
+    };
+    let mut pods: Vec<_> = containers.iter().map(|c| (&c.uid, &c.namespace, &c.pod)).collect();
+    pods.sort();
+    pods.dedup();
+    let of_pod = |value: &dyn Fn(&Usage) -> f64| -> Vec<(String, f64)> {
+        let line = |(uid, namespace, pod): &(&String, &String, &String)| {
+            (format!("{{namespace=\"{namespace}\",pod=\"{pod}\"}}"), value(&pod_usage(kubelet, uid)))
+        };
+        pods.iter().map(line).collect()
+    };
+    let node = node_usage(kubelet);
+    let cpu_help = "Cumulative cpu time consumed by";
+    let memory_help = "Current working set of";
+    family(
+        "container_cpu_usage_seconds_total",
+        "counter",
+        &format!("{cpu_help} the container in core-seconds"),
+        of_container(&|c| seconds(c.cpu_nanoseconds)),
+    );
+    family(
+        "container_memory_working_set_bytes",
+        "gauge",
+        &format!("{memory_help} the container in bytes"),
+        of_container(&|c| c.working_set as f64),
+    );
+    family(
+        "container_start_time_seconds",
+        "gauge",
+        "Start time of the container since unix epoch in seconds",
+        of_container(&|c| c.started as f64 / 1e9),
+    );
+    family(
+        "node_cpu_usage_seconds_total",
+        "counter",
+        &format!("{cpu_help} the node in core-seconds"),
+        vec![(String::new(), seconds(node.cpu_nanoseconds))],
+    );
+    family(
+        "node_memory_working_set_bytes",
+        "gauge",
+        &format!("{memory_help} the node in bytes"),
+        vec![(String::new(), node.working_set as f64)],
+    );
+    family(
+        "pod_cpu_usage_seconds_total",
+        "counter",
+        &format!("{cpu_help} the pod in core-seconds"),
+        of_pod(&|usage| seconds(usage.cpu_nanoseconds)),
+    );
+    family(
+        "pod_memory_working_set_bytes",
+        "gauge",
+        &format!("{memory_help} the pod in bytes"),
+        of_pod(&|usage| usage.working_set as f64),
+    );
+    let help = "1 if there was an error while getting container metrics, 0 otherwise";
+    let _ = writeln!(
+        out,
+        "# HELP resource_scrape_error [STABLE] {help}\n# TYPE resource_scrape_error gauge\nresource_scrape_error {failed}"
+    );
+    let mut response = serve::text(StatusCode::OK, out);
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+fn figures(now: &str, usage: &Usage, limit: Option<u64>) -> (Value, Value) {
+    let cpu =
+        object!({"time": now, "usageNanoCores": 0, "usageCoreNanoSeconds": (usage.cpu_nanoseconds as i64)});
+    let mut memory = object!({
+        "time": now,
+        "usageBytes": (usage.memory as i64),
+        "workingSetBytes": (usage.working_set as i64),
+        "rssBytes": (usage.rss as i64),
+        "pageFaults": (usage.page_faults as i64),
+        "majorPageFaults": (usage.major_page_faults as i64),
+    });
+    if let Some(limit) = limit {
+        memory.set(&["availableBytes"], limit.saturating_sub(usage.working_set) as i64);
+    }
+    (cpu, memory)
+}
+
+fn disk(now: &str, path: &std::path::Path) -> Value {
+    let Ok(stat) = nix::sys::statvfs::statvfs(path) else { return Value::Null };
+    let unit = stat.fragment_size() as i64;
+    let (all, free) = (stat.blocks() as i64 * unit, stat.blocks_available() as i64 * unit);
+    object!({
+        "time": now,
+        "availableBytes": free,
+        "capacityBytes": all,
+        "usedBytes": (all - stat.blocks_free() as i64 * unit),
+        "inodesFree": (stat.files_free() as i64),
+        "inodes": (stat.files() as i64),
+        "inodesUsed": ((stat.files() - stat.files_free()) as i64),
+    })
+}
+
+/// The summary as upstream lays it out, with the figures that are known.
+pub(super) async fn summary(kubelet: &Kubelet) -> Response<Body> {
+    let now = api::time::format(Timestamp::now());
+    let containers = match containers(kubelet).await {
+        Ok(containers) => containers,
+        Err(error) => return serve::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    let (cpu, memory) = figures(&now, &node_usage(kubelet), Some(kubelet.facts.memory));
+    let node = object!({
+        "nodeName": (kubelet.config.node_name.as_str()),
+        "cpu": (cpu),
+        "memory": (memory),
+        "fs": (disk(&now, &kubelet.config.root)),
+    });
+    let noted: Vec<Arc<Value>> = kubelet.pods.lock().values().map(|(pod, _)| pod.clone()).collect();
+    let mut pods = Vec::new();
+    for pod in noted {
+        let own: Vec<_> = containers.iter().filter(|container| container.uid == pod.uid()).collect();
+        if own.is_empty() {
+            continue;
+        }
+        let shown = own.iter().map(|container| {
+            let usage = Usage {
+                cpu_nanoseconds: container.cpu_nanoseconds,
+                memory: container.memory,
+                working_set: container.working_set,
+                rss: container.rss,
+                ..Usage::default()
+            };
+            let (cpu, memory) = figures(&now, &usage, None);
+            object!({
+                "name": (container.name.as_str()),
+                "startTime": (start_time(container.started)),
+                "cpu": (cpu),
+                "memory": (memory),
+                "rootfs": {"time": (now.as_str()), "usedBytes": (container.files as i64)},
+            })
+        });
+        let shown = Value::Array(shown.collect());
+        let (cpu, memory) = figures(&now, &pod_usage(kubelet, pod.uid()), None);
+        let first = own.iter().map(|container| container.started).min().unwrap_or_default();
+        pods.push(object!({
+            "podRef": {"name": (pod.name()), "namespace": (pod.namespace()), "uid": (pod.uid())},
+            "startTime": (start_time(first)),
+            "containers": (shown),
+            "cpu": (cpu),
+            "memory": (memory),
+        }));
+    }
+    let summary = object!({"node": (node), "pods": (Value::Array(pods))});
+    serve::json(StatusCode::OK, summary.to_json())
+}
+
+fn start_time(nanoseconds: i64) -> Value {
+    Timestamp::from_nanosecond(i128::from(nanoseconds))
+        .map_or(Value::Null, |time| api::time::format(time).into())
+}

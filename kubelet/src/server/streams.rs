@@ -1,0 +1,186 @@
+//! `exec`, `attach` and `port-forward`: the runtime serves the streams, the kubelet connects the caller with it.
+
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use k8s_cri::v1 as cri;
+use serve::Body;
+use streaming::remote_command::Streams;
+use streaming::upgrade;
+use tokio::net::TcpStream;
+
+use super::{pairs, pods};
+use crate::Kubelet;
+use crate::cri::Result;
+use crate::pods::observed::Observed;
+
+/// The id of a running container.
+async fn container(
+    kubelet: &Kubelet,
+    namespace: &str,
+    pod: &str,
+    name: &str,
+) -> std::result::Result<String, Response<Body>> {
+    let Some((found, _)) = pods::find(kubelet, namespace, pod) else {
+        return Err(serve::text(StatusCode::NOT_FOUND, "pod does not exist"));
+    };
+    let observed = Observed::of_pod(&kubelet.runtime, found.uid()).await.map_err(failed)?;
+    let running = observed.running().find(|container| container.name == name);
+    running
+        .map(|container| container.id.clone())
+        .ok_or_else(|| serve::text(StatusCode::NOT_FOUND, format!("container not found ({name:?})")))
+}
+
+fn failed(error: crate::cri::Error) -> Response<Body> {
+    serve::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+}
+
+fn command(query: Option<&str>, field: &str) -> Vec<String> {
+    pairs(query).into_iter().filter(|(key, _)| key == field).map(|(_, value)| value).collect()
+}
+
+/// `/exec/{namespace}/{pod}/{container}`.
+pub(super) async fn exec(
+    kubelet: &Kubelet,
+    request: Request<Incoming>,
+    (namespace, pod, name): (&str, &str, &str),
+) -> Response<Body> {
+    let id = match container(kubelet, namespace, pod, name).await {
+        Ok(id) => id,
+        Err(response) => return response,
+    };
+    let query = request.uri().query();
+    let streams = Streams::from_query(query.unwrap_or_default());
+    let url = kubelet
+        .runtime
+        .exec(cri::ExecRequest {
+            container_id: id,
+            cmd: command(query, "command"),
+            tty: streams.tty,
+            stdin: streams.stdin,
+            stdout: streams.stdout,
+            stderr: streams.stderr,
+        })
+        .await;
+    hand_over(kubelet, request, url).await
+}
+
+/// `/attach/{namespace}/{pod}/{container}`.
+pub(super) async fn attach(
+    kubelet: &Kubelet,
+    request: Request<Incoming>,
+    (namespace, pod, name): (&str, &str, &str),
+) -> Response<Body> {
+    let id = match container(kubelet, namespace, pod, name).await {
+        Ok(id) => id,
+        Err(response) => return response,
+    };
+    let streams = Streams::from_query(request.uri().query().unwrap_or_default());
+    let url = kubelet
+        .runtime
+        .attach(cri::AttachRequest {
+            container_id: id,
+            tty: streams.tty,
+            stdin: streams.stdin,
+            stdout: streams.stdout,
+            stderr: streams.stderr,
+        })
+        .await;
+    hand_over(kubelet, request, url).await
+}
+
+/// `/portForward/{namespace}/{pod}`.
+pub(super) async fn port_forward(
+    kubelet: &Kubelet,
+    request: Request<Incoming>,
+    (namespace, pod): (&str, &str),
+) -> Response<Body> {
+    let Some((found, _)) = pods::find(kubelet, namespace, pod) else {
+        return serve::text(StatusCode::NOT_FOUND, "pod does not exist");
+    };
+    let observed = match Observed::of_pod(&kubelet.runtime, found.uid()).await {
+        Ok(observed) => observed,
+        Err(error) => return failed(error),
+    };
+    let Some(sandbox) = observed.sandboxes.iter().find(|sandbox| sandbox.ready) else {
+        return serve::text(StatusCode::NOT_FOUND, "the pod has no running sandbox");
+    };
+    let ports = command(request.uri().query(), "port").iter().filter_map(|port| port.parse().ok()).collect();
+    let url = kubelet.runtime.port_forward(&sandbox.id, ports).await;
+    hand_over(kubelet, request, url).await
+}
+
+/// Connects the caller with the runtime's streaming server.
+async fn hand_over(kubelet: &Kubelet, mut request: Request<Incoming>, url: Result<String>) -> Response<Body> {
+    let url = match url {
+        Ok(url) => url,
+        Err(error) => return failed(error),
+    };
+    let parsed = url.parse::<Uri>().ok();
+    let target =
+        parsed.as_ref().and_then(|uri| Some((uri.authority()?.to_string(), uri.path_and_query()?.clone())));
+    let Some((authority, path)) = target else {
+        return serve::text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the runtime's URL {url:?} is invalid"),
+        );
+    };
+    request.headers_mut().remove(http::header::AUTHORIZATION);
+    match relay(kubelet, &mut request, &authority, &path).await {
+        Ok(response) => response,
+        Err(why) => serve::text(StatusCode::INTERNAL_SERVER_ERROR, why),
+    }
+}
+
+async fn relay(
+    kubelet: &Kubelet,
+    request: &mut Request<Incoming>,
+    authority: &str,
+    path: &PathAndQuery,
+) -> std::result::Result<Response<Body>, String> {
+    let stream = TcpStream::connect(authority).await;
+    let stream = stream.map_err(|error| format!("cannot reach the runtime's streaming server: {error}"))?;
+    // Small pieces of a terminal session must not wait for each other.
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let done =
+        upgrade::passthrough(request, stream, authority, path).await.map_err(|error| error.to_string())?;
+    if let Some(relay) = done.relay {
+        let stop = kubelet.tasks.token();
+        kubelet.tasks.plain("stream", async move {
+            tokio::select! {
+                result = relay.run() => {
+                    if let Err(error) = result {
+                        tracing::debug!(err = %error, "A stream ended with an error");
+                    }
+                }
+                () = stop.cancelled() => {}
+            }
+            Ok(())
+        });
+    }
+    let (parts, body) = done.response.into_parts();
+    let body = http_body_util::BodyExt::collect(body).await.map(|body| body.to_bytes()).unwrap_or_default();
+    Ok(Response::from_parts(parts, serve::full(body)))
+}
+
+/// `/run/{namespace}/{pod}/{container}?cmd=…`: a command and its output.
+pub(super) async fn run(
+    kubelet: &Kubelet,
+    query: Option<&str>,
+    (namespace, pod, name): (&str, &str, &str),
+) -> Response<Body> {
+    let id = match container(kubelet, namespace, pod, name).await {
+        Ok(id) => id,
+        Err(response) => return response,
+    };
+    let line = command(query, "cmd").join(" ");
+    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    match kubelet.runtime.exec_sync(&id, &words, std::time::Duration::ZERO).await {
+        Ok(answer) => {
+            let mut output = answer.stdout;
+            output.extend(answer.stderr);
+            serve::text(StatusCode::OK, output)
+        }
+        Err(error) => failed(error),
+    }
+}
