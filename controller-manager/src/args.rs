@@ -98,9 +98,6 @@ pub struct Args {
     /// Enable dynamic provisioning for environments that support it.
     #[arg(long, default_value_t = true)]
     pub enable_dynamic_provisioning: bool,
-    /// The period for syncing horizontal pod autoscalers.
-    #[arg(long, default_value = "15s")]
-    pub horizontal_pod_autoscaler_sync_period: GoDuration,
     /// Endpoints of one slice at most.
     #[arg(long, default_value_t = 100)]
     pub max_endpoints_per_slice: usize,

@@ -26,7 +26,6 @@ pub(crate) struct Config {
     pub(crate) terminated_pod_gc_threshold: usize,
     pub(crate) garbage_collector: bool,
     pub(crate) dynamic_provisioning: bool,
-    pub(crate) autoscaler_period: Duration,
     pub(crate) max_endpoints_per_slice: usize,
     pub(crate) workers: Workers,
 }
@@ -82,7 +81,6 @@ impl Config {
             terminated_pod_gc_threshold: usize::try_from(args.terminated_pod_gc_threshold).unwrap_or(0),
             garbage_collector: args.enable_garbage_collector,
             dynamic_provisioning: args.enable_dynamic_provisioning,
-            autoscaler_period: args.horizontal_pod_autoscaler_sync_period.0,
             max_endpoints_per_slice: args.max_endpoints_per_slice.max(1),
             workers: Workers {
                 deployment: args.concurrent_deployment_syncs,

@@ -42,7 +42,6 @@ macro_rules! informers {
 }
 
 informers! {
-    config_maps: resource::CONFIG_MAPS, metadata;
     controller_revisions: resource::CONTROLLER_REVISIONS, owned;
     cron_jobs: resource::CRON_JOBS, whole;
     cluster_roles: resource::CLUSTER_ROLES, whole;
@@ -51,19 +50,14 @@ informers! {
     deployments: resource::DEPLOYMENTS, whole;
     endpoints: resource::ENDPOINTS, whole;
     endpoint_slices: resource::ENDPOINT_SLICES, slices;
-    horizontal_pod_autoscalers: resource::HORIZONTAL_POD_AUTOSCALERS, whole;
     jobs: resource::JOBS, owned;
     leases: resource::LEASES, whole;
     namespaces: resource::NAMESPACES, whole;
     nodes: resource::NODES, nodes;
     persistent_volumes: resource::PERSISTENT_VOLUMES, whole;
     persistent_volume_claims: resource::PERSISTENT_VOLUME_CLAIMS, whole;
-    pod_disruption_budgets: resource::POD_DISRUPTION_BUDGETS, whole;
     pods: resource::PODS, pods;
     replica_sets: resource::REPLICA_SETS, owned;
-    replication_controllers: resource::REPLICATION_CONTROLLERS, whole;
-    resource_quotas: resource::RESOURCE_QUOTAS, whole;
-    secrets: resource::SECRETS, metadata;
     service_accounts: resource::SERVICE_ACCOUNTS, whole;
     services: resource::SERVICES, whole;
     stateful_sets: resource::STATEFUL_SETS, whole;
@@ -80,10 +74,6 @@ impl Informers {
 /// Objects that some controller writes back: all but the managed fields, which the server then keeps as they are.
 fn whole(resource: Resource) -> Informer<Value> {
     Informer::of_values(resource, |_| {}).build()
-}
-
-fn metadata(resource: Resource) -> Informer<Value> {
-    Informer::of_values(resource, drop_applied).metadata_only().build()
 }
 
 fn owner_uid(object: &Value) -> Vec<CompactString> {

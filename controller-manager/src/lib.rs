@@ -5,8 +5,6 @@
 //! its cache has seen it, so that no decision is made on facts older than its own doing; that takes the place of upstream's
 //! expectations. What is not here: cloud controllers, device claims, and storage version migration.
 
-#![allow(dead_code, reason = "further controllers use the rest")]
-
 mod act;
 mod args;
 mod claim;
@@ -19,18 +17,24 @@ mod registry;
 mod revisions;
 mod run;
 
+mod clusterrole_aggregation;
+mod cronjob;
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod endpointslice;
 mod garbage_collector;
+mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod pod_gc;
 mod replicaset;
 mod root_ca;
 mod serviceaccount;
 mod statefulset;
 mod taint_eviction;
+mod ttl_after_finished;
 mod volume_binder;
 mod volume_protection;
 

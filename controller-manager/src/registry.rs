@@ -2,8 +2,9 @@
 
 use crate::context::Context;
 use crate::{
-    deployment, endpoints, endpointslice, garbage_collector, namespace, node_ipam, node_lifecycle,
-    replicaset, root_ca, serviceaccount, statefulset, taint_eviction, volume_binder, volume_protection,
+    clusterrole_aggregation, cronjob, daemonset, deployment, endpoints, endpointslice, garbage_collector,
+    job, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca, serviceaccount, statefulset,
+    taint_eviction, ttl_after_finished, volume_binder, volume_protection,
 };
 
 /// A controller: its name for `--controllers`, its service account, and what starts it.
@@ -29,6 +30,16 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     on("endpoints-controller", "endpoint-controller", endpoints::start),
     on("endpointslice-controller", "endpointslice-controller", endpointslice::start),
     on("statefulset-controller", "statefulset-controller", statefulset::start),
+    on("daemonset-controller", "daemon-set-controller", daemonset::start),
+    on("job-controller", "job-controller", job::start),
+    on("cronjob-controller", "cronjob-controller", cronjob::start),
+    on("ttl-after-finished-controller", "ttl-after-finished-controller", ttl_after_finished::start),
+    on("pod-garbage-collector-controller", "pod-garbage-collector", pod_gc::start),
+    on(
+        "clusterrole-aggregation-controller",
+        "clusterrole-aggregation-controller",
+        clusterrole_aggregation::start,
+    ),
     on("namespace-controller", "namespace-controller", namespace::start),
     on("garbage-collector-controller", "generic-garbage-collector", garbage_collector::start),
     on("node-ipam-controller", "node-controller", node_ipam::start),

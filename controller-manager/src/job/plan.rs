@@ -1,0 +1,563 @@
+//! What a Job does next.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Value, object, time};
+use client::events::Kind;
+use client::resource::{JOBS, PODS};
+use client::{DeleteOptions, Patch};
+use jiff::Timestamp;
+
+use super::indexes;
+use super::policy::{Verdict, judge};
+use crate::act::{Action, Note, head};
+use crate::objects::{
+    Condition, condition_true, int, is_active, is_finished, is_ready, phase, pod_from_template,
+    set_condition, time_at,
+};
+
+const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
+const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// Pods created by one look at most.
+const BURST: i64 = 500;
+const BACKOFF_FIRST: i64 = 10;
+const BACKOFF_MAX: i64 = 600;
+/// Uids noted at a time.
+const UNCOUNTED_MAX: usize = 500;
+
+/// How a Job ends, or is about to.
+struct Verdicts<'j> {
+    /// `SuccessCriteriaMet` or `FailureTarget`.
+    interim: &'j str,
+    reason: String,
+    message: String,
+}
+
+struct Round<'j> {
+    job: &'j Value,
+    pods: &'j [Arc<Value>],
+    now: Timestamp,
+    active: Vec<&'j Arc<Value>>,
+    terminating: i64,
+    indexed: bool,
+}
+
+/// What the status notes about pods that have ended.
+struct Count {
+    succeeded: i64,
+    failed: i64,
+    /// Uids noted, their pods still holding the finalizer.
+    noted_ok: Vec<String>,
+    noted_bad: Vec<String>,
+    indexes: BTreeSet<i64>,
+    /// Pods whose finalizer may go once the status is written.
+    release: Vec<Arc<Value>>,
+    fail_job: Option<String>,
+}
+
+pub(super) fn plan(job: &Value, pods: &[Arc<Value>], now: Timestamp) -> Vec<Action> {
+    if condition_true(job, "Complete") || condition_true(job, "Failed") {
+        return pods.iter().filter(|p| is_tracked(p)).map(|p| untrack(p)).collect();
+    }
+    let active: Vec<_> = pods.iter().filter(|p| is_active(p)).collect();
+    let terminating = pods.iter().filter(|p| p.is_terminating() && !is_finished(p)).count();
+    let round = Round {
+        job,
+        pods,
+        now,
+        active,
+        terminating: i64::try_from(terminating).unwrap_or(i64::MAX),
+        indexed: job.str_at(&["spec", "completionMode"]) == "Indexed",
+    };
+    round.plan()
+}
+
+fn is_tracked(pod: &Value) -> bool {
+    pod.array_at(&["metadata", "finalizers"]).iter().any(|f| f.as_str() == Some(FINALIZER))
+}
+
+fn untrack(pod: &Value) -> Action {
+    let gone = object!({"metadata": {"$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
+    Action::Patch(PODS, head(pod), "", Patch::Strategic, gone)
+}
+
+fn index_of(pod: &Value) -> Option<i64> {
+    pod.annotation(INDEX).or_else(|| pod.label(INDEX))?.parse().ok()
+}
+
+fn uids(list: &[Value]) -> Vec<String> {
+    list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+}
+
+impl Round<'_> {
+    fn spec(&self, field: &str) -> Option<i64> {
+        self.job.at(&["spec", field]).as_i64()
+    }
+
+    fn suspended(&self) -> bool {
+        self.job.at(&["spec", "suspend"]).as_bool() == Some(true)
+    }
+
+    /// Only pods that have really failed are replaced.
+    fn waits_for_failure(&self) -> bool {
+        self.job.str_at(&["spec", "podReplacementPolicy"]) == "Failed"
+            || !self.job.at(&["spec", "podFailurePolicy"]).is_null()
+    }
+
+    fn has_failed(&self, pod: &Value) -> bool {
+        phase(pod) == "Failed"
+            || (pod.is_terminating()
+                && phase(pod) != "Succeeded"
+                && (!self.waits_for_failure() || phase(pod) == "Pending"))
+    }
+
+    fn count(&self) -> Count {
+        let status = self.job.get("status");
+        let noted = |f: &str| uids(status.array_at(&["uncountedTerminatedPods", f]));
+        let tracked = |uid: &String| self.pods.iter().any(|p| p.uid() == uid.as_str() && is_tracked(p));
+        let (still_ok, counted_ok): (Vec<_>, Vec<_>) = noted("succeeded").into_iter().partition(tracked);
+        let (still_bad, counted_bad): (Vec<_>, Vec<_>) = noted("failed").into_iter().partition(tracked);
+        let add = |n: i64, list: &Vec<String>| n + i64::try_from(list.len()).unwrap_or(0);
+        let mut count = Count {
+            succeeded: add(int(status, &["succeeded"], 0), &counted_ok),
+            failed: add(int(status, &["failed"], 0), &counted_bad),
+            noted_ok: still_ok,
+            noted_bad: still_bad,
+            indexes: indexes::parse(
+                status.str_at(&["completedIndexes"]),
+                self.spec("completions").unwrap_or(0),
+            ),
+            release: Vec::new(),
+            fail_job: None,
+        };
+        for pod in self.pods {
+            if count.noted_ok.len() + count.noted_bad.len() >= UNCOUNTED_MAX {
+                break;
+            }
+            self.note(&mut count, pod);
+        }
+        if self.indexed {
+            count.succeeded = i64::try_from(count.indexes.len()).unwrap_or(i64::MAX);
+        }
+        count
+    }
+
+    fn note(&self, count: &mut Count, pod: &Arc<Value>) {
+        let uid = pod.uid().to_owned();
+        if !is_tracked(pod) {
+            return;
+        }
+        if count.noted_ok.contains(&uid) || count.noted_bad.contains(&uid) {
+            count.release.push(Arc::clone(pod));
+        } else if phase(pod) == "Succeeded" {
+            if self.indexed {
+                count.indexes.extend(index_of(pod));
+            } else {
+                count.noted_ok.push(uid);
+            }
+            count.release.push(Arc::clone(pod));
+        } else if self.has_failed(pod) {
+            match judge(self.job, pod) {
+                Verdict::Ignore => {}
+                verdict => {
+                    if let Verdict::FailJob(why) = verdict {
+                        count.fail_job.get_or_insert(why);
+                    }
+                    count.noted_bad.push(uid);
+                }
+            }
+            count.release.push(Arc::clone(pod));
+        } else if self.job.is_terminating() {
+            count.release.push(Arc::clone(pod));
+        }
+    }
+
+    fn plan(&self) -> Vec<Action> {
+        let count = self.count();
+        let failed = count.failed + i64::try_from(count.noted_bad.len()).unwrap_or(0);
+        let succeeded = if self.indexed {
+            count.succeeded
+        } else {
+            count.succeeded + i64::try_from(count.noted_ok.len()).unwrap_or(0)
+        };
+        let verdict = self.verdict(&count, succeeded, failed);
+        let mut work = Vec::new();
+        let mut later = Vec::new();
+        match &verdict {
+            Some(_) => work.extend(self.active.iter().map(|p| self.delete(p))),
+            None if self.job.is_terminating() => {}
+            None => (work, later) = self.manage(succeeded, &count.indexes),
+        }
+        if verdict.is_none()
+            && let (Some(deadline), Some(start)) = (self.spec("activeDeadlineSeconds"), self.started())
+            && !self.suspended()
+        {
+            let left = start.as_second() + deadline - self.now.as_second();
+            later.push(Action::Later(Duration::from_secs(u64::try_from(left).unwrap_or(0).max(1))));
+        }
+        let (status, mut events) = self.status(&count, verdict.as_ref(), &work);
+        let mut actions = Vec::new();
+        if let Some(status) = status {
+            actions.push(Action::UpdateStatus(JOBS, status));
+        }
+        // The status is written by now: the finalizers of what it notes may go.
+        actions.extend(count.release.iter().map(|p| untrack(p)));
+        actions.append(&mut work);
+        actions.append(&mut events);
+        actions.append(&mut later);
+        actions
+    }
+
+    fn started(&self) -> Option<Timestamp> {
+        time_at(self.job, &["status", "startTime"])
+    }
+
+    /// Whether the Job is to end, and why.
+    fn verdict(&self, count: &Count, succeeded: i64, failed: i64) -> Option<Verdicts<'static>> {
+        for kind in ["SuccessCriteriaMet", "FailureTarget"] {
+            if condition_true(self.job, kind) {
+                let c = crate::objects::condition(self.job, kind);
+                let text = |f: &str| c.str_at(&[f]).to_owned();
+                return Some(Verdicts { interim: kind, reason: text("reason"), message: text("message") });
+            }
+        }
+        let fails = |reason: &str, message: &str| {
+            Some(Verdicts {
+                interim: "FailureTarget",
+                reason: reason.to_owned(),
+                message: message.to_owned(),
+            })
+        };
+        if let Some(why) = &count.fail_job {
+            return fails("PodFailurePolicy", why);
+        }
+        let limit = self.spec("backoffLimit").unwrap_or(6);
+        if failed > limit
+            || self.restarts() > limit.max(0) && self.restarts() > 0 && limit >= 0 && self.on_failure()
+        {
+            return fails("BackoffLimitExceeded", "Job has reached the specified backoff limit");
+        }
+        if let (Some(deadline), Some(start)) = (self.spec("activeDeadlineSeconds"), self.started())
+            && !self.suspended()
+            && self.now.as_second() - start.as_second() >= deadline
+        {
+            return fails("DeadlineExceeded", "Job was active longer than specified deadline");
+        }
+        let busy = self.active.len();
+        let done = match self.spec("completions") {
+            None => succeeded > 0 && busy == 0,
+            Some(wanted) => succeeded >= wanted && (busy == 0 || wanted > 0),
+        };
+        done.then(|| Verdicts {
+            interim: "SuccessCriteriaMet",
+            reason: "CompletionsReached".to_owned(),
+            message: "Reached expected number of succeeded pods".to_owned(),
+        })
+    }
+
+    fn on_failure(&self) -> bool {
+        self.job.str_at(&["spec", "template", "spec", "restartPolicy"]) == "OnFailure"
+    }
+
+    fn restarts(&self) -> i64 {
+        let lists = ["containerStatuses", "initContainerStatuses"];
+        let running = self.pods.iter().filter(|p| matches!(phase(p), "Running" | "Pending"));
+        running
+            .flat_map(|p| lists.iter().flat_map(|l| p.array_at(&["status", l])))
+            .map(|s| int(s, &["restartCount"], 0))
+            .sum()
+    }
+
+    /// Creates and deletes pods so that as many run as should.
+    fn manage(&self, succeeded: i64, completed: &BTreeSet<i64>) -> (Vec<Action>, Vec<Action>) {
+        let active = i64::try_from(self.active.len()).unwrap_or(i64::MAX);
+        let parallelism = self.spec("parallelism").unwrap_or(1);
+        let wanted = match self.spec("completions") {
+            _ if self.suspended() => 0,
+            None if succeeded > 0 => active,
+            None => parallelism,
+            Some(completions) => (completions - succeeded).clamp(0, parallelism),
+        };
+        if active > wanted {
+            let surplus = usize::try_from(active - wanted).unwrap_or(0);
+            let mut doomed = self.active.clone();
+            doomed.sort_by_key(|p| (is_ready(p), std::cmp::Reverse(crate::objects::created(p))));
+            return (doomed.into_iter().take(surplus).map(|p| self.delete(p)).collect(), Vec::new());
+        }
+        let held = if self.waits_for_failure() { self.terminating } else { 0 };
+        let missing = (wanted - active - held).clamp(0, BURST);
+        if missing == 0 {
+            return (Vec::new(), Vec::new());
+        }
+        let wait = self.backoff();
+        if wait > 0 {
+            return (Vec::new(), vec![Action::Later(Duration::from_secs(u64::try_from(wait).unwrap_or(1)))]);
+        }
+        let note = || Some(Note::pod_created(self.job));
+        let create = |pod: Value| Action::Create(PODS, pod, note());
+        let pods: Vec<Action> = if self.indexed {
+            let busy: BTreeSet<i64> = self.active.iter().filter_map(|p| index_of(p)).collect();
+            let free = (0..self.spec("completions").unwrap_or(0))
+                .filter(|i| !completed.contains(i) && !busy.contains(i));
+            free.take(usize::try_from(missing).unwrap_or(0)).map(|i| create(self.pod(Some(i)))).collect()
+        } else {
+            (0..missing).map(|_| create(self.pod(None))).collect()
+        };
+        (pods, Vec::new())
+    }
+
+    /// Seconds to wait after the failures since the last success.
+    fn backoff(&self) -> i64 {
+        let ended = |p: &Value| {
+            let statuses = p.array_at(&["status", "containerStatuses"]).iter();
+            let last = statuses.filter_map(|s| time_at(s, &["state", "terminated", "finishedAt"])).max();
+            last.or_else(|| time_at(p, &["metadata", "deletionTimestamp"]))
+        };
+        let ends = |want: &str| {
+            let pods = self.pods.iter().filter(|p| phase(p) == want);
+            pods.filter_map(|p| ended(p)).collect::<Vec<_>>()
+        };
+        let success = ends("Succeeded").into_iter().max();
+        let failures: Vec<Timestamp> =
+            ends("Failed").into_iter().filter(|t| success.is_none_or(|s| *t > s)).collect();
+        let Some(last) = failures.iter().max() else { return 0 };
+        let doubled = BACKOFF_FIRST << (failures.len() - 1).min(10);
+        last.as_second() + doubled.min(BACKOFF_MAX) - self.now.as_second()
+    }
+
+    fn pod(&self, index: Option<i64>) -> Value {
+        let job = self.job;
+        let mut pod = pod_from_template(job.at(&["spec", "template"]), job, job.name());
+        let mut finalizers = pod.array_at(&["metadata", "finalizers"]).to_vec();
+        finalizers.push(FINALIZER.into());
+        pod.set(&["metadata", "finalizers"], finalizers);
+        let Some(index) = index else { return pod };
+        let text = index.to_string();
+        pod.set(&["metadata", "generateName"], format!("{}-{index}-", job.name()));
+        pod.set(&["metadata", "annotations", INDEX], text.as_str());
+        pod.set(&["metadata", "labels", INDEX], text.as_str());
+        pod.set(&["spec", "hostname"], format!("{}-{index}", job.name()));
+        for list in ["containers", "initContainers"] {
+            let Some(Value::Array(containers)) = pod.at_mut(&["spec", list]) else { continue };
+            for container in containers {
+                let mut env = container.array_at(&["env"]).to_vec();
+                if env.iter().all(|e| e.str_at(&["name"]) != "JOB_COMPLETION_INDEX") {
+                    env.push(object!({
+                        "name": "JOB_COMPLETION_INDEX",
+                        "valueFrom": {"fieldRef": {"fieldPath": (format!("metadata.labels['{INDEX}']"))}},
+                    }));
+                    container.set(&["env"], env);
+                }
+            }
+        }
+        pod
+    }
+
+    fn delete(&self, pod: &Value) -> Action {
+        let note = Note::pod_deleted(self.job);
+        Action::Delete(PODS, head(pod), DeleteOptions::uid(pod.uid()), Some(note))
+    }
+
+    /// The new status, if it differs, and the events that go with it.
+    fn status(
+        &self,
+        count: &Count,
+        verdict: Option<&Verdicts<'_>>,
+        work: &[Action],
+    ) -> (Option<Value>, Vec<Action>) {
+        let old = self.job.get("status");
+        let mut status = old.clone();
+        let mut conditions = old.array_at(&["conditions"]).to_vec();
+        let mut events = Vec::new();
+        let stamp = time::format(self.now);
+        if old.get("startTime").is_null() && !self.suspended() {
+            status.set(&["startTime"], stamp.as_str());
+        }
+        let created = work.iter().filter(|a| matches!(a, Action::Create(..))).count();
+        let deleted = work.iter().filter(|a| matches!(a, Action::Delete(..))).count();
+        // Creations that fail are put right by the next look.
+        let active = (self.active.len() + created).saturating_sub(deleted);
+        status.set(&["active"], active);
+        status.set(&["ready"], self.active.iter().filter(|p| is_ready(p)).count());
+        status.set(&["terminating"], self.terminating + i64::try_from(deleted).unwrap_or(0));
+        status.set(&["succeeded"], count.succeeded);
+        status.set(&["failed"], count.failed);
+        if self.indexed {
+            status.set(&["completedIndexes"], indexes::format(&count.indexes));
+        }
+        let mut noted = api::Map::new();
+        for (key, list) in [("succeeded", &count.noted_ok), ("failed", &count.noted_bad)] {
+            if !list.is_empty() {
+                noted.push(key, Value::from(list.clone()));
+            }
+        }
+        status.set(&["uncountedTerminatedPods"], noted);
+        self.suspension(&mut conditions, &mut status, &mut events, verdict.is_some());
+        if let Some(verdict) = verdict {
+            self.conclude(verdict, count, active, &mut conditions, &mut status, &mut events);
+        }
+        status.set(&["conditions"], conditions);
+        if let Value::Object(map) = &mut status {
+            let always = ["ready", "terminating", "uncountedTerminatedPods"];
+            map.retain(|k, v| always.contains(&k) || !v.is_empty());
+        }
+        if &status == old {
+            return (None, events);
+        }
+        let mut updated = self.job.clone();
+        updated.set(&["status"], status);
+        (Some(updated), events)
+    }
+
+    fn suspension(
+        &self,
+        conditions: &mut Vec<Value>,
+        status: &mut Value,
+        events: &mut Vec<Action>,
+        ending: bool,
+    ) {
+        let was = condition_true(self.job, "Suspended");
+        if ending || was == self.suspended() {
+            return;
+        }
+        let event = |reason, text: &str| Action::Event(head(self.job), Kind::Normal, reason, text.to_owned());
+        let (state, reason, text) = if self.suspended() {
+            events.push(event("Suspended", "Job suspended"));
+            status.set(&["startTime"], Value::Null);
+            ("True", "JobSuspended", "Job suspended")
+        } else {
+            events.push(event("Resumed", "Job resumed"));
+            status.set(&["startTime"], time::format(self.now));
+            ("False", "JobResumed", "Job resumed")
+        };
+        self.set(conditions, "Suspended", state, (reason, text));
+    }
+
+    fn set(&self, conditions: &mut Vec<Value>, kind: &str, status: &str, (reason, message): (&str, &str)) {
+        if set_condition(conditions, self.now, &Condition { kind, status, reason, message })
+            && let Some(c) = conditions.iter_mut().find(|c| c.str_at(&["type"]) == kind)
+        {
+            c.set(&["lastProbeTime"], time::format(self.now));
+        }
+    }
+
+    /// Notes the verdict; and when no pod is left to count, the end.
+    fn conclude(
+        &self,
+        verdict: &Verdicts<'_>,
+        count: &Count,
+        active: usize,
+        conditions: &mut Vec<Value>,
+        status: &mut Value,
+        events: &mut Vec<Action>,
+    ) {
+        let why = (verdict.reason.as_str(), verdict.message.as_str());
+        self.set(conditions, verdict.interim, "True", why);
+        let left = self.pods.iter().any(|p| is_tracked(p));
+        let uncounted = !count.noted_ok.is_empty() || !count.noted_bad.is_empty();
+        if left || uncounted || active > 0 || self.terminating > 0 {
+            return;
+        }
+        if verdict.interim == "SuccessCriteriaMet" {
+            self.set(conditions, "Complete", "True", why);
+            status.set(&["completionTime"], time::format(self.now));
+            events.push(Action::Event(head(self.job), Kind::Normal, "Completed", "Job completed".to_owned()));
+        } else {
+            self.set(conditions, "Failed", "True", why);
+            let reason = match why.0 {
+                "DeadlineExceeded" => "DeadlineExceeded",
+                "PodFailurePolicy" => "PodFailurePolicy",
+                _ => "BackoffLimitExceeded",
+            };
+            events.push(Action::Event(head(self.job), Kind::Warning, reason, verdict.message.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(spec: Value) -> Value {
+        let mut job = object!({
+            "apiVersion": "batch/v1", "kind": "Job",
+            "metadata": {"namespace": "d", "name": "j", "uid": "u"},
+            "spec": {"parallelism": 1, "completions": 1, "backoffLimit": 6,
+                "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c"}]}}},
+            "status": {},
+        });
+        for (key, value) in spec.as_object().unwrap().iter() {
+            job.set(&["spec", key], value);
+        }
+        job
+    }
+
+    /// Plays the cluster: every pod ends as `outcome` says for its number, until the job ends.
+    fn play(mut job: Value, outcome: impl Fn(usize) -> &'static str) -> (Value, usize) {
+        let mut pods: Vec<Arc<Value>> = Vec::new();
+        let (mut made, mut clock) = (0, 1000);
+        for _ in 0..100 {
+            let actions = plan(&job, &pods, Timestamp::from_second(clock).unwrap());
+            for action in actions {
+                match action {
+                    Action::Create(_, mut pod, _) => {
+                        let name = format!("p{made}");
+                        pod.set(&["metadata", "name"], name.as_str());
+                        pod.set(&["metadata", "uid"], name.as_str());
+                        let end = time::format(Timestamp::from_second(clock).unwrap());
+                        pod.set(&["status"], object!({
+                            "phase": (outcome(made)),
+                            "containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": 1, "finishedAt": end}}}],
+                        }));
+                        made += 1;
+                        pods.push(Arc::new(pod));
+                    }
+                    Action::Patch(_, of, ..) => {
+                        let at = pods.iter().position(|p| p.name() == of.name()).unwrap();
+                        let mut pod = (*pods[at]).clone();
+                        pod.remove_at(&["metadata", "finalizers"]);
+                        pods[at] = Arc::new(pod);
+                    }
+                    Action::UpdateStatus(_, updated) => job = updated,
+                    Action::Delete(_, of, ..) => pods.retain(|p| p.name() != of.name()),
+                    Action::Later(d) => clock += i64::try_from(d.as_secs()).unwrap(),
+                    Action::Event(..) => {}
+                    other @ Action::Update(..) => panic!("{other:?}"),
+                }
+            }
+            if condition_true(&job, "Complete") || condition_true(&job, "Failed") {
+                return (job, made);
+            }
+        }
+        panic!("never ends: {job}");
+    }
+
+    #[test]
+    fn a_job_ends_when_enough_pods_have_succeeded() {
+        let (done, made) = play(job(object!({"completions": 3, "parallelism": 2})), |_| "Succeeded");
+        assert!(condition_true(&done, "Complete") && condition_true(&done, "SuccessCriteriaMet"));
+        assert_eq!((int(&done, &["status", "succeeded"], 0), made), (3, 3));
+        assert!(!done.str_at(&["status", "completionTime"]).is_empty());
+    }
+
+    #[test]
+    fn failures_are_tried_again_up_to_the_limit() {
+        let (done, made) = play(job(object!({"backoffLimit": 2})), |_| "Failed");
+        assert!(condition_true(&done, "Failed"));
+        assert_eq!((int(&done, &["status", "failed"], 0), made), (3, 3));
+        let (done, made) =
+            play(job(object!({"backoffLimit": 2})), |n| if n < 2 { "Failed" } else { "Succeeded" });
+        assert!(condition_true(&done, "Complete"));
+        assert_eq!((int(&done, &["status", "failed"], 0), made), (2, 3));
+    }
+
+    #[test]
+    fn every_index_completes_once() {
+        let spec = object!({"completionMode": "Indexed", "completions": 3, "parallelism": 3});
+        let (done, made) = play(job(spec), |n| if n == 1 { "Failed" } else { "Succeeded" });
+        assert_eq!(done.str_at(&["status", "completedIndexes"]), "0-2");
+        assert_eq!(made, 4, "index 1 was tried twice");
+    }
+}
