@@ -25,6 +25,8 @@ pub struct Status {
     pub message: String,
     /// What the failure is about.
     pub details: Details,
+    /// True when the details are written even if there are none.
+    pub explicit_details: bool,
 }
 
 /// What a failure is about. Empty fields are left out.
@@ -66,12 +68,14 @@ impl ApiError {
             reason: reason.to_owned(),
             message: message.into(),
             details: Details::default(),
+            explicit_details: false,
         }))
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
         let d = &mut self.0.details;
         (d.group, d.kind, d.name) = (group.to_owned(), kind.to_owned(), name.to_owned());
+        self.0.explicit_details = true;
         self
     }
 
@@ -84,6 +88,7 @@ impl ApiError {
     /// 404 for a path that nothing serves.
     pub fn path_not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "NotFound", "the server could not find the requested resource")
+            .about("", "", "")
     }
 
     /// 409: an object of that name is there already.
@@ -160,7 +165,7 @@ impl ApiError {
 
     /// 405: the resource does not do that.
     pub fn method_not_allowed(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).about("", "", "")
     }
 
     /// 406: none of the accepted media types can be served.
@@ -255,7 +260,7 @@ impl ApiError {
             out.push("reason", (&s.reason).into());
         }
         let details = s.details.to_map();
-        if !details.is_empty() {
+        if s.explicit_details || !details.is_empty() {
             out.push("details", Value::Object(details));
         }
         out.push("code", Value::from(s.code));
@@ -286,6 +291,7 @@ impl ApiError {
                     .and_then(|n| u32::try_from(n).ok())
                     .unwrap_or(0),
             },
+            explicit_details: !body.get("details").is_null(),
         }))
     }
 }
@@ -359,7 +365,7 @@ mod tests {
         let spec = Path::new("spec");
         let one = FieldError::required(&spec.child("a"), "");
         let two = FieldError::required(&spec.child("b"), "why");
-        let e = ApiError::invalid("", "Pod", "x", &[one.clone()]);
+        let e = ApiError::invalid("", "Pod", "x", std::slice::from_ref(&one));
         assert_eq!(e.to_string(), "Pod \"x\" is invalid: spec.a: Required value");
         let e = ApiError::invalid("", "Pod", "x", &[one, two]);
         assert_eq!(

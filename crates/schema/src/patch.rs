@@ -44,11 +44,12 @@ impl From<Error> for ApiError {
         let text = e.to_string();
         match e {
             Error::Malformed(text) => ApiError::bad_request(text),
-            Error::DoesNotApply(_) => ApiError::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "Invalid",
-                "the server rejected our request due to an error in our request",
-            ),
+            Error::DoesNotApply(_) => {
+                let why = "the server rejected our request due to an error in our request";
+                let mut error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", why);
+                error.status_mut().explicit_details = true;
+                error
+            }
             Error::TooMany(_) => {
                 let message = format!("Request entity is too large: {text}");
                 ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)

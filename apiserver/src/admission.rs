@@ -1,0 +1,95 @@
+//! Admission: what changes or refuses a write after the caller has been found to be allowed it.
+//!
+//! The plug-ins run in upstream's order. Each is a module with a `mutate`, a `validate`, or both, that looks at the
+//! call and returns at once when the write is none of its business.
+//! Source: <https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/>.
+
+mod certificates;
+mod defaults;
+mod limit_ranger;
+mod namespace;
+mod node_restriction;
+mod priority;
+mod quota;
+mod rbac;
+mod service_account;
+
+use api::error::Result;
+use api::{ApiError, Value};
+
+use crate::registry::Call;
+
+/// What a write does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A new object.
+    Create,
+    /// A change of one.
+    Update,
+    /// The end of one.
+    Delete,
+    /// A stream to it.
+    Connect,
+}
+
+/// Names of the plug-ins, in the order they run.
+pub const PLUGINS: [&str; 18] = [
+    "NamespaceLifecycle",
+    "LimitRanger",
+    "ServiceAccount",
+    "NodeRestriction",
+    "TaintNodesByCondition",
+    "PodSecurity",
+    "Priority",
+    "DefaultTolerationSeconds",
+    "StorageObjectInUseProtection",
+    "PersistentVolumeClaimResize",
+    "RuntimeClass",
+    "CertificateApproval",
+    "CertificateSigning",
+    "ClusterTrustBundleAttest",
+    "CertificateSubjectRestriction",
+    "DefaultIngressClass",
+    "DefaultStorageClass",
+    "ResourceQuota",
+];
+
+/// Lets the plug-ins change an object that is written.
+pub async fn mutate(call: &Call, operation: Operation, object: &mut Value) -> Result<()> {
+    namespace::mutate(call, operation).await?;
+    limit_ranger::mutate(call, operation, object)?;
+    service_account::mutate(call, operation, object).await?;
+    defaults::taint_new_node(call, operation, object);
+    priority::mutate(call, operation, object)?;
+    defaults::tolerate_lost_nodes(call, object);
+    defaults::protect_volumes(call, operation, object);
+    defaults::default_class(call, operation, object)?;
+    defaults::overhead(call, operation, object)?;
+    Ok(())
+}
+
+/// Lets the plug-ins refuse a write.
+pub async fn validate(
+    call: &Call,
+    operation: Operation,
+    object: Option<&Value>,
+    old: Option<&Value>,
+) -> Result<()> {
+    namespace::validate(call, operation)?;
+    limit_ranger::validate(call, operation, object)?;
+    node_restriction::validate(call, operation, object, old)?;
+    certificates::validate(call, operation, object, old)?;
+    rbac::validate(call, operation, object, old)?;
+    defaults::check_resize(call, operation, object, old)?;
+    quota::validate(call, operation, object, old).await
+}
+
+/// A refusal in the words of admission.
+fn forbid(call: &Call, name: &str, why: impl AsRef<str>) -> ApiError {
+    ApiError::forbidden(call.row.group, call.row.plural, name, why.as_ref())
+}
+
+/// True when the call writes the object itself, of that group and plural.
+fn is(call: &Call, group: &str, plural: &str) -> bool {
+    call.row.group == group && call.row.plural == plural && call.subresource.is_empty()
+}

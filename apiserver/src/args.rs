@@ -1,0 +1,170 @@
+//! The flags of kube-apiserver, by upstream's names. What is not supported is refused where it would change behaviour.
+//!
+//! Source: <https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/>.
+
+use std::net::IpAddr;
+
+use clap::Parser;
+use daemon::{GoDuration, KeyValues, LoggingFlags};
+
+/// The Kubernetes API server validates and configures data for the API objects, and serves them over REST and watch.
+#[derive(Clone, Debug, Parser)]
+pub struct Args {
+    /// IP address on which to advertise the apiserver to members of the cluster.
+    #[arg(long)]
+    pub advertise_address: Option<IpAddr>,
+    /// If true, allow privileged containers.
+    #[arg(long)]
+    pub allow_privileged: bool,
+    /// Enables anonymous requests to the secure port.
+    #[arg(long, default_value_t = true)]
+    pub anonymous_auth: bool,
+    /// Identifiers of the API, for tokens; the issuer when none is given.
+    #[arg(long, value_delimiter = ',')]
+    pub api_audiences: Vec<String>,
+    /// Ordered list of authorizers: AlwaysAllow, AlwaysDeny, Node, RBAC.
+    #[arg(long, value_delimiter = ',', default_value = "AlwaysAllow")]
+    pub authorization_mode: Vec<String>,
+    /// IP address on which to listen.
+    #[arg(long, default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// Directory where the TLS certificate is kept when no files are given.
+    #[arg(long, default_value = "/var/run/kubernetes")]
+    pub cert_dir: String,
+    /// Bundle of authorities that vouch for client certificates.
+    #[arg(long, default_value = "")]
+    pub client_ca_file: String,
+    /// Admission plug-ins that should not run although they do by default.
+    #[arg(long, value_delimiter = ',')]
+    pub disable_admission_plugins: Vec<String>,
+    /// Admission plug-ins that should run besides those that do by default.
+    #[arg(long, value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<String>,
+    /// Accept secrets of type bootstrap.kubernetes.io/token in kube-system as credentials.
+    #[arg(long)]
+    pub enable_bootstrap_token_auth: bool,
+    /// How the endpoints of the Service kubernetes are kept: lease, master-count or none.
+    #[arg(long, default_value = "lease")]
+    pub endpoint_reconciler_type: String,
+    /// CA bundle of etcd.
+    #[arg(long, default_value = "")]
+    pub etcd_cafile: String,
+    /// Client certificate for etcd.
+    #[arg(long, default_value = "")]
+    pub etcd_certfile: String,
+    /// Interval of compaction requests; 0 disables them.
+    #[arg(long, default_value = "5m")]
+    pub etcd_compaction_interval: GoDuration,
+    /// Key of the client certificate for etcd.
+    #[arg(long, default_value = "")]
+    pub etcd_keyfile: String,
+    /// Prefix of all keys in etcd.
+    #[arg(long, default_value = "/registry")]
+    pub etcd_prefix: String,
+    /// URLs of etcd's members.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub etcd_servers: Vec<String>,
+    /// How long events are kept.
+    #[arg(long, default_value = "1h")]
+    pub event_ttl: GoDuration,
+    /// Host name of this server in the URLs that it publishes.
+    #[arg(long, default_value = "")]
+    pub external_hostname: String,
+    /// Feature gates as name=true|false.
+    #[arg(long, default_value = "")]
+    pub feature_gates: daemon::features::FeatureGates,
+    /// CA bundle of kubelets; without it their certificates are not checked.
+    #[arg(long, default_value = "")]
+    pub kubelet_certificate_authority: String,
+    /// Client certificate for kubelets.
+    #[arg(long, default_value = "")]
+    pub kubelet_client_certificate: String,
+    /// Key of the client certificate for kubelets.
+    #[arg(long, default_value = "")]
+    pub kubelet_client_key: String,
+    /// Which addresses of a node are used to reach its kubelet.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"
+    )]
+    pub kubelet_preferred_address_types: Vec<String>,
+    /// Least seconds that a watch lasts which names no time.
+    #[arg(long, default_value_t = 1800)]
+    pub min_request_timeout: u64,
+    /// Client certificate that proves this server to aggregated servers.
+    #[arg(long, default_value = "")]
+    pub proxy_client_cert_file: String,
+    /// Key of that certificate.
+    #[arg(long, default_value = "")]
+    pub proxy_client_key_file: String,
+    /// How long other requests may take.
+    #[arg(long, default_value = "1m")]
+    pub request_timeout: GoDuration,
+    /// Common names that the front proxy's certificate may have; empty allows any.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_allowed_names: Vec<String>,
+    /// CA bundle of the front proxy.
+    #[arg(long, default_value = "")]
+    pub requestheader_client_ca_file: String,
+    /// Prefixes of the front proxy's headers with more about the user.
+    #[arg(long, value_delimiter = ',', default_value = "x-remote-extra-")]
+    pub requestheader_extra_headers_prefix: Vec<String>,
+    /// The front proxy's headers with the user's groups.
+    #[arg(long, value_delimiter = ',', default_value = "x-remote-group")]
+    pub requestheader_group_headers: Vec<String>,
+    /// The front proxy's headers with the user's name.
+    #[arg(long, value_delimiter = ',', default_value = "x-remote-user")]
+    pub requestheader_username_headers: Vec<String>,
+    /// API versions to switch on or off. Only the default is supported.
+    #[arg(long, default_value = "")]
+    pub runtime_config: KeyValues,
+    /// Port on which to serve HTTPS.
+    #[arg(long, default_value_t = 6443)]
+    pub secure_port: u16,
+    /// Tokens of pods outlive the time that kubelets ask for.
+    #[arg(long, default_value_t = true)]
+    pub service_account_extend_token_expiration: bool,
+    /// Issuers of tokens; the first is the one that signs.
+    #[arg(long)]
+    pub service_account_issuer: Vec<String>,
+    /// Files with keys that verify tokens.
+    #[arg(long)]
+    pub service_account_key_file: Vec<String>,
+    /// Check that what a token is for still exists. Only true is supported.
+    #[arg(long, default_value_t = true)]
+    pub service_account_lookup: bool,
+    /// Longest life of a token.
+    #[arg(long, default_value = "0s")]
+    pub service_account_max_token_expiration: GoDuration,
+    /// File with the key that signs tokens.
+    #[arg(long, default_value = "")]
+    pub service_account_signing_key_file: String,
+    /// Range of Service addresses.
+    #[arg(long, default_value = "10.0.0.0/24")]
+    pub service_cluster_ip_range: String,
+    /// Ports for Services of type NodePort.
+    #[arg(long, default_value = "30000-32767")]
+    pub service_node_port_range: String,
+    /// Storage back end. Only etcd3 is supported.
+    #[arg(long, default_value = "etcd3")]
+    pub storage_backend: String,
+    /// Certificate for HTTPS.
+    #[arg(long, default_value = "")]
+    pub tls_cert_file: String,
+    /// Key of that certificate.
+    #[arg(long, default_value = "")]
+    pub tls_private_key_file: String,
+    /// Serve profiles. Accepted; there are none.
+    #[arg(long, default_value_t = true)]
+    pub profiling: bool,
+    /// Logging.
+    #[command(flatten)]
+    pub logging: LoggingFlags,
+}
+
+impl daemon::Flags for Args {
+    fn logging(&self) -> &LoggingFlags {
+        &self.logging
+    }
+}

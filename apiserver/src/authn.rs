@@ -1,0 +1,214 @@
+//! Authentication: who sends a request. Client certificates, ServiceAccount tokens, the front proxy's headers and, when
+//! nothing was presented, the anonymous user.
+//!
+//! Source: <https://kubernetes.io/docs/reference/access-authn-authz/authentication/>.
+
+pub mod pem;
+pub mod service_account;
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use rustls_pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::storage::Storage;
+
+/// Who sends a request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UserInfo {
+    /// Name, such as `system:node:n1`.
+    pub name: String,
+    /// Identifier that outlives the name; may be empty.
+    pub uid: String,
+    /// Groups.
+    pub groups: Vec<String>,
+    /// What else the authenticator knows.
+    pub extra: Vec<(String, Vec<String>)>,
+}
+
+impl UserInfo {
+    /// The user nobody authenticated.
+    pub fn anonymous() -> Self {
+        Self {
+            name: "system:anonymous".to_owned(),
+            groups: vec!["system:unauthenticated".to_owned()],
+            ..Self::default()
+        }
+    }
+
+    /// The server itself.
+    pub fn server() -> Self {
+        Self {
+            name: "system:apiserver".to_owned(),
+            groups: vec!["system:masters".to_owned(), "system:authenticated".to_owned()],
+            ..Self::default()
+        }
+    }
+
+    /// True for a member of `group`.
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|g| g == group)
+    }
+
+    /// The node's name, for a kubelet.
+    pub fn node_name(&self) -> Option<&str> {
+        self.name.strip_prefix("system:node:").filter(|n| !n.is_empty() && self.is_in("system:nodes"))
+    }
+
+    fn authenticated(mut self) -> Self {
+        if !self.is_in("system:authenticated") {
+            self.groups.push("system:authenticated".to_owned());
+        }
+        self
+    }
+}
+
+/// The names of the headers in which a trusted front proxy tells the user.
+#[derive(Clone, Debug, Default)]
+pub struct FrontProxy {
+    /// Common names the proxy's certificate may have; empty accepts all.
+    pub allowed_names: Vec<String>,
+    /// Headers with the user's name.
+    pub username_headers: Vec<String>,
+    /// Headers with the user's groups.
+    pub group_headers: Vec<String>,
+    /// Prefixes of headers with more.
+    pub extra_prefixes: Vec<String>,
+}
+
+/// What a server needs to authenticate.
+pub struct Authenticator {
+    /// Verifies and signs ServiceAccount tokens.
+    pub tokens: Arc<service_account::Tokens>,
+    /// Verifies client certificates of users; none accepts no certificate.
+    pub client_ca: Option<pem::Authorities>,
+    /// Verifies client certificates of the front proxy.
+    pub front_proxy_ca: Option<pem::Authorities>,
+    /// The front proxy's headers.
+    pub front_proxy: FrontProxy,
+    /// Accept bootstrap tokens.
+    pub bootstrap_tokens: bool,
+    /// False when requests without credentials are refused.
+    pub anonymous: bool,
+}
+
+impl Authenticator {
+    /// The sender of a request, or none when what it presented is not valid.
+    pub async fn authenticate(
+        &self,
+        storage: &Storage,
+        certificates: &[CertificateDer<'_>],
+        headers: &HeaderMap,
+    ) -> Option<UserInfo> {
+        let leaf = certificates.first().and_then(|c| X509Certificate::from_der(c).ok()).map(|(_, c)| c);
+        if let Some(leaf) = &leaf {
+            if let Some(user) = self.proxied(leaf, certificates, headers) {
+                return Some(user.authenticated());
+            }
+            if self.client_ca.as_ref().is_some_and(|ca| ca.verify_client(certificates)) {
+                return Some(subject(leaf, &certificates[0])?.authenticated());
+            }
+        }
+        if let Some(token) = bearer(headers) {
+            if self.bootstrap_tokens
+                && let Some((id, secret)) = bootstrap_token(token)
+            {
+                return bootstrap_user(storage, id, secret).map(UserInfo::authenticated);
+            }
+            let user = self.tokens.authenticate(storage, token, &[]).await.ok()?;
+            return Some(user.authenticated());
+        }
+        // A certificate that no CA vouches for is an attempt, not an absence.
+        (leaf.is_none() && self.anonymous).then(UserInfo::anonymous)
+    }
+
+    fn proxied(
+        &self,
+        leaf: &X509Certificate<'_>,
+        chain: &[CertificateDer<'_>],
+        headers: &HeaderMap,
+    ) -> Option<UserInfo> {
+        let proxy = &self.front_proxy;
+        let name = proxy.username_headers.iter().find_map(|h| headers.get(h.as_str())?.to_str().ok())?;
+        if !self.front_proxy_ca.as_ref()?.verify_client(chain) {
+            return None;
+        }
+        let common_name = leaf.subject().iter_common_name().next()?.as_str().ok()?;
+        if !proxy.allowed_names.is_empty() && !proxy.allowed_names.iter().any(|n| n == common_name) {
+            return None;
+        }
+        let values = |h: &String| {
+            headers.get_all(h.as_str()).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned)
+        };
+        let mut user = UserInfo { name: name.to_owned(), ..UserInfo::default() };
+        user.groups = proxy.group_headers.iter().flat_map(values).collect();
+        for prefix in &proxy.extra_prefixes {
+            let prefix = prefix.to_ascii_lowercase();
+            for key in headers.keys().filter(|k| k.as_str().starts_with(&prefix)) {
+                let extra =
+                    percent_encoding::percent_decode_str(&key.as_str()[prefix.len()..]).decode_utf8_lossy();
+                user.extra.push((extra.into_owned(), values(&key.as_str().to_owned()).collect()));
+            }
+        }
+        Some(user)
+    }
+}
+
+/// The bearer token of a request, from its header or from the WebSocket subprotocol that browsers can set.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|t| !t.is_empty())
+}
+
+/// The two parts of a bootstrap token: `abcdef.0123456789abcdef`.
+fn bootstrap_token(token: &str) -> Option<(&str, &str)> {
+    let (id, secret) = token.split_once('.')?;
+    let plain = |t: &str| t.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    (id.len() == 6 && secret.len() == 16 && plain(id) && plain(secret)).then_some((id, secret))
+}
+
+/// The user that a bootstrap token stands for, from its Secret in kube-system.
+fn bootstrap_user(storage: &Storage, id: &str, secret: &str) -> Option<UserInfo> {
+    use base64::Engine;
+    let cache = storage.cache(crate::resources::TABLE.store("", "secrets"));
+    let object = cache.get(&format!("kube-system/bootstrap-token-{id}"))?.object();
+    let field = |key: &str| -> String {
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(object.str_at(&["data", key]))
+            .unwrap_or_default();
+        String::from_utf8(bytes).unwrap_or_default()
+    };
+    let stored = field("token-secret");
+    let same = ring::digest::digest(&ring::digest::SHA256, stored.as_bytes()).as_ref()
+        == ring::digest::digest(&ring::digest::SHA256, secret.as_bytes()).as_ref();
+    let expired = api::time::parse(&field("expiration")).is_some_and(|t| t < jiff::Timestamp::now());
+    let fits = object.str_at(&["type"]) == "bootstrap.kubernetes.io/token"
+        && !object.is_terminating()
+        && field("token-id") == id
+        && field("usage-bootstrap-authentication") == "true";
+    if !same || expired || !fits {
+        return None;
+    }
+    let mut groups = vec!["system:bootstrappers".to_owned()];
+    let more = field("auth-extra-groups");
+    groups.extend(more.split(',').filter(|g| g.starts_with("system:bootstrappers:")).map(str::to_owned));
+    Some(UserInfo { name: format!("system:bootstrap:{id}"), groups, ..UserInfo::default() })
+}
+
+fn subject(leaf: &X509Certificate<'_>, der: &CertificateDer<'_>) -> Option<UserInfo> {
+    let name = leaf.subject().iter_common_name().next()?.as_str().ok().filter(|n| !n.is_empty())?;
+    let groups = leaf.subject().iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned);
+    let digest = ring::digest::digest(&ring::digest::SHA256, der);
+    let fingerprint: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    Some(UserInfo {
+        name: name.to_owned(),
+        groups: groups.collect(),
+        extra: vec![(
+            "authentication.kubernetes.io/credential-id".to_owned(),
+            vec![format!("X509SHA256={fingerprint}")],
+        )],
+        ..UserInfo::default()
+    })
+}

@@ -1,0 +1,232 @@
+//! Certificates and keys in PEM: authorities that vouch for clients, and the keys that sign tokens.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use ring::signature::{self, EcdsaKeyPair, KeyPair, RsaKeyPair};
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, UnixTime};
+
+/// A bundle of CA certificates that vouch for clients.
+pub struct Authorities {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// The bundle as it was read, to be published.
+    pub pem: String,
+    /// The certificates.
+    pub certificates: Vec<CertificateDer<'static>>,
+}
+
+impl Authorities {
+    /// Reads a PEM bundle.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let pem = std::fs::read_to_string(path)
+            .with_context(|| format!("reading the CA bundle {}", path.display()))?;
+        let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("{} is not a PEM bundle of certificates", path.display()))?;
+        let mut roots = RootCertStore::empty();
+        for certificate in &certificates {
+            roots
+                .add(certificate.clone())
+                .with_context(|| format!("{} holds an unusable certificate", path.display()))?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .with_context(|| format!("{} holds no CA certificate", path.display()))?;
+        Ok(Self { verifier, pem, certificates })
+    }
+
+    /// True when one of the authorities vouches for the chain, now, for use by a client.
+    pub fn verify_client(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some((leaf, intermediates)) = chain.split_first() else { return false };
+        self.verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).is_ok()
+    }
+}
+
+/// A key that verifies tokens.
+#[derive(Clone)]
+pub struct PublicKey {
+    /// `RS256`, `ES256` or `ES384`.
+    pub algorithm: &'static str,
+    /// The subject public key info, DER.
+    pub spki: Vec<u8>,
+    /// The key itself, as ring and JSON Web Keys want it.
+    pub key: Vec<u8>,
+    /// Identifier by which tokens name the key: a digest of the SPKI.
+    pub id: String,
+}
+
+const RSA: [u64; 7] = [1, 2, 840, 113_549, 1, 1, 1];
+
+impl PublicKey {
+    fn from_spki(der: &[u8]) -> anyhow::Result<Self> {
+        use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo};
+        let (_, spki) = SubjectPublicKeyInfo::from_der(der).context("the public key is malformed")?;
+        let key = spki.subject_public_key.data.to_vec();
+        let is_rsa = spki.algorithm.algorithm.iter().is_some_and(|oid| oid.eq(RSA));
+        let algorithm = match (is_rsa, key.len()) {
+            (true, _) => "RS256",
+            (false, 65) => "ES256",
+            (false, 97) => "ES384",
+            _ => bail!("the public key is neither RSA nor ECDSA on P-256 or P-384"),
+        };
+        Ok(Self { algorithm, key, id: key_id(der), spki: der.to_vec() })
+    }
+
+    /// Reads all keys of a PEM file: public keys, certificates, or private keys (whose public half is taken).
+    pub fn read(path: &Path) -> anyhow::Result<Vec<Self>> {
+        let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        let mut keys = Vec::new();
+        for block in blocks(&text)? {
+            match block.label.as_str() {
+                "PUBLIC KEY" => keys.push(Self::from_spki(&block.der)?),
+                "CERTIFICATE" => {
+                    use x509_parser::prelude::{FromDer, X509Certificate};
+                    let (_, c) =
+                        X509Certificate::from_der(&block.der).context("the certificate is malformed")?;
+                    keys.push(Self::from_spki(c.public_key().raw)?);
+                }
+                label if label.ends_with("PRIVATE KEY") => {
+                    keys.push(SigningKey::from_der(label, &block.der)?.public)
+                }
+                _ => {}
+            }
+        }
+        if keys.is_empty() {
+            bail!("{} holds no key", path.display());
+        }
+        Ok(keys)
+    }
+
+    /// True when `signature` over `message` was made with this key.
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        let algorithm: &dyn signature::VerificationAlgorithm = match self.algorithm {
+            "RS256" => &signature::RSA_PKCS1_2048_8192_SHA256,
+            "ES256" => &signature::ECDSA_P256_SHA256_FIXED,
+            _ => &signature::ECDSA_P384_SHA384_FIXED,
+        };
+        signature::UnparsedPublicKey::new(algorithm, &self.key).verify(message, signature).is_ok()
+    }
+}
+
+fn key_id(spki: &[u8]) -> String {
+    use base64::Engine;
+    let digest = ring::digest::digest(&ring::digest::SHA256, spki);
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(digest)
+}
+
+enum Pair {
+    Rsa(Box<RsaKeyPair>),
+    Ecdsa(Box<EcdsaKeyPair>),
+}
+
+/// A key that signs tokens.
+pub struct SigningKey {
+    pair: Pair,
+    /// The half that verifies.
+    pub public: PublicKey,
+}
+
+impl SigningKey {
+    /// Reads the private key of a PEM file.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+        for block in blocks(&text)? {
+            if block.label.ends_with("PRIVATE KEY") {
+                return Self::from_der(&block.label, &block.der)
+                    .with_context(|| format!("{} holds an unusable key", path.display()));
+            }
+        }
+        bail!("{} holds no private key", path.display())
+    }
+
+    fn from_der(label: &str, der: &[u8]) -> anyhow::Result<Self> {
+        let rsa = match label {
+            "RSA PRIVATE KEY" => RsaKeyPair::from_der(der).ok(),
+            "PRIVATE KEY" => RsaKeyPair::from_pkcs8(der).ok(),
+            _ => None,
+        };
+        if let Some(pair) = rsa {
+            let public = PublicKey::from_spki(&rsa_spki(pair.public_key().as_ref()))?;
+            return Ok(Self { pair: Pair::Rsa(Box::new(pair)), public });
+        }
+        if label != "PRIVATE KEY" {
+            bail!("{label} is not supported: convert it with `openssl pkcs8 -topk8 -nocrypt`");
+        }
+        let random = ring::rand::SystemRandom::new();
+        let algorithms =
+            [&signature::ECDSA_P256_SHA256_FIXED_SIGNING, &signature::ECDSA_P384_SHA384_FIXED_SIGNING];
+        for algorithm in algorithms {
+            if let Ok(pair) = EcdsaKeyPair::from_pkcs8(algorithm, der, &random) {
+                let public = PublicKey::from_spki(&ecdsa_spki(pair.public_key().as_ref()))?;
+                return Ok(Self { pair: Pair::Ecdsa(Box::new(pair)), public });
+            }
+        }
+        bail!("the key is neither RSA nor ECDSA on P-256 or P-384")
+    }
+
+    /// Signs `message` by the key's algorithm.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, ring::error::Unspecified> {
+        let random = ring::rand::SystemRandom::new();
+        match &self.pair {
+            Pair::Rsa(pair) => {
+                let mut out = vec![0; pair.public().modulus_len()];
+                pair.sign(&signature::RSA_PKCS1_SHA256, &random, message, &mut out)?;
+                Ok(out)
+            }
+            Pair::Ecdsa(pair) => Ok(pair.sign(&random, message)?.as_ref().to_vec()),
+        }
+    }
+}
+
+fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    match content.len() {
+        n @ 0..128 => out.push(n as u8),
+        n @ 128..256 => out.extend([0x81, n as u8]),
+        n => out.extend([0x82, (n >> 8) as u8, n as u8]),
+    }
+    out.extend_from_slice(content);
+    out
+}
+
+fn bit_string(content: &[u8]) -> Vec<u8> {
+    der(0x03, &[&[0], content].concat())
+}
+
+/// Wraps a PKCS#1 public key: SEQUENCE { SEQUENCE { rsaEncryption, NULL }, BIT STRING }.
+fn rsa_spki(key: &[u8]) -> Vec<u8> {
+    const ALGORITHM: [u8; 13] =
+        [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
+    der(0x30, &[der(0x30, &ALGORITHM), bit_string(key)].concat())
+}
+
+/// Wraps an uncompressed point: SEQUENCE { SEQUENCE { ecPublicKey, curve }, BIT STRING }.
+fn ecdsa_spki(key: &[u8]) -> Vec<u8> {
+    const EC: [u8; 9] = [0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+    let curve: &[u8] = if key.len() == 65 {
+        &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]
+    } else {
+        &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22]
+    };
+    der(0x30, &[der(0x30, &[&EC, curve].concat()), bit_string(key)].concat())
+}
+
+struct Block {
+    label: String,
+    der: Vec<u8>,
+}
+
+fn blocks(text: &[u8]) -> anyhow::Result<Vec<Block>> {
+    let mut out = Vec::new();
+    for block in x509_parser::pem::Pem::iter_from_buffer(text) {
+        let block = block.context("the PEM encoding is malformed")?;
+        out.push(Block { label: block.label, der: block.contents });
+    }
+    Ok(out)
+}

@@ -1,0 +1,311 @@
+//! What every cluster has from the start: namespaces, the RBAC policy, priority and flow control objects, the Service
+//! of the API itself. Absent objects are created; roles and bindings of the policy are mended when rules are missing.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Value, object};
+
+use crate::authn::UserInfo;
+use crate::registry::Call;
+use crate::resources::{Resource, TABLE};
+use crate::server::Server;
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+const FLOW: &str = "flowcontrol.apiserver.k8s.io";
+
+/// Objects by the plural and group they belong to.
+const POLICY: [(&str, &str, &str); 7] = [
+    (RBAC, "clusterroles", include_str!("../data/bootstrap/clusterroles.json")),
+    (RBAC, "clusterrolebindings", include_str!("../data/bootstrap/clusterrolebindings.json")),
+    (RBAC, "roles", include_str!("../data/bootstrap/roles.json")),
+    (RBAC, "rolebindings", include_str!("../data/bootstrap/rolebindings.json")),
+    ("scheduling.k8s.io", "priorityclasses", include_str!("../data/bootstrap/priorityclasses.json")),
+    (FLOW, "prioritylevelconfigurations", include_str!("../data/bootstrap/prioritylevelconfigurations.json")),
+    (FLOW, "flowschemas", include_str!("../data/bootstrap/flowschemas.json")),
+];
+
+const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+
+/// Makes what is missing, until nothing is; etcd may take its time.
+pub async fn run(server: Arc<Server>) {
+    server.storage.loaded().await;
+    while let Err(e) = once(&server).await {
+        tracing::warn!(error = %e, "the bootstrap objects are not complete yet");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    tracing::info!("the bootstrap objects are in place");
+}
+
+async fn once(server: &Arc<Server>) -> api::error::Result<()> {
+    let system = call(server, "", "namespaces", "", "");
+    for name in NAMESPACES {
+        ensure(&system, object!({"metadata": {"name": name}})).await?;
+    }
+    for (group, plural, text) in POLICY {
+        let decoded = api::json::decode(text.as_bytes()).map_err(api::ApiError::internal)?;
+        for object in decoded.value.as_array().into_iter().flatten() {
+            let call = call(server, group, plural, object.namespace(), object.name());
+            ensure(&call, object.clone()).await?;
+            if group == RBAC && object.annotation(AUTOUPDATE) == Some("true") {
+                reconcile(&call, object).await?;
+            }
+        }
+    }
+    authentication_config(server).await?;
+    local_api_services(server).await?;
+    service_range(server).await
+}
+
+fn call(server: &Arc<Server>, group: &str, plural: &str, namespace: &str, name: &str) -> Call {
+    let row: &'static Resource = TABLE.find_any_version(group, plural).expect("a built-in resource");
+    let mut call = Call::new(server.clone(), row, UserInfo::server());
+    call.namespace = namespace.to_owned();
+    call.name = name.to_owned();
+    call.write.manager = "kube-apiserver".to_owned();
+    call
+}
+
+/// Creates the object unless one of its name is there.
+async fn ensure(call: &Call, object: Value) -> api::error::Result<()> {
+    let key = call.row.key(object.namespace(), object.name());
+    let store = call.row.store.expect("bootstrap objects are stored");
+    if call.server.storage.cache(store).get(&key).is_some() {
+        return Ok(());
+    }
+    match call.create(object).await {
+        Ok(_) => Ok(()),
+        Err(e) if e.reason() == "AlreadyExists" => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Adds rules and subjects that the policy has and the object lacks.
+async fn reconcile(call: &Call, wanted: &Value) -> api::error::Result<()> {
+    let missing = |old: &Value, list: &str| -> Vec<Value> {
+        let have = old.array_at(&[list]);
+        wanted.array_at(&[list]).iter().filter(|w| !have.contains(w)).cloned().collect()
+    };
+    let store = call.row.store.expect("bootstrap objects are stored");
+    let key = call.row.key(&call.namespace, &call.name);
+    let Some(present) = call.server.storage.cache(store).get(&key).map(|s| s.object()) else { return Ok(()) };
+    let opted_out = present.annotation(AUTOUPDATE) == Some("false");
+    // The rules of aggregated roles are gathered by a controller.
+    let aggregated = !wanted.get("aggregationRule").is_null();
+    let complete = ["rules", "subjects"].iter().all(|list| missing(&present, list).is_empty());
+    if opted_out || aggregated || complete {
+        return Ok(());
+    }
+    call.update(|old| {
+        let mut new = old.clone();
+        for list in ["rules", "subjects"] {
+            let more = missing(old, list);
+            if !more.is_empty() {
+                new.make_object().entry(list).make_array().extend(more);
+            }
+        }
+        Ok(new)
+    })
+    .await
+    .map(|_| ())
+}
+
+/// Tells other servers which authorities vouch for clients.
+async fn authentication_config(server: &Arc<Server>) -> api::error::Result<()> {
+    let mut data = Value::object();
+    let a = &server.authenticator;
+    if let Some(ca) = &a.client_ca {
+        data.set(&["client-ca-file"], ca.pem.as_str());
+    }
+    if let Some(ca) = &a.front_proxy_ca {
+        let list = |items: &[String]| Value::from(items.to_vec()).to_string();
+        data.set(&["requestheader-client-ca-file"], ca.pem.as_str());
+        data.set(&["requestheader-allowed-names"], list(&a.front_proxy.allowed_names));
+        data.set(&["requestheader-extra-headers-prefix"], list(&a.front_proxy.extra_prefixes));
+        data.set(&["requestheader-group-headers"], list(&a.front_proxy.group_headers));
+        data.set(&["requestheader-username-headers"], list(&a.front_proxy.username_headers));
+    }
+    if data.is_empty() {
+        return Ok(());
+    }
+    let name = "extension-apiserver-authentication";
+    let call = call(server, "", "configmaps", "kube-system", name);
+    ensure(&call, object!({"metadata": {"name": name, "namespace": "kube-system"}, "data": (data.clone())}))
+        .await?;
+    call.update(|old| {
+        let mut new = old.clone();
+        for (key, value) in data.as_object().into_iter().flat_map(|m| m.iter()) {
+            new.set(&["data", key], value);
+        }
+        Ok(new)
+    })
+    .await
+    .map(|_| ())
+}
+
+/// Groups come first in discovery by these numbers; the others follow.
+const GROUP_PRIORITIES: [(&str, i64); 6] = [
+    ("", 18_000),
+    ("apps", 17_800),
+    ("events.k8s.io", 17_750),
+    ("authentication.k8s.io", 17_700),
+    ("authorization.k8s.io", 17_600),
+    ("autoscaling", 17_500),
+];
+
+/// An APIService for each version that is served here.
+async fn local_api_services(server: &Arc<Server>) -> api::error::Result<()> {
+    let mut made: Vec<(&str, &str)> = Vec::new();
+    let mut next = 17_400;
+    for row in &TABLE.rows {
+        if made.contains(&(row.group, row.version)) {
+            continue;
+        }
+        made.push((row.group, row.version));
+        let known = GROUP_PRIORITIES.iter().find(|(g, _)| *g == row.group).map(|(_, p)| *p);
+        let priority = known.unwrap_or_else(|| {
+            next -= 10;
+            next
+        });
+        let version_priority = if row.version == "v1" && row.group.is_empty() {
+            1
+        } else if row.version == "v2" {
+            30
+        } else {
+            15
+        };
+        let name = format!("{}.{}", row.version, row.group);
+        let mut spec = object!({"version": (row.version), "groupPriorityMinimum": priority, "versionPriority": version_priority});
+        if !row.group.is_empty() {
+            spec.set(&["group"], row.group);
+        }
+        let call = call(server, "apiregistration.k8s.io", "apiservices", "", &name);
+        ensure(&call, object!({"metadata": {"name": (name.as_str()), "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"}}, "spec": spec})).await?;
+        available(server, &name).await?;
+    }
+    Ok(())
+}
+
+async fn available(server: &Arc<Server>, name: &str) -> api::error::Result<()> {
+    let mut call = call(server, "apiregistration.k8s.io", "apiservices", "", name);
+    call.subresource = "status".to_owned();
+    let now = api::time::format(jiff::Timestamp::now());
+    call.update(|old| {
+        let mut new = old.clone();
+        if new.array_at(&["status", "conditions"]).is_empty() {
+            let condition = object!({
+                "type": "Available", "status": "True", "lastTransitionTime": (now.as_str()), "reason": "Local",
+                "message": "Local APIServices are always available",
+            });
+            new.set(&["status", "conditions"], vec![condition]);
+        }
+        Ok(new)
+    })
+    .await
+    .map(|_| ())
+}
+
+/// The object that stands for the range of Service addresses.
+async fn service_range(server: &Arc<Server>) -> api::error::Result<()> {
+    let range = server.allocators.range.to_string();
+    let mut call = call(server, "networking.k8s.io", "servicecidrs", "", "kubernetes");
+    let object = object!({"metadata": {"name": "kubernetes", "finalizers": ["networking.k8s.io/service-cidr-finalizer"]}, "spec": {"cidrs": [range]}});
+    ensure(&call, object).await?;
+    call.subresource = "status".to_owned();
+    let now = api::time::format(jiff::Timestamp::now());
+    call.update(|old| {
+        let mut new = old.clone();
+        if new.array_at(&["status", "conditions"]).is_empty() {
+            let condition = object!({
+                "type": "Ready", "status": "True", "lastTransitionTime": (now.as_str()), "reason": "",
+                "message": "Kubernetes Service CIDR is ready",
+            });
+            new.set(&["status", "conditions"], vec![condition]);
+        }
+        Ok(new)
+    })
+    .await
+    .map(|_| ())
+}
+
+/// The Service `kubernetes` and the endpoints behind it: this server.
+pub struct OwnService {
+    /// First address of the Service range.
+    pub service_ip: IpAddr,
+    /// Address that other servers and pods reach this server at.
+    pub advertise: IpAddr,
+    /// Port of this server.
+    pub port: u16,
+    /// Whether the endpoints are kept at all (`--endpoint-reconciler-type`).
+    pub endpoints: bool,
+}
+
+const OWN: &str = "kubernetes";
+const RECONCILE: Duration = Duration::from_secs(10);
+
+/// Keeps the Service `kubernetes` as it should be.
+pub async fn keep_own_service(server: Arc<Server>, own: OwnService) {
+    server.storage.loaded().await;
+    loop {
+        if let Err(e) = own.reconcile(&server).await {
+            tracing::warn!(error = %e, "the Service kubernetes is not in place");
+        }
+        server.allocators.settle(&server.storage);
+        tokio::select! {
+            () = tokio::time::sleep(RECONCILE) => {}
+            () = server.stopping.cancelled() => return,
+        }
+    }
+}
+
+impl OwnService {
+    async fn reconcile(&self, server: &Arc<Server>) -> api::error::Result<()> {
+        let ports = object!([{"name": "https", "port": 443, "protocol": "TCP", "targetPort": (i64::from(self.port))}]);
+        let labels = object!({"component": "apiserver", "provider": "kubernetes"});
+        let service = object!({
+            "metadata": {"name": OWN, "namespace": "default", "labels": (labels)},
+            "spec": {"clusterIP": (self.service_ip.to_string()), "clusterIPs": [(self.service_ip.to_string())], "type": "ClusterIP", "ports": ports, "sessionAffinity": "None"},
+        });
+        ensure(&call(server, "", "services", "default", OWN), service).await?;
+        if !self.endpoints {
+            return Ok(());
+        }
+        let (address, port) = (self.advertise.to_string(), i64::from(self.port));
+        let subsets = object!([{"addresses": [{"ip": (address.as_str())}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]);
+        let endpoints = object!({
+            "metadata": {"name": OWN, "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+            "subsets": (subsets.clone()),
+        });
+        let at = call(server, "", "endpoints", "default", OWN);
+        ensure(&at, endpoints).await?;
+        put(&at, "subsets", subsets).await?;
+        let family = if self.advertise.is_ipv4() { "IPv4" } else { "IPv6" };
+        let list = object!([{"addresses": [(address.as_str())], "conditions": {"ready": true}}]);
+        let slice = object!({
+            "metadata": {"name": OWN, "namespace": "default", "labels": {"kubernetes.io/service-name": OWN}},
+            "addressType": family,
+            "endpoints": (list.clone()),
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        });
+        let at = call(server, "discovery.k8s.io", "endpointslices", "default", OWN);
+        ensure(&at, slice).await?;
+        put(&at, "endpoints", list).await
+    }
+}
+
+async fn put(call: &Call, field: &str, wanted: Value) -> api::error::Result<()> {
+    let store = call.row.store.expect("bootstrap objects are stored");
+    let present = call.server.storage.cache(store).get(&call.row.key(&call.namespace, &call.name));
+    if present.is_some_and(|s| s.object().get(field) == &wanted) {
+        return Ok(());
+    }
+    call.update(|old| {
+        let mut new = old.clone();
+        new.set(&[field], wanted.clone());
+        Ok(new)
+    })
+    .await
+    .map(|_| ())
+}

@@ -1,0 +1,243 @@
+//! The validated configuration: flags travel no further than here.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
+use serve::Tls;
+
+use crate::admission::PLUGINS;
+use crate::args::Args;
+use crate::authn::pem::{Authorities, PublicKey, SigningKey};
+use crate::authn::service_account::Tokens;
+use crate::authn::{Authenticator, FrontProxy};
+use crate::authz::{Authorizer, Mode};
+use crate::server::Settings;
+use crate::storage::EtcdConfig;
+
+/// The largest body of a request, in bytes.
+const MAX_BODY: usize = 3 << 20;
+/// Paths that anyone may read, whatever the authorizers say.
+const ALWAYS_ALLOWED: [&str; 3] = ["/healthz", "/readyz", "/livez"];
+
+/// Everything a server needs to start.
+pub struct Config {
+    /// Where to listen.
+    pub listen: (IpAddr, u16),
+    /// The certificate to serve.
+    pub tls: Arc<Tls>,
+    /// etcd.
+    pub etcd: EtcdConfig,
+    /// Interval of compactions; none for never.
+    pub compaction: Option<Duration>,
+    /// Who sends requests.
+    pub authenticator: Authenticator,
+    /// What they may do.
+    pub authorizer: Authorizer,
+    /// Range of Service addresses.
+    pub service_range: IpNet,
+    /// Ports of Services.
+    pub node_ports: (u16, u16),
+    /// How kubelets are reached.
+    pub kubelets: serve::outbound::Options,
+    /// Which addresses of nodes are used.
+    pub address_types: Vec<String>,
+    /// Address that others reach this server at.
+    pub advertise: IpAddr,
+    /// Keep the endpoints of the Service `kubernetes`.
+    pub own_endpoints: bool,
+    /// What requests look at.
+    pub settings: Settings,
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+impl Args {
+    /// Checks the flags and reads the files they name.
+    pub fn validate(self) -> Result<Config> {
+        self.refuse_unsupported()?;
+        let service_range: IpNet = self.service_cluster_ip_range.parse().with_context(|| {
+            format!("--service-cluster-ip-range {} is not one CIDR", self.service_cluster_ip_range)
+        })?;
+        let advertise = self.advertise()?;
+        let tls = if self.tls_cert_file.is_empty() {
+            let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
+                .map(str::to_owned);
+            let mut hosts = names.to_vec();
+            hosts.extend([advertise.to_string(), "127.0.0.1".to_owned()]);
+            Tls::self_signed("apiserver", &hosts, Some(Path::new(&self.cert_dir)))?
+        } else {
+            Tls::from_files(Path::new(&self.tls_cert_file), Path::new(&self.tls_private_key_file))?
+        };
+        let host = if self.external_hostname.is_empty() {
+            advertise.to_string()
+        } else {
+            self.external_hostname.clone()
+        };
+        Ok(Config {
+            listen: (self.bind_address, self.secure_port),
+            tls: Arc::new(tls),
+            etcd: self.etcd(),
+            compaction: Some(self.etcd_compaction_interval.0).filter(|d| !d.is_zero()),
+            authenticator: self.authenticator()?,
+            authorizer: self.authorizer()?,
+            service_range: service_range.trunc(),
+            node_ports: ports(&self.service_node_port_range)?,
+            kubelets: self.kubelets()?,
+            address_types: self.kubelet_preferred_address_types.clone(),
+            advertise,
+            own_endpoints: self.endpoint_reconciler_type != "none",
+            settings: Settings {
+                max_body: MAX_BODY,
+                min_request_timeout: Duration::from_secs(self.min_request_timeout),
+                request_timeout: self.request_timeout.0,
+                event_ttl: self.event_ttl.0,
+                node_restriction: self.enable_admission_plugins.iter().any(|p| p == "NodeRestriction"),
+                extend_tokens: self.service_account_extend_token_expiration,
+                external_address: format!("{host}:{}", self.secure_port),
+            },
+        })
+    }
+
+    fn refuse_unsupported(&self) -> Result<()> {
+        if self.storage_backend != "etcd3" {
+            bail!("--storage-backend {} is not supported: etcd3 is", self.storage_backend);
+        }
+        if !self.service_account_lookup {
+            bail!("--service-account-lookup=false is not supported");
+        }
+        if let Some((key, value)) = self.runtime_config.0.iter().next() {
+            bail!("--runtime-config {key}={value} is not supported: the default versions are served");
+        }
+        if let Some(plugin) = self.disable_admission_plugins.first() {
+            bail!("--disable-admission-plugins {plugin} is not supported");
+        }
+        let defaults = [
+            "MutatingAdmissionWebhook",
+            "ValidatingAdmissionWebhook",
+            "ValidatingAdmissionPolicy",
+            "MutatingAdmissionPolicy",
+        ];
+        if let Some(plugin) = self
+            .enable_admission_plugins
+            .iter()
+            .find(|p| !PLUGINS.contains(&p.as_str()) || defaults.contains(&p.as_str()))
+        {
+            bail!("--enable-admission-plugins {plugin} is not supported");
+        }
+        if !matches!(self.endpoint_reconciler_type.as_str(), "lease" | "master-count" | "none") {
+            bail!(
+                "--endpoint-reconciler-type {} is not known: lease, master-count or none is",
+                self.endpoint_reconciler_type
+            );
+        }
+        if self.tls_cert_file.is_empty() != self.tls_private_key_file.is_empty() {
+            bail!("--tls-cert-file and --tls-private-key-file go together");
+        }
+        Ok(())
+    }
+
+    /// The address to advertise: the one given, the one listened on, or that of the default route.
+    fn advertise(&self) -> Result<IpAddr> {
+        if let Some(address) = self.advertise_address {
+            return Ok(address);
+        }
+        if !self.bind_address.is_unspecified() {
+            return Ok(self.bind_address);
+        }
+        // Connecting a datagram socket sends nothing; it only asks which address a packet would leave from.
+        let probe = std::net::UdpSocket::bind("0.0.0.0:0")
+            .and_then(|s| s.connect("192.0.2.1:9").and_then(|()| s.local_addr()));
+        match probe {
+            Ok(address) => Ok(address.ip()),
+            Err(_) => bail!("unable to find a suitable address to advertise: set --advertise-address"),
+        }
+    }
+
+    fn etcd(&self) -> EtcdConfig {
+        EtcdConfig {
+            endpoints: self.etcd_servers.clone(),
+            prefix: self.etcd_prefix.clone(),
+            ca_file: path(&self.etcd_cafile),
+            cert_file: path(&self.etcd_certfile),
+            key_file: path(&self.etcd_keyfile),
+        }
+    }
+
+    fn authenticator(&self) -> Result<Authenticator> {
+        let authorities = |file: &str| path(file).map(|p| Authorities::read(&p)).transpose();
+        let signing =
+            path(&self.service_account_signing_key_file).map(|p| SigningKey::read(&p)).transpose()?;
+        let mut keys = Vec::new();
+        for file in &self.service_account_key_file {
+            keys.extend(PublicKey::read(Path::new(file))?);
+        }
+        if keys.is_empty()
+            && let Some(signing) = &signing
+        {
+            keys.push(signing.public.clone());
+        }
+        if self.service_account_issuer.is_empty() {
+            bail!("--service-account-issuer is required");
+        }
+        if signing.is_none() {
+            bail!("--service-account-signing-key-file is required");
+        }
+        let audiences = if self.api_audiences.is_empty() {
+            self.service_account_issuer.clone()
+        } else {
+            self.api_audiences.clone()
+        };
+        Ok(Authenticator {
+            tokens: Arc::new(Tokens {
+                issuers: self.service_account_issuer.clone(),
+                audiences,
+                signing,
+                keys,
+                max_expiration: Some(self.service_account_max_token_expiration.0).filter(|d| !d.is_zero()),
+            }),
+            client_ca: authorities(&self.client_ca_file)?,
+            front_proxy_ca: authorities(&self.requestheader_client_ca_file)?,
+            front_proxy: FrontProxy {
+                allowed_names: self.requestheader_allowed_names.clone(),
+                username_headers: self.requestheader_username_headers.clone(),
+                group_headers: self.requestheader_group_headers.clone(),
+                extra_prefixes: self.requestheader_extra_headers_prefix.clone(),
+            },
+            bootstrap_tokens: self.enable_bootstrap_token_auth,
+            anonymous: self.anonymous_auth,
+        })
+    }
+
+    fn authorizer(&self) -> Result<Authorizer> {
+        let modes = self.authorization_mode.iter().map(|m| Mode::parse(m)).collect::<Result<Vec<_>, _>>();
+        Ok(Authorizer {
+            modes: modes.map_err(anyhow::Error::msg)?,
+            always_allowed: ALWAYS_ALLOWED.map(str::to_owned).to_vec(),
+            rbac: crate::authz::Rbac::default(),
+        })
+    }
+
+    fn kubelets(&self) -> Result<serve::outbound::Options> {
+        let read = |file: &str| std::fs::read(file).with_context(|| format!("reading {file}"));
+        let ca = path(&self.kubelet_certificate_authority).map(|p| read(&p.to_string_lossy())).transpose()?;
+        let identity = match (self.kubelet_client_certificate.as_str(), self.kubelet_client_key.as_str()) {
+            ("", "") => None,
+            (cert, key) => Some((read(cert)?, read(key)?)),
+        };
+        Ok(serve::outbound::Options { insecure: ca.is_none(), ca, identity, ..Default::default() })
+    }
+}
+
+fn ports(text: &str) -> Result<(u16, u16)> {
+    let parsed = text.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    match parsed {
+        Some((first, last)) if first <= last && first > 0 => Ok((first, last)),
+        _ => bail!("--service-node-port-range {text} is not a range of ports, such as 30000-32767"),
+    }
+}

@@ -1,0 +1,261 @@
+//! Discovery: which groups, versions and resources there are. Derived from the table of resources once, at start.
+
+use api::error::Result;
+use api::{Value, object};
+use base64::Engine;
+use bytes::Bytes;
+use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::{Response, StatusCode};
+use ring::digest::{SHA256, SHA512, digest};
+use serve::Body;
+
+use crate::http::Exchange;
+use crate::render;
+use crate::resources::{Resource, Subresource, TABLE};
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// The documents that do not depend on who asks.
+pub struct Discovery {
+    groups: Value,
+    aggregated_core: (Bytes, String),
+    aggregated: (Bytes, String),
+    external_address: String,
+}
+
+impl Discovery {
+    /// Makes the documents.
+    pub fn new(external_address: &str) -> Self {
+        let groups: Vec<Value> =
+            TABLE.groups().into_iter().filter(|g| !g.is_empty()).map(|g| group(g, false)).collect();
+        Self {
+            groups: object!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}),
+            aggregated_core: tagged(&aggregated(&[""])),
+            aggregated: tagged(&aggregated(
+                &TABLE.groups().into_iter().filter(|g| !g.is_empty()).collect::<Vec<_>>(),
+            )),
+            external_address: external_address.to_owned(),
+        }
+    }
+
+    /// The answer, if the path is one of discovery.
+    pub fn respond(&self, exchange: &Exchange) -> Result<Option<Response<Body>>> {
+        let form = exchange
+            .form()
+            .or_else(|e| if wants_aggregated(exchange) { Ok(Default::default()) } else { Err(e) })?;
+        let segments: Vec<&str> = exchange.info.path.trim_matches('/').split('/').collect();
+        let document = match segments.as_slice() {
+            ["api"] if wants_aggregated(exchange) => {
+                return Ok(Some(cached(&self.aggregated_core, exchange)));
+            }
+            ["apis"] if wants_aggregated(exchange) => return Ok(Some(cached(&self.aggregated, exchange))),
+            ["api"] => object!({
+                "kind": "APIVersions",
+                "versions": ["v1"],
+                "serverAddressByClientCIDRs": [
+                    {"clientCIDR": "0.0.0.0/0", "serverAddress": (self.external_address.as_str())},
+                ],
+            }),
+            ["apis"] => self.groups.clone(),
+            ["apis", name] if TABLE.groups().contains(name) && !name.is_empty() => group(name, true),
+            ["api", version] if TABLE.versions("").contains(version) => resources("", version),
+            ["apis", name, version] if !name.is_empty() && TABLE.versions(name).contains(version) => {
+                resources(name, version)
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(render::value(StatusCode::OK, &document, form)))
+    }
+
+    /// All paths that are served, for the root document.
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = vec![
+            "/.well-known/openid-configuration".to_owned(),
+            "/api".to_owned(),
+            "/api/v1".to_owned(),
+            "/apis".to_owned(),
+            "/apis/".to_owned(),
+        ];
+        for group in TABLE.groups().into_iter().filter(|g| !g.is_empty()) {
+            paths.push(format!("/apis/{group}"));
+            paths.extend(TABLE.versions(group).into_iter().map(|v| format!("/apis/{group}/{v}")));
+        }
+        paths[5..].sort();
+        paths.extend(
+            [
+                "/healthz",
+                "/healthz/etcd",
+                "/healthz/ping",
+                "/livez",
+                "/livez/etcd",
+                "/livez/ping",
+                "/metrics",
+                "/openapi/v2",
+                "/openapi/v3",
+                "/openapi/v3/",
+                "/openid/v1/jwks",
+                "/readyz",
+                "/readyz/etcd",
+                "/readyz/ping",
+                "/version",
+            ]
+            .map(str::to_owned),
+        );
+        paths
+    }
+}
+
+fn wants_aggregated(exchange: &Exchange) -> bool {
+    let accept = exchange.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    accept.split(',').any(|clause| {
+        clause.contains("g=apidiscovery.k8s.io") && clause.contains("v=v2") && !clause.contains("v2beta1")
+    })
+}
+
+fn tagged(document: &Value) -> (Bytes, String) {
+    let bytes = Bytes::from(document.to_json());
+    let tag: String = digest(&SHA512, &bytes).as_ref().iter().map(|b| format!("{b:02X}")).collect();
+    (bytes, format!("\"{tag}\""))
+}
+
+fn cached((bytes, tag): &(Bytes, String), exchange: &Exchange) -> Response<Body> {
+    let known = exchange.headers().get(IF_NONE_MATCH).and_then(|v| v.to_str().ok());
+    let mut response = if known == Some(tag.as_str()) {
+        let mut response = Response::new(serve::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        render::respond(StatusCode::OK, AGGREGATED, bytes.clone())
+    };
+    let headers = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        headers.insert(ETAG, tag);
+    }
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    response
+}
+
+fn group(name: &str, alone: bool) -> Value {
+    let versions: Vec<Value> = TABLE
+        .versions(name)
+        .into_iter()
+        .map(|v| object!({"groupVersion": (format!("{name}/{v}")), "version": v}))
+        .collect();
+    let preferred = versions.first().cloned().unwrap_or_default();
+    let body = object!({"name": name, "versions": versions, "preferredVersion": preferred});
+    if !alone {
+        return body;
+    }
+    let mut out = object!({"kind": "APIGroup", "apiVersion": "v1"});
+    for (key, value) in body.as_object().into_iter().flat_map(|m| m.iter()) {
+        out.set(&[key], value);
+    }
+    out
+}
+
+fn rows(group: &str, version: &str) -> impl Iterator<Item = &'static Resource> {
+    let (group, version) = (group.to_owned(), version.to_owned());
+    TABLE.rows.iter().filter(move |r| r.group == group && r.version == version)
+}
+
+fn resources(group: &str, version: &str) -> Value {
+    let list: Vec<Value> = rows(group, version)
+        .flat_map(|row| {
+            std::iter::once(resource(row)).chain(row.subresources.iter().map(|s| subresource(row, s)))
+        })
+        .collect();
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let mut out = object!({"kind": "APIResourceList"});
+    if !group.is_empty() {
+        out.set(&["apiVersion"], "v1");
+    }
+    out.set(&["groupVersion"], group_version);
+    out.set(&["resources"], list);
+    out
+}
+
+fn resource(row: &Resource) -> Value {
+    let mut out = object!({
+        "name": (row.plural), "singularName": (row.singular.as_str()), "namespaced": (row.namespaced), "kind": (row.kind),
+        "verbs": (row.verbs.clone()),
+    });
+    if !row.short_names.is_empty() {
+        out.set(&["shortNames"], row.short_names.clone());
+    }
+    if !row.categories.is_empty() {
+        out.set(&["categories"], row.categories.clone());
+    }
+    if let Some(store) = row.store {
+        out.set(&["storageVersionHash"], storage_version_hash(TABLE.storage_row(store)));
+    }
+    out
+}
+
+/// A short digest of the stored kind, by which clients notice that it changed.
+fn storage_version_hash(row: &Resource) -> String {
+    let text = format!("{}/{}/{}", row.group, row.version, row.kind);
+    base64::engine::general_purpose::STANDARD.encode(&digest(&SHA256, text.as_bytes()).as_ref()[..8])
+}
+
+fn subresource(row: &Resource, sub: &Subresource) -> Value {
+    let mut out = object!({
+        "name": (format!("{}/{}", row.plural, sub.name)), "singularName": "", "namespaced": (row.namespaced),
+    });
+    if let Some((group, version)) = sub.group_version {
+        out.set(&["group"], group);
+        out.set(&["version"], version);
+    }
+    out.set(&["kind"], sub.kind);
+    out.set(&["verbs"], sub.verbs.clone());
+    out
+}
+
+fn aggregated(groups: &[&str]) -> Value {
+    let items: Vec<Value> = groups
+        .iter()
+        .map(|group| {
+            let versions: Vec<Value> = TABLE
+                .versions(group)
+                .into_iter()
+                .map(|version| {
+                    let resources: Vec<Value> = rows(group, version).map(aggregated_resource).collect();
+                    object!({"version": version, "resources": resources, "freshness": "Current"})
+                })
+                .collect();
+            let metadata = if group.is_empty() { Value::object() } else { object!({"name": (*group)}) };
+            object!({"metadata": metadata, "versions": versions})
+        })
+        .collect();
+    object!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+fn aggregated_resource(row: &'static Resource) -> Value {
+    let kind =
+        |group: &str, version: &str, kind: &str| object!({"group": group, "version": version, "kind": kind});
+    let mut out = object!({
+        "resource": (row.plural),
+        "responseKind": (kind("", "", row.kind)),
+        "scope": (if row.namespaced { "Namespaced" } else { "Cluster" }),
+        "singularResource": (row.singular.as_str()),
+        "verbs": (row.verbs.clone()),
+    });
+    if !row.short_names.is_empty() {
+        out.set(&["shortNames"], row.short_names.clone());
+    }
+    if !row.categories.is_empty() {
+        out.set(&["categories"], row.categories.clone());
+    }
+    let subresources: Vec<Value> = row
+        .subresources
+        .iter()
+        .map(|s| {
+            let (group, version) = s.group_version.unwrap_or(("", ""));
+            object!({"subresource": (s.name), "responseKind": (kind(group, version, s.kind)), "verbs": (s.verbs.clone())})
+        })
+        .collect();
+    if !subresources.is_empty() {
+        out.set(&["subresources"], subresources);
+    }
+    out
+}

@@ -1,0 +1,193 @@
+//! Where a request goes: documents of the server, or a verb on a resource.
+
+mod objects;
+mod patch;
+mod reviews;
+mod subresources;
+mod token;
+
+use api::error::Result;
+use api::{ApiError, Value, object};
+use http::{Method, Response, StatusCode};
+use serve::Body;
+
+use crate::http::Exchange;
+use crate::negotiate::Form;
+use crate::registry::{Call, WriteOptions};
+use crate::render;
+use crate::resources::{Resource, TABLE};
+
+/// Answers a request that may be answered.
+pub async fn dispatch(exchange: Exchange) -> Result<Response<Body>> {
+    if !exchange.info.is_resource {
+        return document(exchange).await;
+    }
+    let info = &exchange.info;
+    if !TABLE.versions(&info.group).contains(&info.version.as_str()) {
+        return Ok(not_found());
+    }
+    let row = TABLE.find(&info.group, &info.version, &info.resource).ok_or_else(ApiError::path_not_found)?;
+    if info.subresource.is_empty() {
+        objects::handle(exchange, row).await
+    } else {
+        subresources::handle(exchange, row).await
+    }
+}
+
+/// The answer for paths that nothing serves.
+fn not_found() -> Response<Body> {
+    serve::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// The refusal of a verb that the resource does not have.
+fn method_not_allowed() -> ApiError {
+    ApiError::method_not_allowed("the server does not allow this method on the requested resource")
+}
+
+/// Everything that is not a resource.
+async fn document(exchange: Exchange) -> Result<Response<Body>> {
+    let server = exchange.server.clone();
+    let path = exchange.info.path.clone();
+    if !matches!(exchange.head.method, Method::GET | Method::HEAD) {
+        return Ok(not_found());
+    }
+    if let Some(answer) = server.health.respond(&exchange.head.uri).await {
+        return Ok(answer);
+    }
+    match path.as_str() {
+        "/metrics" => return Ok(serve::metrics::respond(&server.metrics.registry)),
+        "/version" | "/version/" => {
+            let form = Form { pretty: true, ..Form::default() };
+            return Ok(render::value(StatusCode::OK, &crate::server::version(), form));
+        }
+        "/.well-known/openid-configuration" => return Ok(issuer(&exchange)),
+        "/openid/v1/jwks" => {
+            let keys = server.authenticator.tokens.jwks().to_json();
+            return Ok(render::respond(StatusCode::OK, "application/jwk-set+json", keys));
+        }
+        "/" => {
+            let paths = server.discovery.paths();
+            return Ok(render::value(
+                StatusCode::OK,
+                &object!({"paths": paths}),
+                Form { pretty: true, ..Form::default() },
+            ));
+        }
+        _ => {}
+    }
+    if path == "/openapi/v2" || path.starts_with("/openapi/v3") {
+        return Ok(server.openapi.respond(&exchange).unwrap_or_else(not_found));
+    }
+    Ok(server.discovery.respond(&exchange)?.unwrap_or_else(not_found))
+}
+
+/// The discovery document of the token issuer.
+fn issuer(exchange: &Exchange) -> Response<Body> {
+    let tokens = &exchange.server.authenticator.tokens;
+    let mut algorithms: Vec<&str> = tokens.keys.iter().map(|k| k.algorithm).collect();
+    algorithms.sort_unstable();
+    algorithms.dedup();
+    let issuer = tokens.issuers.first().cloned().unwrap_or_default();
+    let keys = format!("https://{}/openid/v1/jwks", exchange.server.config.external_address);
+    let document = object!({
+        "issuer": issuer,
+        "jwks_uri": keys,
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": algorithms,
+    });
+    render::respond(StatusCode::OK, "application/json", document.to_json())
+}
+
+impl Exchange {
+    /// The call to the resource that the request is.
+    fn call(&self, row: &'static Resource) -> Call {
+        let mut call = Call::new(self.server.clone(), row, self.user.clone());
+        call.namespace.clone_from(&self.info.namespace);
+        call.name.clone_from(&self.info.name);
+        call.subresource.clone_from(&self.info.subresource);
+        call.warnings = self.warnings.clone();
+        call
+    }
+
+    /// The call of a write, with its options.
+    fn write_call(&self, row: &'static Resource, options: &str) -> Result<Call> {
+        let mut call = self.call(row);
+        call.write = WriteOptions::parse(&self.query, self.user_agent(), options)?;
+        Ok(call)
+    }
+
+    /// Reads the body as an object of the call's row, or of another kind for a subresource.
+    async fn object(
+        &mut self,
+        call: &Call,
+        group_version: &str,
+        kind: &str,
+        ty: schema::Ty<'_>,
+    ) -> Result<Value> {
+        let body = self.body().await?;
+        let mut decoded = crate::negotiate::decode(self.headers(), &body, kind)?;
+        check_type(&mut decoded.value, group_version, kind)?;
+        let version = group_version.rsplit('/').next().unwrap_or_default();
+        let (object, warnings) = schema::decode::object(decoded, ty, (version, kind), call.write.validation)?;
+        for warning in warnings {
+            call.warn(warning);
+        }
+        Ok(object)
+    }
+
+    /// Reads the body as an object of the call's row.
+    async fn own_object(&mut self, call: &Call) -> Result<Value> {
+        self.object(call, &call.row.api_version(), call.row.kind, call.ty()).await
+    }
+}
+
+/// A body says what it is, or is taken for what is expected.
+fn check_type(value: &mut Value, group_version: &str, kind: &str) -> Result<()> {
+    if !matches!(value, Value::Object(_)) {
+        let what = if value.is_null() { "<nil>" } else { value.kind_name() };
+        return Err(ApiError::bad_request(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {what} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+        )));
+    }
+    let (given_version, given_kind) = (value.api_version().to_owned(), value.kind().to_owned());
+    if given_kind.is_empty() {
+        value.set(&["kind"], kind);
+    }
+    if given_version.is_empty() {
+        value.set(&["apiVersion"], group_version);
+    }
+    let same_kind = given_kind.is_empty() || given_kind == kind;
+    let same_version = given_version.is_empty() || given_version == group_version;
+    if same_kind && same_version {
+        return Ok(());
+    }
+    let (group, version) = group_version.rsplit_once('/').unwrap_or(("", group_version));
+    let known = api::meta::GroupVersion::parse(&given_version)
+        .and_then(|gv| {
+            schema::kind(&gv.group, &gv.version, if given_kind.is_empty() { kind } else { &given_kind })
+        })
+        .is_some();
+    if !known {
+        return Err(ApiError::bad_request(format!(
+            "no kind {} is registered for version {} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            api::field::go_quote(&given_kind),
+            api::field::go_quote(&given_version)
+        )));
+    }
+    let internal = |group: &str| match group.split('.').next().unwrap_or_default() {
+        "" => "core".to_owned(),
+        first => first.to_owned(),
+    };
+    let given_group_version = api::meta::GroupVersion::parse(&given_version).unwrap_or_default();
+    Err(ApiError::bad_request(format!(
+        "{given_kind} in version {} cannot be handled as a {kind}: converting ({}.{given_kind}) to ({}.{kind}): unknown conversion",
+        api::field::go_quote(&given_version),
+        given_group_version.version,
+        if given_group_version.group == group && given_group_version.version != version {
+            version.to_owned()
+        } else {
+            internal(group)
+        },
+    )))
+}

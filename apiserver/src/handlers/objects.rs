@@ -1,0 +1,156 @@
+//! The verbs on objects and collections.
+
+use api::error::Result;
+use api::{ApiError, Value};
+use http::{Response, StatusCode};
+use serve::Body;
+
+use super::{method_not_allowed, patch};
+use crate::http::Exchange;
+use crate::registry::{DeleteOptions, ListOptions, WatchOptions, parse_revision};
+use crate::render;
+use crate::resources::Resource;
+
+/// Answers a request to a resource.
+pub(super) async fn handle(exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+    let verb = exchange.info.verb;
+    // A POST to one object, a PUT to a collection and the like are no verbs at all.
+    let to_one = exchange.info.path.trim_end_matches('/').rsplit('/').next() != Some(row.plural)
+        && !exchange.info.name.is_empty();
+    let fits = match verb {
+        "create" | "deletecollection" | "list" => !to_one,
+        "watch" => true,
+        _ => to_one,
+    };
+    if !row.serves(verb) || !fits {
+        return Err(method_not_allowed());
+    }
+    if row.namespaced && exchange.info.namespace.is_empty() && !matches!(verb, "list" | "watch") {
+        return Err(method_not_allowed());
+    }
+    if row.store.is_none() {
+        return super::reviews::handle(exchange, row).await;
+    }
+    match verb {
+        "get" => get(exchange, row).await,
+        "list" => list(exchange, row).await,
+        "watch" => watch(exchange, row).await,
+        "create" => create(exchange, row).await,
+        "update" => update(exchange, row).await,
+        "patch" => patch::handle(exchange, row).await,
+        "delete" => delete(exchange, row).await,
+        "deletecollection" => delete_collection(exchange, row).await,
+        _ => Err(method_not_allowed()),
+    }
+}
+
+async fn get(exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+    let form = exchange.form()?;
+    let call = exchange.call(row);
+    let stored = call.get(parse_revision(exchange.query.get("resourceVersion"))?).await?;
+    Ok(render::stored(&call, &stored, form))
+}
+
+async fn list(exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+    let form = exchange.form()?;
+    let mut call = exchange.call(row);
+    call.name.clear();
+    let options = ListOptions::parse(&exchange.query, row)?;
+    let page = call.list(&options).await?;
+    Ok(render::list(&call, &page, form))
+}
+
+async fn watch(exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+    let form = exchange.form()?;
+    let mut options = WatchOptions::parse(&exchange.query, row)?;
+    let call = exchange.call(row);
+    if !call.name.is_empty() && options.list.fields.exact("metadata.name").is_none() {
+        let term = api::selector::FieldTerm {
+            field: "metadata.name".to_owned(),
+            value: call.name.clone(),
+            equal: true,
+        };
+        options.list.fields.terms.push(term);
+    }
+    let gauge = exchange.server.metrics.streams(&exchange.info);
+    let changes = call.watch(options).await;
+    // What goes wrong before the first event is an event too, as the client is promised a stream.
+    match changes {
+        Ok(changes) => Ok(render::watch(row, changes, form, gauge)),
+        Err(e) if e.reason() == "Expired" => {
+            let once = futures::stream::iter([vec![crate::registry::Change::Error(e)]]);
+            Ok(render::watch(row, once, form, gauge))
+        }
+        Err(e) => Err(e),
+    }
+}
+
+async fn create(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+    let form = exchange.form()?;
+    let call = exchange.write_call(row, "CreateOptions")?;
+    let object = exchange.own_object(&call).await?;
+    let mut call = call;
+    call.name = object.name().to_owned();
+    let created = call.create(object).await?;
+    Ok(render::one(&call, StatusCode::CREATED, &created, form))
+}
+
+async fn update(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+    let form = exchange.form()?;
+    let call = exchange.write_call(row, "UpdateOptions")?;
+    let new = exchange.own_object(&call).await?;
+    if new.name().is_empty() {
+        return Err(ApiError::bad_request("name must be provided"));
+    }
+    if new.name() != call.name {
+        let why = format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            new.name(),
+            call.name
+        );
+        return Err(ApiError::bad_request(why));
+    }
+    match call.update(|_| Ok(new.clone())).await {
+        Ok(updated) => Ok(render::one(&call, StatusCode::OK, &updated, form)),
+        Err(e) if e.is_not_found() && row.strategy.create_on_update && call.subresource.is_empty() => {
+            let created = call.create(new).await?;
+            Ok(render::one(&call, StatusCode::CREATED, &created, form))
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// The options of a deletion: from the query, or from a body.
+async fn delete_options(exchange: &mut Exchange) -> Result<DeleteOptions> {
+    let body = exchange.body().await?;
+    let value = if body.is_empty() {
+        Value::Null
+    } else {
+        crate::negotiate::decode(exchange.headers(), &body, "DeleteOptions")?.value
+    };
+    let dry_run = value.array_at(&["dryRun"]).iter().any(|d| d.as_str() == Some("All"));
+    if dry_run {
+        exchange.query.set("dryRun", "All");
+    }
+    DeleteOptions::parse(&exchange.query, &value)
+}
+
+async fn delete(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+    let form = exchange.form()?;
+    let options = delete_options(&mut exchange).await?;
+    let call = exchange.write_call(row, "DeleteOptions")?;
+    let deleted = call.delete(&options).await?;
+    let code = if !deleted.gone && options.cascades { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok(render::one(&call, code, &deleted.answer, form))
+}
+
+async fn delete_collection(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+    let form = exchange.form()?;
+    let options = delete_options(&mut exchange).await?;
+    let mut call = exchange.write_call(row, "DeleteOptions")?;
+    call.name.clear();
+    let list = ListOptions::parse(&exchange.query, row)?;
+    let objects = call.delete_collection(&list, &options).await?;
+    let metadata = api::object!({"resourceVersion": (exchange.server.storage.revision().to_string())});
+    Ok(render::value(StatusCode::OK, &render::shaped_list(row, objects, metadata, form), form))
+}

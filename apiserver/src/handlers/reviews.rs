@@ -1,0 +1,257 @@
+//! Questions to the server that store nothing: reviews of tokens and of access, and bindings by their own path.
+
+use api::error::Result;
+use api::field::{FieldError, Path};
+use api::{ApiError, Map, Value, object};
+use http::{Response, StatusCode};
+use serve::Body;
+
+use super::method_not_allowed;
+use crate::authn::UserInfo;
+use crate::authn::service_account::TokenError;
+use crate::authz::{Attributes, Decision, Rule};
+use crate::http::Exchange;
+use crate::registry::Call;
+use crate::render;
+use crate::resources::Resource;
+
+pub(super) async fn handle(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+    let form = exchange.form()?;
+    if row.plural == "componentstatuses" {
+        return component_statuses(&exchange, row);
+    }
+    let call = exchange.write_call(row, "CreateOptions")?;
+    let mut review = exchange.own_object(&call).await?;
+    if row.namespaced {
+        call.check_review_namespace(&mut review)?;
+    }
+    call.track_review(&mut review)?;
+    let answer = match row.plural {
+        "tokenreviews" => token_review(&exchange, review).await?,
+        "selfsubjectreviews" => self_review(&exchange, review),
+        "subjectaccessreviews" | "localsubjectaccessreviews" => access_review(&exchange, &call, review)?,
+        "selfsubjectaccessreviews" => self_access_review(&exchange, &call, review)?,
+        "selfsubjectrulesreviews" => rules_review(&exchange, review)?,
+        "bindings" => return bind(exchange, row, review).await,
+        _ => return Err(method_not_allowed()),
+    };
+    Ok(render::one(&call, StatusCode::CREATED, &answer, form))
+}
+
+/// `bindings` is the older way to write `pods/binding`.
+async fn bind(mut exchange: Exchange, _: &'static Resource, binding: Value) -> Result<Response<Body>> {
+    exchange.info.resource = "pods".to_owned();
+    exchange.info.subresource = "binding".to_owned();
+    exchange.info.name = binding.name().to_owned();
+    let form = exchange.form()?;
+    let pods = crate::resources::TABLE.find("", "v1", "pods").expect("a built-in resource");
+    let mut call = exchange.write_call(pods, "CreateOptions")?;
+    call.name = binding.name().to_owned();
+    super::subresources::bind_pod(&call, &binding).await?;
+    let done =
+        object!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok(render::value(StatusCode::CREATED, &done, form))
+}
+
+/// The health of what the server depends on, in its oldest form.
+fn component_statuses(exchange: &Exchange, row: &'static Resource) -> Result<Response<Body>> {
+    let form = exchange.form()?;
+    let healthy = exchange.server.storage.is_loaded();
+    let (status, message) = if healthy { ("True", "ok") } else { ("False", "not loaded") };
+    let condition = object!({"type": "Healthy", "status": status, "message": message});
+    let etcd = object!({
+        "kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": "etcd-0"}, "conditions": [condition],
+    });
+    let call = exchange.call(row);
+    if exchange.info.name.is_empty() {
+        let list = render::shaped_list(row, vec![etcd], Value::object(), form);
+        return Ok(render::value(StatusCode::OK, &list, form));
+    }
+    if exchange.info.name != "etcd-0" {
+        return Err(ApiError::not_found("", row.plural, &exchange.info.name));
+    }
+    Ok(render::one(&call, StatusCode::OK, &etcd, form))
+}
+
+fn user_value(user: &UserInfo) -> Value {
+    let mut out = Map::new();
+    out.push("username", user.name.as_str().into());
+    if !user.uid.is_empty() {
+        out.push("uid", user.uid.as_str().into());
+    }
+    if !user.groups.is_empty() {
+        out.push("groups", Value::from(user.groups.clone()));
+    }
+    if !user.extra.is_empty() {
+        let mut extra: Map = user.extra.iter().map(|(k, v)| (k.as_str(), Value::from(v.clone()))).collect();
+        extra.sort_keys();
+        out.push("extra", Value::Object(extra));
+    }
+    Value::Object(out)
+}
+
+async fn token_review(exchange: &Exchange, mut review: Value) -> Result<Value> {
+    let token = review.str_at(&["spec", "token"]).to_owned();
+    if token.is_empty() {
+        return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
+    }
+    let audiences: Vec<String> = review
+        .array_at(&["spec", "audiences"])
+        .iter()
+        .filter_map(|a| a.as_str().map(str::to_owned))
+        .collect();
+    let server = &exchange.server;
+    let tokens = &server.authenticator.tokens;
+    let status = match tokens.authenticate(&server.storage, &token, &audiences).await {
+        Ok(mut user) => {
+            user.groups.push("system:authenticated".to_owned());
+            let mut status = object!({"authenticated": true, "user": (user_value(&user))});
+            if !audiences.is_empty() {
+                let own = tokens.verify(&token).map(|c| tokens.audiences_of(&c)).unwrap_or_default();
+                let both: Vec<String> = own.into_iter().filter(|a| audiences.contains(a)).collect();
+                status.set(&["audiences"], both);
+            }
+            status
+        }
+        Err(e @ TokenError::Malformed) => object!({"user": {}, "error": (e.to_string())}),
+        Err(e) => object!({"user": {}, "error": (format!("[invalid bearer token, {e}]"))}),
+    };
+    review.set(&["status"], status);
+    Ok(review)
+}
+
+fn self_review(exchange: &Exchange, mut review: Value) -> Value {
+    review.set(&["metadata"], object!({"creationTimestamp": (api::time::format(jiff::Timestamp::now()))}));
+    review.set(&["status", "userInfo"], user_value(&exchange.user));
+    review
+}
+
+/// The attributes that a review asks about.
+fn asked<'r>(review: &'r Value) -> Attributes<'r> {
+    let spec = review.get("spec");
+    let resource = spec.get("resourceAttributes");
+    if resource.is_null() {
+        return Attributes {
+            verb: spec.str_at(&["nonResourceAttributes", "verb"]),
+            path: spec.str_at(&["nonResourceAttributes", "path"]),
+            ..Attributes::default()
+        };
+    }
+    Attributes {
+        verb: resource.str_at(&["verb"]),
+        group: resource.str_at(&["group"]),
+        resource: resource.str_at(&["resource"]),
+        subresource: resource.str_at(&["subresource"]),
+        namespace: resource.str_at(&["namespace"]),
+        name: resource.str_at(&["name"]),
+        version: resource.str_at(&["version"]),
+        path: "",
+    }
+}
+
+fn check_review(call: &Call, review: &Value, needs_subject: bool) -> Result<()> {
+    let path = Path::new("spec");
+    let spec = review.get("spec");
+    let mut errors = Vec::new();
+    let (resource, other) =
+        (!spec.get("resourceAttributes").is_null(), !spec.get("nonResourceAttributes").is_null());
+    if resource && other {
+        let why = "cannot be specified in combination with resourceAttributes";
+        errors.push(FieldError::invalid(
+            &path.child("nonResourceAttributes"),
+            spec.get("nonResourceAttributes").clone(),
+            why,
+        ));
+    }
+    if !resource && !other {
+        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        errors.push(FieldError::invalid(&path.child("resourceAttributes"), Value::Null, why));
+    }
+    if needs_subject && spec.str_at(&["user"]).is_empty() && spec.array_at(&["groups"]).is_empty() {
+        errors.push(FieldError::invalid(
+            &path.child("user"),
+            "",
+            "at least one of user or group must be specified",
+        ));
+    }
+    call.refuse_review(review, &errors)
+}
+
+fn decide(exchange: &Exchange, user: &UserInfo, review: &mut Value) {
+    let server = &exchange.server;
+    let decision = server.authorizer.authorize(&server.storage, user, &asked(review));
+    let (allowed, reason) = match decision {
+        Decision::Allow(reason) => (true, reason),
+        Decision::NoOpinion(reason) => (false, reason),
+    };
+    let mut status = object!({"allowed": allowed});
+    if !reason.is_empty() {
+        status.set(&["reason"], reason);
+    }
+    review.set(&["status"], status);
+}
+
+fn access_review(exchange: &Exchange, call: &Call, mut review: Value) -> Result<Value> {
+    check_review(call, &review, true)?;
+    if call.row.namespaced && review.str_at(&["spec", "resourceAttributes", "namespace"]) != call.namespace {
+        let path = Path::new("spec.resourceAttributes.namespace");
+        let given = review.str_at(&["spec", "resourceAttributes", "namespace"]);
+        let error = FieldError::invalid(&path, given, "must match metadata.namespace");
+        return call.refuse_review(&review, &[error]).map(|()| review.clone());
+    }
+    let spec = review.get("spec");
+    let list = |v: &Value| {
+        v.as_array().into_iter().flatten().filter_map(|g| g.as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let user = UserInfo {
+        name: spec.str_at(&["user"]).to_owned(),
+        uid: spec.str_at(&["uid"]).to_owned(),
+        groups: list(spec.get("groups")),
+        extra: spec
+            .get("extra")
+            .as_object()
+            .into_iter()
+            .flat_map(Map::iter)
+            .map(|(k, v)| (k.to_owned(), list(v)))
+            .collect(),
+    };
+    decide(exchange, &user, &mut review);
+    Ok(review)
+}
+
+fn self_access_review(exchange: &Exchange, call: &Call, mut review: Value) -> Result<Value> {
+    check_review(call, &review, false)?;
+    decide(exchange, &exchange.user, &mut review);
+    Ok(review)
+}
+
+fn rules_review(exchange: &Exchange, mut review: Value) -> Result<Value> {
+    let namespace = review.str_at(&["spec", "namespace"]).to_owned();
+    if namespace.is_empty() {
+        return Err(ApiError::bad_request("no namespace on request"));
+    }
+    let server = &exchange.server;
+    let mut rules = server.authorizer.rbac.rules(&server.storage, &exchange.user, &namespace);
+    if exchange.user.is_in("system:masters") {
+        let all = || vec!["*".to_owned()];
+        rules.push(Rule { verbs: all(), groups: all(), resources: all(), ..Rule::default() });
+        rules.push(Rule { verbs: all(), paths: all(), ..Rule::default() });
+    }
+    let (mut resources, mut others) = (Vec::new(), Vec::new());
+    for rule in rules {
+        if !rule.paths.is_empty() {
+            others.push(object!({"verbs": (rule.verbs.clone()), "nonResourceURLs": (rule.paths.clone())}));
+        }
+        if !rule.resources.is_empty() {
+            let mut entry =
+                object!({"verbs": (rule.verbs), "apiGroups": (rule.groups), "resources": (rule.resources)});
+            if !rule.names.is_empty() {
+                entry.set(&["resourceNames"], rule.names);
+            }
+            resources.push(entry);
+        }
+    }
+    let status = object!({"resourceRules": resources, "nonResourceRules": others, "incomplete": false});
+    review.set(&["status"], status);
+    Ok(review)
+}

@@ -1,0 +1,289 @@
+//! Parts of objects that are written apart, and actions on objects.
+
+use api::error::{Cause, Result};
+use api::selector::LabelSelector;
+use api::{ApiError, Value, object};
+use http::{Response, StatusCode};
+use jiff::Timestamp;
+use serve::Body;
+
+use super::patch::{self, Kind, Patch};
+use super::{method_not_allowed, token};
+use crate::http::Exchange;
+use crate::kinds::pod;
+use crate::registry::{Call, DeleteOptions, from_storage};
+use crate::render;
+use crate::resources::{Resource, Subresource, TABLE};
+
+/// Answers a request to a subresource.
+pub(super) async fn handle(exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+    let name = exchange.info.subresource.clone();
+    let sub = row.subresource(&name).ok_or_else(ApiError::path_not_found)?;
+    if !sub.verbs.contains(&exchange.info.verb) {
+        return Err(method_not_allowed());
+    }
+    match (row.plural, name.as_str()) {
+        (_, "scale") => scale(exchange, row).await,
+        ("pods", "binding") => bind(exchange, row, sub).await,
+        ("pods", "eviction") => evict(exchange, row, sub).await,
+        ("serviceaccounts", "token") => token::request(exchange, row).await,
+        ("namespaces", "finalize") => finalize(exchange, row).await,
+        ("pods", "log") => crate::proxy::log(exchange, row).await,
+        ("pods", "exec" | "attach" | "portforward") => crate::proxy::stream(exchange, row).await,
+        (_, "proxy") => crate::proxy::proxy(exchange, row).await,
+        _ => part(exchange, row).await,
+    }
+}
+
+/// A part that has the object's own type: status, approval, ephemeral containers, resize.
+async fn part(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+    let form = exchange.form()?;
+    match exchange.info.verb {
+        "get" => {
+            let call = exchange.call(row);
+            let stored = call.get(None).await?;
+            Ok(render::stored(&call, &stored, form))
+        }
+        "update" => {
+            let call = exchange.write_call(row, "UpdateOptions")?;
+            let new = exchange.own_object(&call).await?;
+            let updated = call.update(|_| Ok(new.clone())).await?;
+            Ok(render::one(&call, StatusCode::OK, &updated, form))
+        }
+        _ => patch::handle(exchange, row).await,
+    }
+}
+
+/// A namespace goes when nothing finalizes it any more.
+async fn finalize(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+    let form = exchange.form()?;
+    let call = exchange.write_call(row, "UpdateOptions")?;
+    let new = exchange.own_object(&call).await?;
+    let updated = call.finalize_namespace(new.at(&["spec", "finalizers"])).await?;
+    Ok(render::one(&call, StatusCode::OK, &updated, form))
+}
+
+/// The group and version in which a resource's scale is written.
+const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
+
+/// The scale of a workload.
+fn scale_of(row: &Resource, workload: &Value) -> Value {
+    let metadata = workload.get("metadata");
+    let mut own = Value::object();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if !metadata.get(field).is_null() {
+            own.set(&[field], metadata.get(field));
+        }
+    }
+    let mut spec = Value::object();
+    if let Some(n) = workload.at(&["spec", "replicas"]).as_i64().filter(|n| *n != 0) {
+        spec.set(&["replicas"], n);
+    }
+    let selector = workload.at(&["spec", "selector"]);
+    let selector = if row.plural == "replicationcontrollers" {
+        Some(LabelSelector::from_map(selector))
+    } else {
+        LabelSelector::from_object(selector).ok().flatten()
+    };
+    let mut status = object!({"replicas": (workload.at(&["status", "replicas"]).as_i64().unwrap_or(0))});
+    if let Some(text) = selector.map(|s| s.to_string()).filter(|t| !t.is_empty()) {
+        status.set(&["selector"], text);
+    }
+    object!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": own, "spec": spec, "status": status})
+}
+
+async fn scale(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+    let form = exchange.form()?;
+    let ty = schema::kind(SCALE.0, SCALE.1, SCALE.2).expect("Scale is a known kind");
+    let api_version = "autoscaling/v1";
+    if exchange.info.verb == "get" {
+        let call = exchange.call(row);
+        let stored = call.get(None).await?;
+        let scale = scale_of(row, &render::object_of(row, &stored));
+        return Ok(render::value(StatusCode::OK, &scale, form));
+    }
+    let update = exchange.info.verb == "update";
+    let mut call = exchange.write_call(row, if update { "UpdateOptions" } else { "PatchOptions" })?;
+    let patch = if update {
+        None
+    } else {
+        let kind = Kind::of(&exchange)?;
+        patch::check_options(&exchange, &call, kind)?;
+        let body = exchange.body().await?;
+        // An apply of a scale owns the replicas through the object itself.
+        Some(Patch::read(if kind == Kind::Apply { Kind::Merge } else { kind }, &body_as_json(kind, body)?)?)
+    };
+    let given = match update {
+        true => exchange.object(&call, api_version, "Scale", ty).await?,
+        false => Value::Null,
+    };
+    call.subresource = "scale".to_owned();
+    let changed = call
+        .update(|old| {
+            let mut scale = match &patch {
+                Some(patch) => patch.apply_to(&call, &scale_of(row, old), ty)?,
+                None => given.clone(),
+            };
+            check_scale(&call, &mut scale)?;
+            let mut new = old.clone();
+            new.set(&["spec", "replicas"], scale.at(&["spec", "replicas"]).as_i64().unwrap_or(0));
+            let version = scale.resource_version().to_owned();
+            if !version.is_empty() {
+                new.set(&["metadata", "resourceVersion"], version);
+            }
+            Ok(new)
+        })
+        .await?;
+    Ok(render::value(StatusCode::OK, &scale_of(row, &changed), form))
+}
+
+fn body_as_json(kind: Kind, body: bytes::Bytes) -> Result<bytes::Bytes> {
+    match kind {
+        Kind::Apply => Ok(crate::negotiate::yaml(&body)?.value.to_json().into()),
+        _ => Ok(body),
+    }
+}
+
+fn check_scale(call: &Call, scale: &mut Value) -> Result<()> {
+    use api::field::{FieldError, Path};
+    let spec = Path::new("spec");
+    match scale.at(&["spec", "replicas"]).as_i64() {
+        Some(n) if n < 0 => {
+            let error = FieldError::invalid(&spec.child("replicas"), n, "must be greater than or equal to 0");
+            Err(ApiError::invalid("autoscaling", "Scale", &call.name, &[error]))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Assigns a pod to a node.
+async fn bind(mut exchange: Exchange, row: &'static Resource, sub: &Subresource) -> Result<Response<Body>> {
+    let form = exchange.form()?;
+    let call = exchange.write_call(row, "CreateOptions")?;
+    let ty = schema::kind("", "v1", sub.kind).expect("Binding is a known kind");
+    let binding = exchange.object(&call, "v1", sub.kind, ty).await?;
+    bind_pod(&call, &binding).await?;
+    Ok(render::value(
+        StatusCode::CREATED,
+        &object!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+        form,
+    ))
+}
+
+pub(super) async fn bind_pod(call: &Call, binding: &Value) -> Result<()> {
+    let target = binding.str_at(&["target", "kind"]);
+    if !matches!(target, "" | "Node") {
+        let error = api::field::FieldError::not_supported(
+            &api::field::Path::new("target.kind"),
+            target,
+            &["Node", "<empty>"],
+        );
+        return Err(ApiError::invalid("", "Binding", &call.name, &[error]));
+    }
+    let wanted_uid = binding.uid().to_owned();
+    call.bind(|pod| {
+        if !wanted_uid.is_empty() && wanted_uid != pod.uid() {
+            return Err(format!(
+                "Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {}",
+                pod.uid()
+            ));
+        }
+        pod::bind(pod, binding, &api::time::format(Timestamp::now()))
+    })
+    .await
+}
+
+/// Deletes a pod if its disruption budgets allow it.
+async fn evict(mut exchange: Exchange, row: &'static Resource, sub: &Subresource) -> Result<Response<Body>> {
+    let form = exchange.form()?;
+    let mut call = exchange.write_call(row, "CreateOptions")?;
+    let ty = schema::kind("policy", "v1", sub.kind).expect("Eviction is a known kind");
+    let eviction = exchange.object(&call, "policy/v1", sub.kind, ty).await?;
+    let given = eviction.get("deleteOptions").clone();
+    if given.array_at(&["dryRun"]).iter().any(|d| d.as_str() == Some("All")) {
+        call.write.dry_run = true;
+    }
+    let options = DeleteOptions::parse(&exchange.query, &given)?;
+    let pod = render::object_of(row, &*call.get(None).await?);
+    if needs_budget(&pod) {
+        spend_budget(&call, &pod).await?;
+    }
+    call.subresource = String::new();
+    call.delete(&options).await?;
+    let answer =
+        object!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    Ok(render::value(StatusCode::CREATED, &answer, form))
+}
+
+/// Pods that have ended, or never ran, disrupt nothing.
+fn needs_budget(pod: &Value) -> bool {
+    let phase = pod.str_at(&["status", "phase"]);
+    !matches!(phase, "Succeeded" | "Failed" | "Pending") && !pod.is_terminating()
+}
+
+async fn spend_budget(call: &Call, pod: &Value) -> Result<()> {
+    let row = TABLE.find_any_version("policy", "poddisruptionbudgets").expect("a built-in resource");
+    let cache = call.server.storage.cache(TABLE.store("policy", "poddisruptionbudgets"));
+    let prefix = format!("{}/", call.namespace);
+    let snapshot = cache.snapshot();
+    let selects = |budget: &Value| {
+        LabelSelector::from_object(budget.at(&["spec", "selector"]))
+            .ok()
+            .flatten()
+            .is_some_and(|s| s.matches_object(pod))
+    };
+    let budgets: Vec<Value> = snapshot
+        .objects
+        .values()
+        .filter(|s| s.key.starts_with(&prefix))
+        .map(|s| from_storage(row, s.object()))
+        .filter(selects)
+        .collect();
+    let budget = match budgets.as_slice() {
+        [] => return Ok(()),
+        [one] => one,
+        _ => {
+            let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            return Err(ApiError::internal(why));
+        }
+    };
+    let mut inner = call.internal(row, &call.namespace, budget.name());
+    inner.subresource = "status".to_owned();
+    let pod_name = pod.name().to_owned();
+    let now = api::time::format(Timestamp::now());
+    inner
+        .update(|old| {
+            let observed = old.at(&["status", "observedGeneration"]).as_i64().unwrap_or(0);
+            let allowed = old.at(&["status", "disruptionsAllowed"]).as_i64().unwrap_or(0);
+            let current = observed >= old.at(&["metadata", "generation"]).as_i64().unwrap_or(0);
+            if !current || allowed < 1 {
+                return Err(budget_refusal(old, current));
+            }
+            let mut new = old.clone();
+            new.set(&["status", "disruptionsAllowed"], allowed - 1);
+            new.set(&["status", "disruptedPods", &pod_name], now.as_str());
+            Ok(new)
+        })
+        .await
+        .map(|_| ())
+}
+
+fn budget_refusal(budget: &Value, current: bool) -> ApiError {
+    let mut error = ApiError::too_many_requests(
+        "Cannot evict pod as it would violate the pod's disruption budget.",
+        if current { 0 } else { 10 },
+    );
+    let message = if current {
+        format!(
+            "The disruption budget {} needs {} healthy pods and has {} currently",
+            budget.name(),
+            budget.at(&["status", "desiredHealthy"]).as_i64().unwrap_or(0),
+            budget.at(&["status", "currentHealthy"]).as_i64().unwrap_or(0)
+        )
+    } else {
+        format!("The disruption budget {} is still being processed by the server.", budget.name())
+    };
+    error.status_mut().details.causes =
+        vec![Cause { reason: "DisruptionBudget".to_owned(), message, field: String::new() }];
+    error
+}

@@ -1,0 +1,304 @@
+//! From a request to its answer: the one chain that every request passes.
+//!
+//! request info -> authentication -> impersonation -> authorization -> dispatch. A panic in a handler costs its
+//! request and nothing else.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use api::error::Result;
+use api::{ApiError, names};
+use bytes::Bytes;
+use futures::FutureExt;
+use http::header::{CACHE_CONTROL, HeaderValue, RETRY_AFTER, USER_AGENT, WARNING, WWW_AUTHENTICATE};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use serve::{Body, PeerCertificates};
+
+use crate::authn::UserInfo;
+use crate::authz::{Attributes, Decision};
+use crate::handlers;
+use crate::negotiate::{Encoding, Form};
+use crate::request::{Query, RequestInfo};
+use crate::server::Server;
+
+/// A request on its way through the chain.
+pub struct Exchange {
+    /// The server.
+    pub server: Arc<Server>,
+    /// What is asked for.
+    pub info: RequestInfo,
+    /// The query.
+    pub query: Query,
+    /// The sender.
+    pub user: UserInfo,
+    /// Method, path and headers as they came.
+    pub head: http::request::Parts,
+    /// What the client is told besides the answer.
+    pub warnings: Warnings,
+    body: Option<Incoming>,
+}
+
+/// Sentences for the `Warning` headers of an answer; clones share them.
+#[derive(Clone, Default)]
+pub struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    /// Adds a sentence, once.
+    pub fn add(&self, text: String) {
+        let mut warnings = self.0.lock();
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    fn write(&self, headers: &mut HeaderMap) {
+        for text in self.0.lock().iter() {
+            let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+            if let Ok(header) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+                headers.append(WARNING, header);
+            }
+        }
+    }
+}
+
+/// Resources that are served but should not be used any more.
+fn deprecation(info: &RequestInfo) -> Option<&'static str> {
+    match (info.group.as_str(), info.version.as_str(), info.resource.as_str()) {
+        ("", "v1", "endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        ("", "v1", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
+}
+
+impl Exchange {
+    /// The headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    /// The form of the answer that the client wants.
+    pub fn form(&self) -> Result<Form> {
+        let agent = self.user_agent();
+        // People with a browser or curl like to read what they get.
+        let people = ["curl", "Wget", "Mozilla/5.0"].iter().any(|p| agent.starts_with(p));
+        let pretty = if self.query.has("pretty") { self.query.is_true("pretty") } else { people };
+        Form::negotiate(self.headers(), pretty)
+    }
+
+    /// The user agent.
+    pub fn user_agent(&self) -> &str {
+        self.headers().get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Reads the whole body, up to the limit.
+    pub async fn body(&mut self) -> Result<Bytes> {
+        let Some(body) = self.body.take() else { return Ok(Bytes::new()) };
+        let limit = self.server.config.max_body;
+        let read = Limited::new(body, limit).collect();
+        match tokio::time::timeout(self.server.config.request_timeout, read).await {
+            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => Err(ApiError::too_large(limit)),
+            Ok(Err(e)) => {
+                Err(ApiError::bad_request(format!("the body of the request could not be read: {e}")))
+            }
+            Err(_) => Err(ApiError::timeout("the body of the request did not arrive in time", 0)),
+        }
+    }
+
+    /// Reads what is left of a small body, so that the connection can be used again after a refusal.
+    pub async fn drain(&mut self) {
+        const SMALL: usize = 256 << 10;
+        if let Some(body) = self.body.take() {
+            let read = Limited::new(body, SMALL).collect();
+            // A body that is larger, or late, costs its sender the connection.
+            drop(tokio::time::timeout(std::time::Duration::from_secs(1), read).await);
+        }
+    }
+
+    /// The body as it comes in, to be handed on.
+    pub fn take_body(&mut self) -> Option<Incoming> {
+        self.body.take()
+    }
+}
+
+/// Answers a request.
+pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response<Body> {
+    let started = Instant::now();
+    let (head, body) = request.into_parts();
+    let query = Query::parse(head.uri.query());
+    let info = RequestInfo::new(&head.method, head.uri.path(), &query);
+    let form = Form::negotiate(&head.headers, false).unwrap_or_default();
+    let warnings = Warnings::default();
+    if let Some(text) = deprecation(&info) {
+        warnings.add(text.to_owned());
+    }
+    let exchange = Exchange {
+        server: server.clone(),
+        info: info.clone(),
+        query,
+        user: UserInfo::default(),
+        head,
+        warnings: warnings.clone(),
+        body: Some(body),
+    };
+    let result = AssertUnwindSafe(pass(exchange)).catch_unwind().await;
+    let mut response = match result {
+        Ok(Ok(response)) => response,
+        Ok(Err(e)) => refuse(&e, form),
+        Err(_) => {
+            tracing::error!(path = info.path, verb = info.verb, "a handler panicked");
+            refuse(&ApiError::internal("the server has encountered an unexpected condition"), form)
+        }
+    };
+    let headers = response.headers_mut();
+    warnings.write(headers);
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    if let Ok(id) = HeaderValue::from_str(&names::new_uid()) {
+        headers.insert("audit-id", id);
+    }
+    server.metrics.answered(&info, response.status().as_u16(), started.elapsed().as_secs_f64());
+    tracing::debug!(
+        verb = info.verb,
+        path = info.path,
+        code = response.status().as_u16(),
+        ms = started.elapsed().as_millis() as u64,
+        "request"
+    );
+    response
+}
+
+async fn pass(mut exchange: Exchange) -> Result<Response<Body>> {
+    if let Err(e) = admit(&mut exchange).await {
+        exchange.drain().await;
+        return Err(e);
+    }
+    if exchange.info.is_long_running() {
+        return handlers::dispatch(exchange).await;
+    }
+    let limit = exchange.server.config.request_timeout;
+    match tokio::time::timeout(limit, handlers::dispatch(exchange)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout", 0)),
+    }
+}
+
+/// Who asks, and whether they may.
+async fn admit(exchange: &mut Exchange) -> Result<()> {
+    let server = exchange.server.clone();
+    let certificates = exchange.head.extensions.get::<PeerCertificates>().cloned();
+    let chain = certificates.as_ref().map_or(&[][..], |c| &c.0[..]);
+    let user = server.authenticator.authenticate(&server.storage, chain, exchange.headers()).await;
+    exchange.user = user.ok_or_else(ApiError::unauthorized)?;
+    impersonate(exchange)?;
+    authorize(&server, &exchange.user, &Attributes::of(&exchange.info))
+}
+
+/// Refuses what no authorizer allows.
+pub fn authorize(server: &Server, user: &UserInfo, what: &Attributes<'_>) -> Result<()> {
+    match server.authorizer.authorize(&server.storage, user, what) {
+        Decision::Allow(_) => Ok(()),
+        Decision::NoOpinion(reason) => {
+            let mut why = what.refusal(user);
+            if !reason.is_empty() {
+                why = format!("{why}: {reason}");
+            }
+            Err(ApiError::forbidden(what.group, what.resource, what.name, &why))
+        }
+    }
+}
+
+/// Acts as another user, where the sender is allowed to.
+fn impersonate(exchange: &mut Exchange) -> Result<()> {
+    const EXTRA: &str = "impersonate-extra-";
+    let header = |name: &str| -> Vec<String> {
+        let values = exchange.headers().get_all(name).iter();
+        values.filter_map(|v| v.to_str().ok()).filter(|v| !v.is_empty()).map(str::to_owned).collect()
+    };
+    let (names, groups, uids) =
+        (header("impersonate-user"), header("impersonate-group"), header("impersonate-uid"));
+    let extras: Vec<String> = exchange
+        .headers()
+        .keys()
+        .filter_map(|k| k.as_str().strip_prefix(EXTRA))
+        .map(|k| percent_encoding::percent_decode_str(k).decode_utf8_lossy().into_owned())
+        .collect();
+    let Some(name) = names.first() else {
+        if groups.is_empty() && uids.is_empty() && extras.is_empty() {
+            return Ok(());
+        }
+        return Err(ApiError::bad_request("requested impersonation without impersonating a user"));
+    };
+    let may = |what: Attributes<'_>| {
+        let what = Attributes { verb: "impersonate", ..what };
+        authorize(&exchange.server, &exchange.user, &what)
+    };
+    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    match account {
+        Some((namespace, name)) => {
+            may(Attributes { resource: "serviceaccounts", namespace, name, ..Attributes::default() })?;
+        }
+        None => may(Attributes { resource: "users", name, ..Attributes::default() })?,
+    }
+    for group in &groups {
+        may(Attributes { resource: "groups", name: group, ..Attributes::default() })?;
+    }
+    for uid in &uids {
+        let group = "authentication.k8s.io";
+        may(Attributes { group, resource: "uids", name: uid, ..Attributes::default() })?;
+    }
+    let mut user = UserInfo {
+        name: name.clone(),
+        uid: uids.first().cloned().unwrap_or_default(),
+        ..UserInfo::default()
+    };
+    for key in extras {
+        let values = header(&format!("{EXTRA}{}", key.to_ascii_lowercase()));
+        for value in &values {
+            let what = Attributes {
+                group: "authentication.k8s.io",
+                resource: "userextras",
+                subresource: &key,
+                name: value,
+                ..Attributes::default()
+            };
+            may(what)?;
+        }
+        user.extra.push((key.clone(), values));
+    }
+    user.groups = match (groups.is_empty(), account) {
+        (true, Some((namespace, _))) => {
+            vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")]
+        }
+        _ => groups,
+    };
+    let everyone = if name == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" };
+    if !user.is_in(everyone) {
+        user.groups.push(everyone.to_owned());
+    }
+    exchange.user = user;
+    Ok(())
+}
+
+/// The answer that tells of an error.
+pub fn refuse(e: &ApiError, form: Form) -> Response<Body> {
+    let encoding = if form.encoding == Encoding::Yaml { Encoding::Yaml } else { Encoding::Json };
+    let body = crate::render::encode(&e.to_value(), encoding, form.pretty);
+    let mut response = Response::new(serve::full(body));
+    *response.status_mut() = e.code();
+    let headers = response.headers_mut();
+    headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(encoding.media_type()));
+    let retry = e.status().details.retry_after_seconds;
+    if retry > 0 {
+        headers.insert(RETRY_AFTER, HeaderValue::from(retry));
+    }
+    if e.code() == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"kubernetes\""));
+    }
+    response
+}

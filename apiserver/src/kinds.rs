@@ -1,0 +1,202 @@
+//! What kinds do beyond the generic: defaults, preparation before a write, validation, selectable fields.
+//!
+//! A [`Strategy`] is a row of functions with neutral defaults; a kind names only what it changes.
+
+mod admissionregistration;
+mod apps;
+mod batch;
+mod core;
+mod metadata;
+mod misc;
+mod networking;
+pub mod pod;
+mod pod_defaults;
+mod pod_validation;
+mod rbac;
+pub mod service;
+mod storage;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use api::Value;
+use api::field::FieldError;
+use compact_str::CompactString;
+
+pub use metadata::{validate_metadata, validate_metadata_update};
+
+/// Findings of a validation.
+pub type Errors = Vec<FieldError>;
+
+/// A field that can be selected by.
+pub struct Field {
+    /// The name clients use.
+    pub label: &'static str,
+    /// Where the value is.
+    pub path: &'static [&'static str],
+    /// The value when there is none.
+    pub absent: &'static str,
+}
+
+impl Field {
+    const fn text(label: &'static str, path: &'static [&'static str]) -> Self {
+        Self { label, path, absent: "" }
+    }
+
+    const fn flag(label: &'static str, path: &'static [&'static str]) -> Self {
+        Self { label, path, absent: "false" }
+    }
+
+    const fn number(label: &'static str, path: &'static [&'static str]) -> Self {
+        Self { label, path, absent: "0" }
+    }
+
+    /// The field's value as text.
+    pub fn value_of(&self, object: &Value) -> CompactString {
+        match object.at(self.path) {
+            Value::Null => self.absent.into(),
+            Value::String(s) => s.clone(),
+            other => other.to_string().into(),
+        }
+    }
+}
+
+/// What a kind does beyond the generic.
+pub struct Strategy {
+    /// Selectable fields besides name and namespace.
+    pub fields: &'static [Field],
+    /// The rule for names.
+    pub name: fn(&str) -> Vec<String>,
+    /// Fills in absent fields.
+    pub default: fn(&mut Value),
+    /// Changes an object before it is created.
+    pub prepare_create: fn(&mut Value),
+    /// Changes an object before it replaces the old one.
+    pub prepare_update: fn(&mut Value, &Value),
+    /// Changes an object whose status is to replace the old one's.
+    pub prepare_status: fn(&mut Value, &Value),
+    /// Checks an object; called for creations and updates.
+    pub validate: fn(&Value, &mut Errors),
+    /// Checks a change.
+    pub validate_update: fn(&Value, &Value, &mut Errors),
+    /// Sentences of advice about an object.
+    pub warn: fn(&Value) -> Vec<String>,
+    /// True when `metadata.generation` counts changes of the desired state.
+    pub generation: bool,
+    /// True when PUT creates what is not there.
+    pub create_on_update: bool,
+    /// True when an update may leave out the resourceVersion.
+    pub unconditional_update: bool,
+    /// True when creation keeps the status that the client sent.
+    pub keeps_status: bool,
+    /// How long objects live.
+    pub ttl: Option<Duration>,
+    /// What happens to dependents when a deletion does not say.
+    pub orphans_by_default: bool,
+}
+
+fn nothing(_: &mut Value) {}
+fn nothing_new(_: &mut Value, _: &Value) {}
+fn no_error(_: &Value, _: &mut Errors) {}
+fn no_change_error(_: &Value, _: &Value, _: &mut Errors) {}
+fn no_warning(_: &Value) -> Vec<String> {
+    Vec::new()
+}
+
+impl Strategy {
+    /// The neutral strategy.
+    pub const NEUTRAL: Self = Self {
+        fields: &[],
+        name: api::names::dns_subdomain,
+        default: nothing,
+        prepare_create: nothing,
+        prepare_update: nothing_new,
+        prepare_status: nothing_new,
+        validate: no_error,
+        validate_update: no_change_error,
+        warn: no_warning,
+        generation: false,
+        create_on_update: false,
+        unconditional_update: true,
+        keeps_status: false,
+        ttl: None,
+        orphans_by_default: false,
+    };
+
+    /// Where the selectable field `label` stands among the fields.
+    pub fn field_index(&self, label: &str) -> Option<usize> {
+        self.fields.iter().position(|f| f.label == label)
+    }
+}
+
+static NEUTRAL: Strategy = Strategy::NEUTRAL;
+
+type Entry = (&'static str, &'static str, &'static Strategy);
+
+static STRATEGIES: LazyLock<HashMap<(&'static str, &'static str), &'static Strategy>> = LazyLock::new(|| {
+    let tables = [
+        core::STRATEGIES,
+        pod::STRATEGIES,
+        service::STRATEGIES,
+        apps::STRATEGIES,
+        batch::STRATEGIES,
+        networking::STRATEGIES,
+        rbac::STRATEGIES,
+        storage::STRATEGIES,
+        admissionregistration::STRATEGIES,
+        misc::STRATEGIES,
+    ];
+    tables.into_iter().flatten().map(|(group, plural, s)| ((*group, *plural), *s)).collect()
+});
+
+/// The strategy of a resource.
+pub fn strategy(group: &str, plural: &str) -> &'static Strategy {
+    STRATEGIES.iter().find_map(|((g, p), s)| (*g == group && *p == plural).then_some(*s)).unwrap_or(&NEUTRAL)
+}
+
+/// Sets `key` when it is absent or null.
+fn default_to(object: &mut Value, key: &str, value: impl Into<Value>) {
+    let member = object.make_object().entry(key);
+    if member.is_null() {
+        *member = value.into();
+    }
+}
+
+/// Sets `key` when it is absent, null or empty.
+fn default_if_empty(object: &mut Value, key: &str, value: impl Into<Value>) {
+    let member = object.make_object().entry(key);
+    if member.is_empty() {
+        *member = value.into();
+    }
+}
+
+/// Reports every sentence of a rule as an invalid value.
+fn check_name(path: &api::field::Path<'_>, value: &str, rule: fn(&str) -> Vec<String>, errors: &mut Errors) {
+    errors.extend(rule(value).into_iter().map(|e| FieldError::invalid(path, value, e)));
+}
+
+/// Reports a value that changed and must not.
+fn immutable(path: &api::field::Path<'_>, new: &Value, old: &Value, errors: &mut Errors) {
+    if new != old {
+        errors.push(FieldError::invalid(path, new.clone(), "field is immutable"));
+    }
+}
+
+/// Reports a value that is not one of `supported`; absent values are not looked at.
+fn one_of(path: &api::field::Path<'_>, value: &Value, supported: &[&str], errors: &mut Errors) {
+    if let Some(v) = value.as_str()
+        && !supported.contains(&v)
+    {
+        errors.push(FieldError::not_supported(path, v, supported));
+    }
+}
+
+/// Reports a number below zero.
+fn not_negative(path: &api::field::Path<'_>, value: &Value, errors: &mut Errors) {
+    if let Some(n) = value.as_i64()
+        && n < 0
+    {
+        errors.push(FieldError::invalid(path, n, "must be greater than or equal to 0"));
+    }
+}

@@ -1,0 +1,33 @@
+//! kube-apiserver: the REST and watch API over etcd.
+//!
+//! The story, in the order of a request: [`http`] is the chain that every request passes; [`handlers`] says where it
+//! goes; [`registry`] reads and writes objects of any kind; [`admission`] changes or refuses writes; [`storage`] is etcd
+//! behind a watch cache. What there is to serve is data: [`resources`] is the table of rows, [`kinds`] what a kind does
+//! beyond the generic, the `schema` crate what its objects look like. [`discovery`], [`openapi`] and [`table`] are
+//! derived from these. [`authn`] and [`authz`] say who may; [`proxy`] hands streams through to kubelets.
+//!
+//! Invariants: no handler is written for one kind; an object is encoded once and its bytes are served many times; a
+//! write is one guarded transaction; a panic costs one request.
+
+pub mod admission;
+pub mod allocate;
+pub mod args;
+pub mod authn;
+pub mod authz;
+pub mod bootstrap;
+pub mod config;
+pub mod discovery;
+pub mod handlers;
+pub mod http;
+pub mod kinds;
+pub mod negotiate;
+pub mod openapi;
+pub mod proxy;
+pub mod registry;
+pub mod render;
+pub mod request;
+pub mod resources;
+pub mod run;
+pub mod server;
+pub mod storage;
+pub mod table;

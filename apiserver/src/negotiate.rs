@@ -1,0 +1,211 @@
+//! Content negotiation: which form of an answer a client wants, and what form a body has.
+//!
+//! Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#alternate-representations-of-resources>.
+
+use api::error::Result;
+use api::json::Decoded;
+use api::{ApiError, Value};
+use http::HeaderMap;
+use http::header::{ACCEPT, CONTENT_TYPE};
+
+/// The encoding of an answer or a body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// `application/json`.
+    #[default]
+    Json,
+    /// `application/yaml`.
+    Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
+}
+
+/// What of an object an answer shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// All of it.
+    #[default]
+    Object,
+    /// A table of columns for people.
+    Table,
+    /// The metadata alone.
+    Metadata,
+}
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// Encoding.
+    pub encoding: Encoding,
+    /// Shape.
+    pub shape: Shape,
+    /// JSON for people.
+    pub pretty: bool,
+}
+
+const SUPPORTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+
+impl Encoding {
+    /// The media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Encoding::Json => SUPPORTED[0],
+            Encoding::Yaml => SUPPORTED[1],
+            Encoding::Protobuf => SUPPORTED[2],
+        }
+    }
+
+    fn of(media_type: &str) -> Option<Self> {
+        match media_type {
+            "application/json" | "*/*" | "application/*" => Some(Encoding::Json),
+            "application/yaml" => Some(Encoding::Yaml),
+            "application/vnd.kubernetes.protobuf" => Some(Encoding::Protobuf),
+            _ => None,
+        }
+    }
+}
+
+impl Form {
+    /// The best form that the client accepts.
+    pub fn negotiate(headers: &HeaderMap, pretty: bool) -> Result<Self> {
+        let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
+        let accept = accept.join(",");
+        if accept.trim().is_empty() {
+            return Ok(Self { pretty, ..Self::default() });
+        }
+        let mut clauses: Vec<(f32, Self)> =
+            accept.split(',').filter_map(|clause| Self::clause(clause, pretty)).collect();
+        clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
+        match clauses.first() {
+            Some((_, form)) => Ok(*form),
+            None => Err(ApiError::not_acceptable(&SUPPORTED)),
+        }
+    }
+
+    fn clause(clause: &str, pretty: bool) -> Option<(f32, Self)> {
+        let mut parts = clause.split(';').map(str::trim);
+        let encoding = Encoding::of(parts.next()?)?;
+        let (mut quality, mut shape, mut group, mut version) = (1.0, Shape::Object, "", "");
+        for (key, value) in parts.filter_map(|p| p.split_once('=')) {
+            match key {
+                "q" => quality = value.parse().unwrap_or(1.0),
+                "as" if value == "Table" => shape = Shape::Table,
+                "as" if matches!(value, "PartialObjectMetadata" | "PartialObjectMetadataList") => {
+                    shape = Shape::Metadata
+                }
+                "as" => return None,
+                "g" => group = value,
+                "v" => version = value,
+                _ => {}
+            }
+        }
+        if shape != Shape::Object && (group != "meta.k8s.io" || !matches!(version, "v1" | "v1beta1")) {
+            return None;
+        }
+        // Tables and metadata have no protobuf form here; the client's next choice is taken.
+        if shape != Shape::Object && encoding == Encoding::Protobuf {
+            return None;
+        }
+        Some((quality, Self { encoding, shape, pretty }))
+    }
+}
+
+/// The media type of a body, without parameters; JSON when none is given.
+pub fn content_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let media_type = value.split(';').next().unwrap_or_default().trim();
+    if media_type.is_empty() { SUPPORTED[0] } else { media_type }
+}
+
+/// Reads a body as `kind` would be written in it.
+pub fn decode(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Decoded> {
+    match content_type(headers) {
+        "application/json" => json(body, kind),
+        "application/yaml" => yaml(body),
+        "application/vnd.kubernetes.protobuf" => {
+            let found = schema::proto::decode_object(body, |api_version, kind| {
+                let gv = api::meta::GroupVersion::parse(api_version)?;
+                schema::kind(&gv.group, &gv.version, kind)
+            });
+            let unknown = || {
+                ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind})"))
+            };
+            let value = found.map_err(|e| ApiError::bad_request(e.to_string()))?.ok_or_else(unknown)?;
+            Ok(Decoded { value, duplicates: Vec::new() })
+        }
+        _ => Err(ApiError::unsupported_media_type(&SUPPORTED)),
+    }
+}
+
+/// Reads a JSON body; the error quotes what cannot be read.
+pub fn json(body: &[u8], kind: &str) -> Result<Decoded> {
+    api::json::decode(body).map_err(|e| {
+        let text = String::from_utf8_lossy(body);
+        let shown = if text.is_empty() { "<empty>".to_owned() } else { text.chars().take(1024).collect() };
+        ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {} ({shown})",
+            go_syntax_error(body, &e)
+        ))
+    })
+}
+
+/// A syntax error in the words of Go's decoder.
+pub fn go_syntax_error(body: &[u8], e: &serde_json::Error) -> String {
+    if e.classify() == serde_json::error::Category::Eof {
+        return "unexpected end of JSON input".to_owned();
+    }
+    let lines = body
+        .split_inclusive(|b| *b == b'\n')
+        .take(e.line().saturating_sub(1))
+        .map(<[u8]>::len)
+        .sum::<usize>();
+    let at = (lines + e.column()).saturating_sub(1);
+    let character = body.get(at).map_or(' ', |b| char::from(*b));
+    let text = e.to_string();
+    let place = if text.starts_with("key must be a string") {
+        "looking for beginning of object key string"
+    } else if text.starts_with("expected `:`") {
+        "after object key"
+    } else if text.starts_with("expected `,` or `}`") {
+        "after object key:value pair"
+    } else if text.starts_with("expected `,` or `]`") {
+        "after array element"
+    } else if text.starts_with("trailing characters") {
+        "after top-level value"
+    } else {
+        "looking for beginning of value"
+    };
+    format!("invalid character '{character}' {place}")
+}
+
+/// Reads a YAML body.
+pub fn yaml(body: &[u8]) -> Result<Decoded> {
+    let text = std::str::from_utf8(body).map_err(|_| ApiError::bad_request("yaml: invalid UTF-8"))?;
+    let value: Value = serde_saphyr::from_str(text)
+        .map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: yaml: {e}")))?;
+    Ok(Decoded { value, duplicates: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(accept: &str) -> Option<Form> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, accept.parse().unwrap());
+        Form::negotiate(&headers, false).ok()
+    }
+
+    #[test]
+    fn the_best_supported_form_is_chosen() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+        assert_eq!(form(table).unwrap().shape, Shape::Table);
+        assert_eq!(
+            form("application/json;as=Nope;v=v1;g=meta.k8s.io,application/json").unwrap().shape,
+            Shape::Object
+        );
+        assert_eq!(form("application/cbor,application/yaml").unwrap().encoding, Encoding::Yaml);
+        assert_eq!(form("application/json;q=0.5,application/yaml").unwrap().encoding, Encoding::Yaml);
+        assert!(form("text/html").is_none());
+    }
+}

@@ -1,0 +1,116 @@
+//! The generic registry: reading and writing objects of any kind over storage.
+//!
+//! The write path of every kind is the same chain: decode and default, field managers, mutating admission, the kind's
+//! preparation, validation, validating admission, one guarded transaction. For updates everything but the decoding of
+//! the request runs again whenever the object turns out to have changed meanwhile.
+
+mod convert;
+mod delete;
+mod fields;
+mod options;
+mod read;
+mod watch;
+mod write;
+
+pub use convert::{from_storage, to_storage};
+pub use delete::Deleted;
+pub use options::{DeleteOptions, FieldValidation, WriteOptions};
+pub use read::{ListOptions, Page, parse_revision};
+pub use watch::{Change, WatchOptions, bookmark};
+
+use std::sync::Arc;
+
+use api::error::Result;
+use api::{ApiError, Value};
+use schema::Ty;
+
+use crate::authn::UserInfo;
+use crate::http::Warnings;
+use crate::resources::Resource;
+use crate::server::Server;
+
+/// One request to a resource: who asks, for what, and what to tell them besides.
+pub struct Call {
+    /// The server.
+    pub server: Arc<Server>,
+    /// The resource.
+    pub row: &'static Resource,
+    /// Who asks.
+    pub user: UserInfo,
+    /// Namespace; empty for requests of the cluster.
+    pub namespace: String,
+    /// Name of the object; empty for collections.
+    pub name: String,
+    /// Subresource; empty for the object itself.
+    pub subresource: String,
+    /// Options of writes.
+    pub write: WriteOptions,
+    /// What the client is told besides the answer.
+    pub warnings: Warnings,
+}
+
+impl Call {
+    /// A call to a resource.
+    pub fn new(server: Arc<Server>, row: &'static Resource, user: UserInfo) -> Self {
+        Self {
+            server,
+            row,
+            user,
+            namespace: String::new(),
+            name: String::new(),
+            subresource: String::new(),
+            write: WriteOptions::default(),
+            warnings: Warnings::default(),
+        }
+    }
+
+    /// A call of the server itself, to another resource.
+    pub fn internal(&self, row: &'static Resource, namespace: &str, name: &str) -> Self {
+        let mut call = Self::new(self.server.clone(), row, UserInfo::server());
+        call.namespace = namespace.to_owned();
+        call.name = name.to_owned();
+        call.write = self.write.clone();
+        call
+    }
+
+    /// Tells the client something in a `Warning` header.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.warnings.add(text.into());
+    }
+
+    /// The type of the resource's objects.
+    pub fn ty(&self) -> Ty<'static> {
+        schema_of(self.row)
+    }
+
+    fn key(&self) -> String {
+        self.row.key(&self.namespace, &self.name)
+    }
+
+    fn store(&self) -> Result<usize> {
+        self.row.store.ok_or_else(|| {
+            ApiError::method_not_allowed("the server does not allow this method on the requested resource")
+        })
+    }
+
+    fn not_found(&self) -> ApiError {
+        ApiError::not_found(self.row.group, self.row.plural, &self.name)
+    }
+}
+
+/// The type of a resource's objects.
+pub fn schema_of(row: &Resource) -> Ty<'static> {
+    schema::kind(row.group, row.version, row.kind).expect("every row of the table has a schema")
+}
+
+/// Sets kind and apiVersion, in front of everything else.
+pub fn set_type(object: &mut Value, row: &Resource) {
+    let map = object.make_object();
+    map.insert("kind", row.kind);
+    map.insert("apiVersion", row.api_version());
+    map.sort_by_key(|key| match key {
+        "kind" => 0,
+        "apiVersion" => 1,
+        _ => 2,
+    });
+}

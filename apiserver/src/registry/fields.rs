@@ -1,0 +1,95 @@
+//! Field managers: who set which field, kept in `metadata.managedFields`.
+
+use std::borrow::Cow;
+
+use api::Value;
+use api::error::Result;
+use jiff::Timestamp;
+use schema::Ty;
+use schema::apply::{self, Filter, Request, Versions};
+
+use super::{Call, from_storage, schema_of, to_storage};
+use crate::resources::TABLE;
+
+/// The versions in which a resource is served.
+struct Served {
+    group: &'static str,
+    plural: &'static str,
+}
+
+impl Versions for Served {
+    fn at<'v>(&'v self, object: &'v Value, api_version: &str) -> Option<(Cow<'v, Value>, Ty<'v>)> {
+        let rows = || TABLE.rows.iter().filter(|r| r.group == self.group && r.plural == self.plural);
+        let wanted = rows().find(|r| r.api_version() == api_version)?;
+        if object.api_version() == api_version {
+            return Some((Cow::Borrowed(object), schema_of(wanted)));
+        }
+        let present = rows().find(|r| r.api_version() == object.api_version())?;
+        let converted = from_storage(wanted, to_storage(present, object.clone()));
+        Some((Cow::Owned(converted), schema_of(wanted)))
+    }
+}
+
+impl Call {
+    /// Records what the client set in a new object.
+    pub(super) fn track_create(&self, object: &mut Value) -> Result<()> {
+        if self.write.applying {
+            return Ok(());
+        }
+        self.with_request(|request| apply::track_update(None, object, request));
+        Ok(())
+    }
+
+    /// Records what the client changed.
+    pub(super) fn track_update(&self, old: &Value, new: &mut Value) -> Result<()> {
+        if self.write.applying {
+            return Ok(());
+        }
+        self.with_request(|request| {
+            apply::track_update(Some(old), new, request);
+            apply::keep_times(old, new);
+        });
+        Ok(())
+    }
+
+    /// Applies a configuration to the live object, none for a new one. The result is decoded and has its managers.
+    pub fn apply_patch(&self, live: Option<&Value>, patch: &Value) -> Result<Value> {
+        let applied = self.with_request(|request| apply::apply(live, patch, self.write.force, request))?;
+        let mode = super::FieldValidation::Ignore;
+        let (mut object, _) =
+            schema::decode::normalize(applied, self.ty(), mode).map_err(api::ApiError::internal)?;
+        if let Some(live) = live {
+            apply::keep_times(live, &mut object);
+        }
+        Ok(object)
+    }
+
+    fn with_request<T>(&self, f: impl FnOnce(&Request<'_>) -> T) -> T {
+        let reset = self.reset_fields();
+        let api_version = self.row.api_version();
+        let versions = Served { group: self.row.group, plural: self.row.plural };
+        f(&Request {
+            manager: &self.write.manager,
+            subresource: &self.subresource,
+            api_version: &api_version,
+            ty: self.ty(),
+            reset: &reset,
+            now: Timestamp::now(),
+            versions: &versions,
+        })
+    }
+
+    /// Fields that this write cannot change.
+    fn reset_fields(&self) -> Filter {
+        match self.subresource.as_str() {
+            "status" if self.row.plural == "pods" => Filter::exclude(&[
+                &["spec"],
+                &["metadata", "deletionTimestamp"],
+                &["metadata", "ownerReferences"],
+            ]),
+            "status" => Filter::exclude(&[&["spec"]]),
+            "" if self.row.has_status() => Filter::exclude(&[&["status"]]),
+            _ => Filter::None,
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Reading: one object, or lists of them with selectors, in pages, at a revision.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use api::ApiError;
+use api::error::Result;
+use api::selector::{FieldSelector, LabelSelector};
+use api::{Value, object};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::Call;
+use crate::request::Query;
+use crate::resources::Resource;
+use crate::storage::{Snapshot, Stored};
+
+/// What a list shows.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    /// Labels that are selected.
+    pub labels: LabelSelector,
+    /// Fields that are selected.
+    pub fields: FieldSelector,
+    /// At most so many objects; zero for all.
+    pub limit: usize,
+    /// Where an earlier page ended.
+    pub from: Option<Continue>,
+    /// The revision asked for; none for the newest.
+    pub revision: Option<i64>,
+    /// True when exactly that revision is asked for.
+    pub exact: bool,
+}
+
+/// Where a page ended: the content of a continue token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Continue {
+    revision: i64,
+    start: String,
+}
+
+impl Continue {
+    fn parse(token: &str) -> Result<Self> {
+        let refuse = |why: String| ApiError::bad_request(format!("invalid continue token: {why}"));
+        let bytes = URL_SAFE_NO_PAD
+            .decode(token.trim_end_matches('='))
+            .map_err(|_| refuse("continue key is not valid: illegal base64 data".to_owned()))?;
+        let value = api::json::decode(&bytes).map_err(|_| {
+            let first = String::from_utf8_lossy(&bytes).chars().next().unwrap_or(' ');
+            refuse(format!(
+                "continue key is not valid: invalid character '{first}' looking for beginning of value"
+            ))
+        })?;
+        let value = value.value;
+        let start = value.str_at(&["start"]).trim_end_matches('\0').to_owned();
+        match value.get("rv").as_i64() {
+            Some(revision) if value.str_at(&["v"]) == "meta.k8s.io/v1" && !start.is_empty() => {
+                Ok(Self { revision, start })
+            }
+            _ => Err(refuse(
+                "continue key is not valid: server does not recognize this encoded version".to_owned(),
+            )),
+        }
+    }
+
+    fn encode(&self) -> String {
+        let token =
+            object!({"v": "meta.k8s.io/v1", "rv": (self.revision), "start": (format!("{}\0", self.start))});
+        URL_SAFE_NO_PAD.encode(token.to_json())
+    }
+}
+
+/// A page of objects.
+pub struct Page {
+    /// The objects.
+    pub items: Vec<Arc<Stored>>,
+    /// The revision they are shown at.
+    pub revision: i64,
+    /// The token for the next page; empty at the end.
+    pub next: String,
+    /// How many objects are left after this page, where that is known.
+    pub remaining: Option<usize>,
+}
+
+impl ListOptions {
+    /// Reads the query of a list, a watch or a deletion of many.
+    pub fn parse(query: &Query, row: &Resource) -> Result<Self> {
+        let labels = LabelSelector::parse(query.get("labelSelector")).map_err(ApiError::bad_request)?;
+        let fields = FieldSelector::parse(query.get("fieldSelector")).map_err(ApiError::bad_request)?;
+        check_fields(&fields, row)?;
+        let number = |key: &str| -> Result<Option<i64>> {
+            let text = query.get(key);
+            if text.is_empty() {
+                return Ok(None);
+            }
+            let why = || {
+                ApiError::bad_request(format!(
+                    "strconv.ParseInt: parsing {}: invalid syntax",
+                    api::field::go_quote(text)
+                ))
+            };
+            text.parse().map(Some).map_err(|_| why())
+        };
+        let limit = number("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+        let revision = parse_revision(query.get("resourceVersion"))?;
+        let exact = match query.get("resourceVersionMatch") {
+            "" => limit > 0 && revision.is_some_and(|r| r > 0),
+            "Exact" => true,
+            _ => false,
+        };
+        let from = Some(query.get("continue")).filter(|c| !c.is_empty()).map(Continue::parse).transpose()?;
+        if from.is_some() && revision.is_some_and(|r| r > 0) {
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        check_match(query, revision, from.is_some())?;
+        Ok(Self { labels, fields, limit, from, revision, exact })
+    }
+
+    /// True for an object that is selected.
+    pub fn selects(&self, row: &Resource, stored: &Stored) -> bool {
+        self.labels.matches(|key| stored.label(key)) && selects_fields(&self.fields, row, stored)
+    }
+}
+
+/// Reads a resourceVersion; the empty string is none.
+pub fn parse_revision(text: &str) -> Result<Option<i64>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let refuse = || {
+        let error = api::field::FieldError::invalid(
+            &api::field::Path::new("resourceVersion"),
+            text,
+            format!("strconv.ParseUint: parsing {}: invalid syntax", api::field::go_quote(text)),
+        );
+        ApiError::invalid("", "", "", &[error])
+    };
+    text.parse::<i64>().ok().filter(|r| *r >= 0).map(Some).ok_or_else(refuse)
+}
+
+fn check_match(query: &Query, revision: Option<i64>, continues: bool) -> Result<()> {
+    use api::field::{FieldError, Path};
+    let given = query.get("resourceVersionMatch");
+    if given.is_empty() {
+        return Ok(());
+    }
+    let path = Path::new("resourceVersionMatch");
+    let error = if continues {
+        FieldError::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided")
+    } else if revision.is_none() && !query.is_true("sendInitialEvents") {
+        FieldError::forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided")
+    } else if !matches!(given, "Exact" | "NotOlderThan") {
+        FieldError::not_supported(&path, given, &["Exact", "NotOlderThan"])
+    } else if given == "Exact" && revision == Some(0) {
+        FieldError::forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
+    } else {
+        return Ok(());
+    };
+    Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &[error]))
+}
+
+/// Fields by which the objects of a resource can be selected, the common ones first.
+fn check_fields(fields: &FieldSelector, row: &Resource) -> Result<()> {
+    for term in &fields.terms {
+        let common = term.field == "metadata.name" || (term.field == "metadata.namespace" && row.namespaced);
+        if common || row.strategy.field_index(&term.field).is_some() {
+            continue;
+        }
+        let quoted = api::field::go_quote(&term.field);
+        let why = if row.strategy.fields.is_empty() {
+            format!("{quoted} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        } else {
+            format!("field label not supported: {}", term.field)
+        };
+        return Err(ApiError::bad_request(why));
+    }
+    Ok(())
+}
+
+fn selects_fields(fields: &FieldSelector, row: &Resource, stored: &Stored) -> bool {
+    if fields.is_everything() {
+        return true;
+    }
+    let (namespace, name) = match stored.key.split_once('/') {
+        Some((namespace, name)) if row.namespaced => (namespace, name),
+        _ => ("", &*stored.key),
+    };
+    fields.matches(|field| match field {
+        "metadata.name" => name,
+        "metadata.namespace" => namespace,
+        other => {
+            row.strategy.field_index(other).and_then(|i| stored.fields.get(i)).map_or("", |v| v.as_str())
+        }
+    })
+}
+
+impl Call {
+    /// One object, not older than `revision` (none for the newest).
+    pub async fn get(&self, revision: Option<i64>) -> Result<Arc<Stored>> {
+        let cache = self.server.storage.cache(self.store()?).clone();
+        match revision {
+            None => {
+                self.server.storage.catch_up().await?;
+            }
+            Some(0) => {}
+            Some(r) => self.server.storage.reach(r).await?,
+        }
+        cache.get(&self.key()).ok_or_else(|| self.not_found())
+    }
+
+    /// A page of objects.
+    pub async fn list(&self, options: &ListOptions) -> Result<Page> {
+        let (snapshot, revision) = self.snapshot(options).await?;
+        let prefix = if self.row.namespaced && !self.namespace.is_empty() {
+            format!("{}/", self.namespace)
+        } else {
+            String::new()
+        };
+        let start = match &options.from {
+            Some(from) => Bound::Excluded(Arc::from(format!("{prefix}{}", from.start))),
+            None => Bound::Included(Arc::from(prefix.as_str())),
+        };
+        let mut items = Vec::new();
+        let mut rest = snapshot
+            .objects
+            .range::<_, Arc<str>>((start, Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(&prefix));
+        if let (Some(name), None) = (options.fields.exact("metadata.name"), &options.from)
+            && !(self.row.namespaced && prefix.is_empty())
+        {
+            let only = snapshot.objects.get(format!("{prefix}{name}").as_str());
+            items.extend(only.filter(|s| options.selects(self.row, s)).cloned());
+            return Ok(Page { items, revision, next: String::new(), remaining: None });
+        }
+        while options.limit == 0 || items.len() < options.limit {
+            let Some((_, stored)) = rest.next() else {
+                return Ok(Page { items, revision, next: String::new(), remaining: None });
+            };
+            if options.selects(self.row, stored) {
+                items.push(stored.clone());
+            }
+        }
+        let selective = !options.labels.is_everything() || !options.fields.is_everything();
+        let left = rest.filter(|(_, s)| !selective || options.selects(self.row, s)).count();
+        let next = match items.last() {
+            Some(last) if left > 0 => {
+                let start = last.key[prefix.len()..].to_owned();
+                Continue { revision, start }.encode()
+            }
+            _ => String::new(),
+        };
+        Ok(Page { items, revision, next, remaining: (left > 0 && !selective).then_some(left) })
+    }
+
+    /// The objects at the revision that was asked for, and the revision to tell.
+    async fn snapshot(&self, options: &ListOptions) -> Result<(Arc<Snapshot>, i64)> {
+        let storage = &self.server.storage;
+        let cache = storage.cache(self.store()?);
+        let exact = options.from.as_ref().map(|f| f.revision).or(options.revision.filter(|_| options.exact));
+        if let Some(revision) = exact {
+            storage.reach(revision).await?;
+            let gone = || {
+                ApiError::expired(
+                    "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+                )
+            };
+            return cache.at(revision).map(|s| (Arc::new(s), revision)).ok_or_else(gone);
+        }
+        let reached = match options.revision {
+            None => storage.catch_up().await?,
+            Some(0) => storage.revision(),
+            Some(revision) => {
+                storage.reach(revision).await?;
+                storage.revision()
+            }
+        };
+        // Everything up to `reached` is in the cache; what came since is a state of its own revision.
+        let snapshot = cache.snapshot();
+        let revision = reached.max(snapshot.revision);
+        Ok((snapshot, revision))
+    }
+}
+
+impl Page {
+    /// The `metadata` of the list.
+    pub fn metadata(&self) -> Value {
+        let mut metadata = object!({"resourceVersion": (self.revision.to_string())});
+        if !self.next.is_empty() {
+            metadata.set(&["continue"], self.next.as_str());
+        }
+        if let Some(remaining) = self.remaining {
+            metadata.set(&["remainingItemCount"], remaining);
+        }
+        metadata
+    }
+}

@@ -1,0 +1,236 @@
+//! Watching: a cursor into the log of changes, turned into a stream of events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::error::Result;
+use api::{ApiError, Value};
+use futures::Stream;
+use rand::Rng;
+use tokio::time::Instant;
+
+use super::{Call, ListOptions};
+use crate::request::Query;
+use crate::resources::Resource;
+use crate::storage::{Cache, Event, Stored, Waited};
+
+/// Events taken from the log at a time.
+const BATCH: usize = 200;
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// What a watch shows.
+#[derive(Clone, Debug, Default)]
+pub struct WatchOptions {
+    /// Selectors and the revision to start after.
+    pub list: ListOptions,
+    /// Tell the revision now and then.
+    pub bookmarks: bool,
+    /// Start with all objects, and say when they were all.
+    pub initial: Option<bool>,
+    /// How long the watch lasts.
+    pub timeout: Option<Duration>,
+}
+
+impl WatchOptions {
+    /// Reads the query of a watch.
+    pub fn parse(query: &Query, row: &Resource) -> Result<Self> {
+        let initial = query.has("sendInitialEvents").then(|| query.is_true("sendInitialEvents"));
+        let options = Self {
+            list: ListOptions::parse(query, row)?,
+            bookmarks: query.is_true("allowWatchBookmarks"),
+            initial,
+            timeout: query.get("timeoutSeconds").parse().ok().filter(|s| *s > 0).map(Duration::from_secs),
+        };
+        options.check(query)?;
+        Ok(options)
+    }
+
+    fn check(&self, query: &Query) -> Result<()> {
+        use api::field::{FieldError, Path};
+        let given = query.get("resourceVersionMatch");
+        let error = match self.initial {
+            Some(_) if given != "NotOlderThan" => {
+                let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+                FieldError::forbidden(&Path::new("resourceVersionMatch"), why)
+            }
+            None if !given.is_empty() => {
+                let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                FieldError::forbidden(&Path::new("resourceVersionMatch"), why)
+            }
+            _ => return Ok(()),
+        };
+        Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &[error]))
+    }
+}
+
+/// One event of a watch.
+pub enum Change {
+    /// The object is new to the watcher.
+    Added(Arc<Stored>),
+    /// The object changed.
+    Modified(Arc<Stored>),
+    /// The object is gone, or no longer selected.
+    Deleted(Arc<Stored>),
+    /// Nothing more happened up to this revision. True at the end of the initial events.
+    Bookmark(i64, bool),
+    /// The watch cannot go on.
+    Error(ApiError),
+}
+
+struct Cursor {
+    call: Call,
+    cache: Arc<Cache>,
+    options: WatchOptions,
+    prefix: String,
+    revision: i64,
+    initial: std::vec::IntoIter<Arc<Stored>>,
+    initial_bookmark: bool,
+    deadline: Instant,
+    next_bookmark: Instant,
+    ended: bool,
+}
+
+impl Call {
+    /// Starts a watch. An error here is the answer; later ones come in the stream.
+    pub async fn watch(
+        self,
+        options: WatchOptions,
+    ) -> Result<impl Stream<Item = Vec<Change>> + Send + use<>> {
+        let cursor = self.start(options).await?;
+        Ok(futures::stream::unfold(cursor, |mut cursor| async move {
+            let batch = cursor.next().await?;
+            Some((batch, cursor))
+        }))
+    }
+
+    async fn start(self, options: WatchOptions) -> Result<Cursor> {
+        let storage = self.server.storage.clone();
+        let cache = storage.cache(self.store()?).clone();
+        let asked = options.list.revision;
+        let from_now = matches!(asked, None | Some(0));
+        let mut revision = asked.unwrap_or(0);
+        let mut initial = Vec::new();
+        let wants_initial = options.initial == Some(true) || (options.initial.is_none() && from_now);
+        if wants_initial {
+            let list = ListOptions { exact: false, limit: 0, from: None, ..options.list.clone() };
+            let page = self.list(&list).await?;
+            revision = page.revision;
+            initial = page.items;
+        } else if from_now {
+            revision = if asked.is_none() { storage.catch_up().await? } else { storage.revision() };
+        } else {
+            // A revision of the future is waited for, like upstream does, until the caches have it.
+            storage.reach(revision).await?;
+        }
+        if revision < cache.oldest() && !wants_initial {
+            return Err(too_old(revision, cache.oldest()));
+        }
+        let minimum = self.server.config.min_request_timeout;
+        let timeout = options.timeout.unwrap_or_else(|| minimum.mul_f64(1.0 + rand::rng().random::<f64>()));
+        let now = Instant::now();
+        Ok(Cursor {
+            prefix: if self.row.namespaced && !self.namespace.is_empty() {
+                format!("{}/", self.namespace)
+            } else {
+                String::new()
+            },
+            initial_bookmark: options.initial == Some(true) && options.bookmarks,
+            initial: initial.into_iter(),
+            cache,
+            call: self,
+            options,
+            revision,
+            deadline: now + timeout,
+            next_bookmark: now + BOOKMARK_EVERY,
+            ended: false,
+        })
+    }
+}
+
+fn too_old(revision: i64, oldest: i64) -> ApiError {
+    ApiError::expired(format!("too old resource version: {revision} ({oldest})"))
+}
+
+impl Cursor {
+    /// The next changes, at least one; none at the end of the watch.
+    async fn next(&mut self) -> Option<Vec<Change>> {
+        if self.ended {
+            return None;
+        }
+        let batch: Vec<Change> = self.initial.by_ref().take(BATCH).map(Change::Added).collect();
+        if !batch.is_empty() {
+            return Some(batch);
+        }
+        if std::mem::take(&mut self.initial_bookmark) {
+            return Some(vec![Change::Bookmark(self.revision, true)]);
+        }
+        let mut changed = self.cache.subscribe();
+        let stopping = self.call.server.stopping.clone();
+        loop {
+            changed.mark_unchanged();
+            match self.cache.after(self.revision, BATCH) {
+                Waited::Events(events) => {
+                    self.revision = events.last().map_or(self.revision, |e| e.revision);
+                    let batch: Vec<Change> = events.iter().filter_map(|e| self.seen(e)).collect();
+                    if !batch.is_empty() {
+                        return Some(batch);
+                    }
+                    continue;
+                }
+                Waited::TooOld => {
+                    self.ended = true;
+                    return Some(vec![Change::Error(too_old(self.revision, self.cache.oldest()))]);
+                }
+                Waited::Nothing => {}
+            }
+            let bookmark_due = async {
+                match self.options.bookmarks {
+                    true => tokio::time::sleep_until(self.next_bookmark).await,
+                    false => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = tokio::time::sleep_until(self.deadline) => return None,
+                () = stopping.cancelled() => return None,
+                () = bookmark_due => {
+                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                    // Every cache is complete up to the storage's revision, so nothing between can still come.
+                    self.revision = self.revision.max(self.call.server.storage.revision());
+                    return Some(vec![Change::Bookmark(self.revision, false)]);
+                }
+            }
+        }
+    }
+
+    fn selects(&self, stored: &Stored) -> bool {
+        stored.key.starts_with(&self.prefix) && self.options.list.selects(self.call.row, stored)
+    }
+
+    /// What the watcher sees of a change: an object that enters or leaves the selection is new or gone.
+    fn seen(&self, event: &Event) -> Option<Change> {
+        let before = event.old.as_ref().is_some_and(|o| self.selects(o));
+        match &event.new {
+            Some(new) if self.selects(new) => {
+                Some(if before { Change::Modified(new.clone()) } else { Change::Added(new.clone()) })
+            }
+            Some(new) if before => Some(Change::Deleted(self.departed(event.old.as_ref()?, new.revision))),
+            None if before => event.last.clone().map(Change::Deleted),
+            _ => None,
+        }
+    }
+
+    /// The last state that was selected, at the revision at which it no longer was.
+    fn departed(&self, old: &Arc<Stored>, revision: i64) -> Arc<Stored> {
+        self.cache.encode(&old.key, &old.json, revision).map_or_else(|| old.clone(), Arc::new)
+    }
+}
+
+/// The object of a bookmark.
+pub fn bookmark(row: &Resource, revision: i64, initial_end: bool) -> Value {
+    let mut object = api::object!({"kind": (row.kind), "apiVersion": (row.api_version()), "metadata": {"resourceVersion": (revision.to_string())}});
+    if initial_end {
+        object.set(&["metadata", "annotations", "k8s.io/initial-events-end"], "true");
+    }
+    object
+}

@@ -1,0 +1,505 @@
+//! Creating and changing objects.
+
+use api::error::Result;
+use api::field::{FieldError, Path};
+use api::{ApiError, Value, names};
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+
+use super::{Call, from_storage, set_type, to_storage};
+use crate::admission::{self, Operation};
+use crate::kinds::{validate_metadata, validate_metadata_update};
+use crate::storage::{KeyValue, Outcome, Precondition, set_resource_version};
+
+/// How often a generated name is tried before giving up.
+const GENERATE_ATTEMPTS: usize = 8;
+
+/// What an update makes of an object.
+pub(super) enum Next {
+    /// It is written.
+    Put(Value),
+    /// It is removed; this is its last state.
+    Remove(Value),
+}
+
+/// An object as it is now, in its storage version.
+pub(super) struct Current {
+    /// The object, with its resourceVersion.
+    pub object: Value,
+    /// Revision of its last change.
+    pub revision: i64,
+    fresh: bool,
+}
+
+impl Call {
+    /// Creates an object that was decoded in the row's version.
+    pub async fn create(&self, mut object: Value) -> Result<Value> {
+        self.check_namespace(&mut object)?;
+        let generated = object.name().is_empty() && !object.str_at(&["metadata", "generateName"]).is_empty();
+        for attempt in 1.. {
+            let mut copy = object.clone();
+            if generated {
+                let name = names::generate(object.str_at(&["metadata", "generateName"]));
+                copy.set(&["metadata", "name"], name);
+            }
+            match self.create_named(copy).await {
+                Err(e) if generated && e.reason() == "AlreadyExists" && attempt < GENERATE_ATTEMPTS => {}
+                result => return result,
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    async fn create_named(&self, mut object: Value) -> Result<Value> {
+        let strategy = self.row.strategy;
+        self.stamp(&mut object);
+        (strategy.default)(&mut object);
+        self.track_create(&mut object)?;
+        admission::mutate(self, Operation::Create, &mut object).await?;
+        (strategy.default)(&mut object);
+        if self.row.has_status() && !strategy.keeps_status {
+            self.clear_status(&mut object);
+        }
+        (strategy.prepare_create)(&mut object);
+        if strategy.generation {
+            object.set(&["metadata", "generation"], 1);
+        } else {
+            object.remove_at(&["metadata", "generation"]);
+        }
+        let mut object = self.canonical(object)?;
+        let mut errors = Vec::new();
+        validate_metadata(self.row, &object, &mut errors);
+        (strategy.validate)(&object, &mut errors);
+        self.refuse_invalid(&object, &errors)?;
+        admission::validate(self, Operation::Create, Some(&object), None).await?;
+        for warning in (strategy.warn)(&object) {
+            self.warn(warning);
+        }
+        let allocated = self.server.allocators.allocate(self, &mut object, None).await?;
+        match self.insert(object).await {
+            Ok(object) => {
+                allocated.keep();
+                Ok(object)
+            }
+            Err(e) => {
+                allocated.release(self).await;
+                Err(e)
+            }
+        }
+    }
+
+    /// What the server says of a new object, whatever the client said.
+    fn stamp(&self, object: &mut Value) {
+        let uid = names::new_uid();
+        let now = api::time::format(Timestamp::now());
+        let metadata = object.make_object().entry("metadata").make_object();
+        for field in ["selfLink", "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+            metadata.remove(field);
+        }
+        metadata.insert("uid", uid);
+        metadata.insert("creationTimestamp", now);
+    }
+
+    fn clear_status(&self, object: &mut Value) {
+        object.make_object().remove("status");
+    }
+
+    /// The object with its members in order and zero values as upstream writes them.
+    pub(super) fn canonical(&self, mut object: Value) -> Result<Value> {
+        set_type(&mut object, self.row);
+        let mode = super::FieldValidation::Ignore;
+        let (object, _) = schema::decode::normalize(object, self.ty(), mode).map_err(ApiError::internal)?;
+        Ok(object)
+    }
+
+    /// Puts a decoded object into the namespace of the request, or refuses the one it names.
+    pub(super) fn check_namespace(&self, object: &mut Value) -> Result<()> {
+        if !self.row.namespaced {
+            // A namespace on an object of the cluster is dropped, as upstream does.
+            object.remove_at(&["metadata", "namespace"]);
+            return Ok(());
+        }
+        let given = object.namespace();
+        if !given.is_empty() && given != self.namespace {
+            let why = "the namespace of the provided object does not match the namespace sent on the request";
+            return Err(ApiError::bad_request(why));
+        }
+        object.set(&["metadata", "namespace"], self.namespace.as_str());
+        Ok(())
+    }
+
+    pub(super) fn refuse_invalid(&self, object: &Value, errors: &[FieldError]) -> Result<()> {
+        match errors {
+            [] => Ok(()),
+            _ => Err(ApiError::invalid(self.row.group, self.row.kind, object.name(), errors)),
+        }
+    }
+
+    async fn insert(&self, mut object: Value) -> Result<Value> {
+        let storage = &self.server.storage;
+        let cache = storage.cache(self.store()?);
+        let key = self.row.key(object.namespace(), object.name());
+        if self.write.dry_run {
+            storage.catch_up().await?;
+            if cache.get(&key).is_some() {
+                return Err(ApiError::already_exists(self.row.group, self.row.plural, object.name()));
+            }
+            return Ok(object);
+        }
+        let lease = self.lease().await?;
+        let full = storage.etcd().full_key(cache.prefix, &key);
+        let bytes = to_storage(self.row, object.clone()).to_json();
+        match storage.etcd().put(&full, Precondition::Absent, bytes, lease).await? {
+            Outcome::Done(revision) => {
+                set_resource_version(&mut object, revision);
+                Ok(object)
+            }
+            Outcome::Changed(there) => {
+                let mut error = ApiError::already_exists(self.row.group, self.row.plural, object.name());
+                let terminating = there
+                    .and_then(|kv| api::json::decode(&kv.value).ok())
+                    .is_some_and(|d| d.value.is_terminating());
+                if terminating {
+                    let text = format!("object is being deleted: {}", error.status().message);
+                    error.status_mut().message = text;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads an object from the cache, or from etcd when `fresh`.
+    async fn current(&self, fresh: bool) -> Result<Current> {
+        let storage = &self.server.storage;
+        let cache = storage.cache(self.store()?);
+        let key = self.key();
+        if !fresh && let Some(stored) = cache.get(&key) {
+            return Ok(Current { object: stored.object(), revision: stored.revision, fresh: false });
+        }
+        let kv = storage.etcd().get(&storage.etcd().full_key(cache.prefix, &key)).await?;
+        self.decoded(kv.ok_or_else(|| self.not_found())?)
+    }
+
+    fn decoded(&self, kv: KeyValue) -> Result<Current> {
+        let mut object = api::json::decode(&kv.value).map_err(ApiError::internal)?.value;
+        set_resource_version(&mut object, kv.revision);
+        Ok(Current { object, revision: kv.revision, fresh: true })
+    }
+
+    /// Begins to change the object.
+    pub(super) async fn attempt(&self) -> Result<Current> {
+        self.current(false).await
+    }
+
+    /// Writes what a change made of `current`. Returns the object as written, and true when it was removed; or none when
+    /// the object turned out to be another, which is in `current` now, and the change must be made again.
+    pub(super) async fn settle(
+        &self,
+        current: &mut Current,
+        next: Result<Next>,
+    ) -> Result<Option<(Value, bool)>> {
+        let next = match next {
+            // What went wrong may be due to an old copy.
+            Err(e) => return if self.refresh(current).await? { Ok(None) } else { Err(e) },
+            Ok(next) => next,
+        };
+        let storage = &self.server.storage;
+        let full = storage.etcd().full_key(storage.cache(self.store()?).prefix, &self.key());
+        let guard = Precondition::Revision(current.revision);
+        let (mut object, outcome, removed) = match next {
+            Next::Put(object) | Next::Remove(object) if self.write.dry_run => {
+                return Ok(Some((object, false)));
+            }
+            Next::Put(object) => {
+                let bare = without_version(&object);
+                if bare == without_version(&current.object) {
+                    let changed = self.refresh(current).await?;
+                    return Ok((!changed).then(|| (current.object.clone(), false)));
+                }
+                let lease = self.lease().await?;
+                let outcome = storage.etcd().put(&full, guard, bare.to_json(), lease).await?;
+                (object, outcome, false)
+            }
+            Next::Remove(object) => (object, storage.etcd().delete(&full, guard).await?, true),
+        };
+        match outcome {
+            Outcome::Done(revision) => {
+                set_resource_version(&mut object, revision);
+                Ok(Some((object, removed)))
+            }
+            Outcome::Changed(Some(kv)) => {
+                *current = self.decoded(kv)?;
+                Ok(None)
+            }
+            Outcome::Changed(None) => Err(self.not_found()),
+        }
+    }
+
+    /// Makes sure that `current` is what etcd has; true when it was not.
+    async fn refresh(&self, current: &mut Current) -> Result<bool> {
+        if current.fresh {
+            return Ok(false);
+        }
+        let newer = self.current(true).await?;
+        let changed = newer.revision != current.revision;
+        *current = newer;
+        Ok(changed)
+    }
+
+    /// The lease of objects that do not live for ever.
+    async fn lease(&self) -> Result<Option<i64>> {
+        match self.row.strategy.ttl {
+            Some(_) => self.server.storage.etcd().shared_lease(self.server.config.event_ttl).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Changes an object: `change` gets it in the row's version and returns the new one, decoded. It is called again
+    /// whenever the object turns out to be another than thought.
+    pub async fn update(&self, change: impl Fn(&Value) -> Result<Value> + Send + Sync) -> Result<Value> {
+        let mut current = self.attempt().await?;
+        loop {
+            let old = from_storage(self.row, current.object.clone());
+            let next = match change(&old) {
+                Ok(new) => self.advance(old, new, current.revision).await,
+                Err(e) => Err(e),
+            };
+            let Some((object, removed)) = self.settle(&mut current, next).await? else { continue };
+            if removed {
+                self.server.allocators.release(self, &object).await;
+            }
+            return Ok(from_storage(self.row, object));
+        }
+    }
+
+    /// [`Call::update`], for use within another write.
+    pub fn update_within<'a>(
+        &'a self,
+        change: impl Fn(&Value) -> Result<Value> + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<Value>> {
+        Box::pin(self.update(change))
+    }
+
+    /// [`Call::create`], for use within another write.
+    pub fn create_within(&self, object: Value) -> BoxFuture<'_, Result<Value>> {
+        Box::pin(self.create(object))
+    }
+
+    /// Everything between a changed object and its write.
+    async fn advance(&self, old: Value, mut new: Value, revision: i64) -> Result<Next> {
+        let strategy = self.row.strategy;
+        self.check_identity(&new, revision)?;
+        self.check_namespace(&mut new)?;
+        self.carry_over(&old, &mut new);
+        (strategy.default)(&mut new);
+        self.scope_to_subresource(&old, &mut new);
+        self.track_update(&old, &mut new)?;
+        admission::mutate(self, Operation::Update, &mut new).await?;
+        (strategy.default)(&mut new);
+        self.scope_to_subresource(&old, &mut new);
+        if self.subresource == "status" {
+            (strategy.prepare_status)(&mut new, &old);
+        } else {
+            (strategy.prepare_update)(&mut new, &old);
+        }
+        let new = self.canonical(new)?;
+        let new = self.count_generation(&old, new);
+        let mut errors = Vec::new();
+        validate_metadata_update(&new, &old, &mut errors);
+        // The generic check and the kind's own both report the metadata.
+        errors.extend(errors.clone());
+        if matches!(self.subresource.as_str(), "" | "scale") {
+            (strategy.validate)(&new, &mut errors);
+            (strategy.validate_update)(&new, &old, &mut errors);
+        }
+        self.refuse_invalid(&new, &errors)?;
+        admission::validate(self, Operation::Update, Some(&new), Some(&old)).await?;
+        if self.subresource.is_empty() {
+            for warning in (strategy.warn)(&new) {
+                self.warn(warning);
+            }
+        }
+        let mut new = new;
+        let allocated = self.server.allocators.allocate(self, &mut new, Some(&old)).await?;
+        allocated.keep();
+        let stored = to_storage(self.row, new);
+        Ok(if self.is_finished(&stored) { Next::Remove(stored) } else { Next::Put(stored) })
+    }
+
+    /// The object must be the one that the client read.
+    fn check_identity(&self, new: &Value, revision: i64) -> Result<()> {
+        let name = new.name();
+        if !name.is_empty() && name != self.name {
+            let why =
+                format!("the name of the object ({name}) does not match the name on the URL ({})", self.name);
+            return Err(ApiError::bad_request(why));
+        }
+        match new.resource_version() {
+            "" | "0" if !self.row.strategy.unconditional_update => {
+                let metadata = Path::new("metadata");
+                let why = "must be specified for an update";
+                let error = FieldError::invalid(&metadata.child("resourceVersion"), 0, why);
+                Err(ApiError::invalid(self.row.group, self.row.kind, &self.name, &[error]))
+            }
+            "" | "0" => Ok(()),
+            v if v == revision.to_string() => Ok(()),
+            _ => Err(ApiError::stale(self.row.group, self.row.plural, &self.name)),
+        }
+    }
+
+    /// What a client cannot change about an object's metadata.
+    fn carry_over(&self, old: &Value, new: &mut Value) {
+        let before = old.get("metadata");
+        let metadata = new.make_object().entry("metadata").make_object();
+        metadata.insert("name", self.name.as_str());
+        if metadata.get("uid").is_none_or(Value::is_empty) {
+            metadata.insert("uid", before.get("uid"));
+        }
+        for field in [
+            "creationTimestamp",
+            "generation",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "resourceVersion",
+            "selfLink",
+        ] {
+            match before.get(field) {
+                Value::Null => {
+                    metadata.remove(field);
+                }
+                value => {
+                    metadata.insert(field, value);
+                }
+            }
+        }
+    }
+
+    /// The object and its status are written apart: each write keeps the other part.
+    fn scope_to_subresource(&self, old: &Value, new: &mut Value) {
+        if !self.row.has_status() {
+            return;
+        }
+        if self.subresource == "status" {
+            let status = new.get("status").clone();
+            let metadata = new.get("metadata").clone();
+            *new = old.clone();
+            new.set(&["status"], status);
+            let keeps_labels = matches!(
+                self.row.plural,
+                "pods" | "nodes" | "persistentvolumes" | "persistentvolumeclaims" | "services" | "namespaces"
+            );
+            for field in ["labels", "annotations", "managedFields"] {
+                if field != "labels" || keeps_labels {
+                    put_or_remove(new, field, metadata.get(field));
+                }
+            }
+        } else if self.subresource != "resize" {
+            match old.get("status") {
+                Value::Null => {
+                    new.make_object().remove("status");
+                }
+                status => new.set(&["status"], status),
+            }
+        }
+    }
+
+    /// Counts a change of the desired state.
+    fn count_generation(&self, old: &Value, mut new: Value) -> Value {
+        if !self.row.strategy.generation || self.subresource == "status" {
+            return new;
+        }
+        let desired = |o: &Value| {
+            let mut o = o.clone();
+            let annotations = o.remove_at(&["metadata", "annotations"]);
+            let map = o.make_object();
+            for field in ["metadata", "status", "kind", "apiVersion"] {
+                map.remove(field);
+            }
+            (o, annotations.filter(|_| self.row.plural == "deployments"))
+        };
+        if desired(old) != desired(&new) {
+            let generation = old.at(&["metadata", "generation"]).as_i64().unwrap_or(0);
+            new.set(&["metadata", "generation"], generation + 1);
+        }
+        new
+    }
+
+    /// True when nothing keeps a terminating object any more.
+    fn is_finished(&self, object: &Value) -> bool {
+        let waits = object.at(&["metadata", "deletionGracePeriodSeconds"]).as_i64().unwrap_or(0) > 0;
+        let namespace_waits =
+            self.row.plural == "namespaces" && !object.array_at(&["spec", "finalizers"]).is_empty();
+        object.is_terminating()
+            && !waits
+            && !namespace_waits
+            && object.array_at(&["metadata", "finalizers"]).is_empty()
+    }
+}
+
+fn without_version(object: &Value) -> Value {
+    let mut object = object.clone();
+    object.remove_at(&["metadata", "resourceVersion"]);
+    object
+}
+
+fn put_or_remove(object: &mut Value, field: &str, value: &Value) {
+    if value.is_null() {
+        object.remove_at(&["metadata", field]);
+    } else {
+        object.set(&["metadata", field], value);
+    }
+}
+
+/// What subresources and reviews need beside the chain of ordinary writes.
+impl Call {
+    /// Writes what finalizes a namespace; without any left it is removed.
+    pub async fn finalize_namespace(&self, finalizers: &Value) -> Result<Value> {
+        let mut current = self.attempt().await?;
+        loop {
+            let mut object = current.object.clone();
+            if finalizers.is_empty() {
+                object.remove_at(&["spec", "finalizers"]);
+            } else {
+                object.set(&["spec", "finalizers"], finalizers);
+            }
+            let next = self.canonical(object);
+            let next = next.map(|o| if self.is_finished(&o) { Next::Remove(o) } else { Next::Put(o) });
+            if let Some((object, _)) = self.settle(&mut current, next).await? {
+                return Ok(object);
+            }
+        }
+    }
+
+    /// Changes a pod by `assign`, whose refusal is a conflict.
+    pub async fn bind(
+        &self,
+        assign: impl Fn(&mut Value) -> std::result::Result<(), String> + Send + Sync,
+    ) -> Result<()> {
+        let mut current = self.attempt().await?;
+        loop {
+            let mut pod = current.object.clone();
+            let assigned = assign(&mut pod);
+            let next = assigned
+                .map_err(|why| ApiError::conflict("", "pods/binding", &self.name, &why))
+                .and_then(|()| self.canonical(pod).map(Next::Put));
+            if self.settle(&mut current, next).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Puts a review into the namespace of the request.
+    pub fn check_review_namespace(&self, review: &mut Value) -> Result<()> {
+        self.check_namespace(review)
+    }
+
+    /// Records what the client set in a review, which is never stored.
+    pub fn track_review(&self, review: &mut Value) -> Result<()> {
+        self.track_create(review)
+    }
+
+    /// Refuses a review with findings.
+    pub fn refuse_review(&self, review: &Value, errors: &[FieldError]) -> Result<()> {
+        self.refuse_invalid(review, errors)
+    }
+}

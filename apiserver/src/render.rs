@@ -1,0 +1,282 @@
+//! Answers: objects, lists and watches in the form that the client asked for.
+
+use api::meta::GroupVersion;
+use api::{ApiError, Value, object};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::{Stream, StreamExt};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+use serve::Body;
+
+use crate::negotiate::{Encoding, Form, Shape};
+use crate::registry::{Call, Change, Page, bookmark, from_storage, set_type};
+use crate::resources::{Resource, TABLE};
+use crate::storage::Stored;
+use crate::table;
+
+/// Encodes a value. JSON ends in a newline, as upstream's does.
+pub fn encode(value: &Value, encoding: Encoding, pretty: bool) -> Bytes {
+    match encoding {
+        Encoding::Json if pretty => {
+            let mut out = serde_json::to_vec_pretty(value).unwrap_or_default();
+            out.push(b'\n');
+            out.into()
+        }
+        Encoding::Json => {
+            let mut out = value.to_json();
+            out.push(b'\n');
+            out.into()
+        }
+        Encoding::Yaml => yaml(value).into(),
+        Encoding::Protobuf => match type_of(value) {
+            Some(ty) => schema::proto::encode_object(value, ty).into(),
+            None => value.to_json().into(),
+        },
+    }
+}
+
+/// The type of a value that says what it is.
+fn type_of(value: &Value) -> Option<schema::Ty<'static>> {
+    let gv = GroupVersion::parse(value.api_version())?;
+    schema::kind(&gv.group, &gv.version, value.kind())
+}
+
+/// YAML as upstream prints it: keys in alphabetical order.
+fn yaml(value: &Value) -> String {
+    serde_saphyr::to_string(&sorted(value)).unwrap_or_default()
+}
+
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut map: api::Map = map.iter().map(|(k, v)| (k, sorted(v))).collect();
+            map.sort_keys();
+            Value::Object(map)
+        }
+        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
+        other => other.clone(),
+    }
+}
+
+/// An answer of `content`.
+pub fn respond(code: StatusCode, media_type: &'static str, content: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(serve::full(content.into()));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// An answer of any value.
+pub fn value(code: StatusCode, value: &Value, form: Form) -> Response<Body> {
+    let encoding = match form.encoding {
+        // What has no protobuf form is sent as JSON.
+        Encoding::Protobuf if type_of(value).is_none() => Encoding::Json,
+        other => other,
+    };
+    respond(code, encoding.media_type(), encode(value, encoding, form.pretty))
+}
+
+/// An answer of one object.
+pub fn one(call: &Call, code: StatusCode, object: &Value, form: Form) -> Response<Body> {
+    let shaped = match form.shape {
+        Shape::Object => None,
+        Shape::Table if object.kind() == "Status" => None,
+        Shape::Table => {
+            Some(table::of(call.row, std::slice::from_ref(object), &list_metadata_of(object), true))
+        }
+        Shape::Metadata => Some(metadata_of(object)),
+    };
+    value(code, shaped.as_ref().unwrap_or(object), form)
+}
+
+fn list_metadata_of(object: &Value) -> Value {
+    object!({"resourceVersion": (object.resource_version())})
+}
+
+fn metadata_of(object: &Value) -> Value {
+    object!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": (object.get("metadata"))})
+}
+
+/// True when the stored bytes are what the row serves.
+fn served_as_stored(row: &Resource) -> bool {
+    row.store.is_some_and(|s| std::ptr::eq(TABLE.storage_row(s), row))
+}
+
+/// The object in the version of the row.
+pub fn object_of(row: &Resource, stored: &Stored) -> Value {
+    from_storage(row, stored.object())
+}
+
+/// The answer of one stored object.
+pub fn stored(call: &Call, stored: &Stored, form: Form) -> Response<Body> {
+    let plain = form.shape == Shape::Object && form.encoding == Encoding::Json && !form.pretty;
+    if plain && served_as_stored(call.row) {
+        let mut body = BytesMut::with_capacity(stored.json.len() + 1);
+        body.extend_from_slice(&stored.json);
+        body.put_u8(b'\n');
+        return respond(StatusCode::OK, Encoding::Json.media_type(), body.freeze());
+    }
+    one(call, StatusCode::OK, &object_of(call.row, stored), form)
+}
+
+/// The answer of a list.
+pub fn list(call: &Call, page: &Page, form: Form) -> Response<Body> {
+    let plain = form.shape == Shape::Object && form.encoding == Encoding::Json && !form.pretty;
+    if plain && served_as_stored(call.row) {
+        return respond(StatusCode::OK, Encoding::Json.media_type(), concatenated(call.row, page));
+    }
+    let objects: Vec<Value> = page.items.iter().map(|s| object_of(call.row, s)).collect();
+    value(StatusCode::OK, &shaped_list(call.row, objects, page.metadata(), form), form)
+}
+
+/// A list of objects in the shape of the form.
+pub fn shaped_list(row: &Resource, objects: Vec<Value>, metadata: Value, form: Form) -> Value {
+    match form.shape {
+        Shape::Table => table::of(row, &objects, &metadata, true),
+        Shape::Metadata => {
+            let items: Vec<Value> = objects.iter().map(metadata_of).collect();
+            object!({
+                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items,
+            })
+        }
+        Shape::Object => {
+            let items: Vec<Value> = objects.into_iter().map(without_type).collect();
+            object!({
+                "kind": (row.list_kind()), "apiVersion": (row.api_version()), "metadata": metadata, "items": items,
+            })
+        }
+    }
+}
+
+/// Objects in a list do not say what they are.
+fn without_type(mut object: Value) -> Value {
+    let map = object.make_object();
+    map.remove("kind");
+    map.remove("apiVersion");
+    object
+}
+
+/// The bytes of a list are the bytes of its objects, less the type that each begins with.
+fn concatenated(row: &Resource, page: &Page) -> Bytes {
+    let mut typed = Value::object();
+    set_type(&mut typed, row);
+    let mut prefix = typed.to_json();
+    prefix.pop();
+    prefix.push(b',');
+    let size: usize = page.items.iter().map(|s| s.json.len() + 1).sum();
+    let mut out = BytesMut::with_capacity(size + 256);
+    let head = object!({"kind": (row.list_kind()), "apiVersion": (row.api_version()), "metadata": (page.metadata())});
+    let head = head.to_json();
+    out.extend_from_slice(&head[..head.len() - 1]);
+    out.extend_from_slice(b",\"items\":[");
+    for (i, stored) in page.items.iter().enumerate() {
+        if i > 0 {
+            out.put_u8(b',');
+        }
+        match stored.json.strip_prefix(prefix.as_slice()) {
+            Some(rest) => {
+                out.put_u8(b'{');
+                out.extend_from_slice(rest);
+            }
+            None => out.extend_from_slice(&without_type(stored.object()).to_json()),
+        }
+    }
+    out.extend_from_slice(b"]}\n");
+    out.freeze()
+}
+
+/// The answer of a watch.
+pub fn watch(
+    row: &'static Resource,
+    changes: impl Stream<Item = Vec<Change>> + Send + 'static,
+    form: Form,
+    gauge: prometheus::IntGauge,
+) -> Response<Body> {
+    gauge.inc();
+    let guard = Streaming(gauge);
+    let mut first = true;
+    let pieces = changes.map(move |batch| {
+        let _ = &guard;
+        let mut out = BytesMut::new();
+        for change in batch {
+            event(row, &change, form, &mut first, &mut out);
+        }
+        Ok::<_, std::convert::Infallible>(out.freeze())
+    });
+    let mut response = Response::new(serve::stream(pieces));
+    let media_type = match form.encoding {
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Encoding::Yaml => "application/yaml;stream=watch",
+        Encoding::Json => "application/json",
+    };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// Counts a stream for as long as it lasts.
+struct Streaming(prometheus::IntGauge);
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn event(row: &Resource, change: &Change, form: Form, first: &mut bool, out: &mut BytesMut) {
+    let (kind, stored) = match change {
+        Change::Added(s) => ("ADDED", s),
+        Change::Modified(s) => ("MODIFIED", s),
+        Change::Deleted(s) => ("DELETED", s),
+        Change::Bookmark(revision, end) => {
+            let object = shaped_event(row, bookmark(row, *revision, *end), form, first, true);
+            return frame("BOOKMARK", &object, form, out);
+        }
+        Change::Error(e) => return frame("ERROR", &error_object(e), form, out),
+    };
+    if form.shape == Shape::Object && form.encoding == Encoding::Json && served_as_stored(row) {
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(b"\",\"object\":");
+        out.extend_from_slice(&stored.json);
+        out.extend_from_slice(b"}\n");
+        return;
+    }
+    let object = shaped_event(row, object_of(row, stored), form, first, false);
+    frame(kind, &object, form, out);
+}
+
+fn error_object(e: &ApiError) -> Value {
+    e.to_value()
+}
+
+/// The first table of a watch names the columns, later ones do not.
+fn shaped_event(row: &Resource, object: Value, form: Form, first: &mut bool, bookmark: bool) -> Value {
+    match form.shape {
+        Shape::Object => object,
+        Shape::Metadata => metadata_of(&object),
+        Shape::Table => {
+            let metadata = list_metadata_of(&object);
+            let rows = if bookmark { &[][..] } else { std::slice::from_ref(&object) };
+            table::of(row, rows, &metadata, std::mem::take(first))
+        }
+    }
+}
+
+fn frame(kind: &str, object: &Value, form: Form, out: &mut BytesMut) {
+    match form.encoding {
+        Encoding::Json => {
+            let event = object!({"type": kind, "object": object});
+            out.extend_from_slice(&event.to_json());
+            out.put_u8(b'\n');
+        }
+        Encoding::Yaml => {
+            out.extend_from_slice(b"---\n");
+            out.extend_from_slice(yaml(&object!({"type": kind, "object": object})).as_bytes());
+        }
+        Encoding::Protobuf => {
+            let event = schema::proto::watch_event(kind, &encode(object, Encoding::Protobuf, false));
+            out.put_u32(u32::try_from(event.len()).unwrap_or(u32::MAX));
+            out.extend_from_slice(&event);
+        }
+    }
+}

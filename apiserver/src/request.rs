@@ -1,0 +1,229 @@
+//! What a request asks for, read from its method, path and query.
+//!
+//! Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-uris>.
+
+use std::collections::HashMap;
+
+use http::Method;
+
+/// What a request asks for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RequestInfo {
+    /// True for requests of the API (`/api`, `/apis`) that name a resource.
+    pub is_resource: bool,
+    /// The path as it came.
+    pub path: String,
+    /// API verb, or the HTTP method in lower case when no resource is asked for.
+    pub verb: &'static str,
+    /// API group; empty for the core group.
+    pub group: String,
+    /// API version.
+    pub version: String,
+    /// Namespace; empty for requests of the cluster.
+    pub namespace: String,
+    /// Plural name of the resource.
+    pub resource: String,
+    /// Subresource; empty for the object itself.
+    pub subresource: String,
+    /// Name of the object; empty for collections.
+    pub name: String,
+    /// What follows the subresource, as for `proxy`.
+    pub rest: String,
+}
+
+impl RequestInfo {
+    /// Reads a request.
+    pub fn new(method: &Method, path: &str, query: &Query) -> Self {
+        let mut info = Self { path: path.to_owned(), verb: lower(method), ..Self::default() };
+        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let after = match segments.as_slice() {
+            ["api", version, rest @ ..] if !rest.is_empty() => {
+                info.version = (*version).to_owned();
+                rest
+            }
+            ["apis", group, version, rest @ ..] if !rest.is_empty() => {
+                info.group = (*group).to_owned();
+                info.version = (*version).to_owned();
+                rest
+            }
+            _ => return info,
+        };
+        info.is_resource = true;
+        let mut after = after.to_vec();
+        // The verb as a first segment: the deprecated way to watch, and the even older proxy.
+        let watch_path = after.first() == Some(&"watch") && after.len() > 1;
+        if watch_path {
+            after.remove(0);
+        }
+        info.locate(&after);
+        info.verb = info.api_verb(method, query, watch_path);
+        if matches!(info.verb, "list" | "watch" | "deletecollection") && info.name.is_empty() {
+            // A selector for one name authorizes like a request for it.
+            let selector =
+                api::selector::FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
+            if let Some(name) = selector.exact("metadata.name") {
+                info.name = name.to_owned();
+            }
+        }
+        info
+    }
+
+    fn locate(&mut self, segments: &[&str]) {
+        let rest = match segments {
+            ["namespaces", namespace, resource, rest @ ..]
+                if !(self.group.is_empty() && matches!(*resource, "status" | "finalize")) =>
+            {
+                self.namespace = (*namespace).to_owned();
+                self.resource = (*resource).to_owned();
+                rest
+            }
+            ["namespaces", namespace, rest @ ..] if self.group.is_empty() => {
+                self.resource = "namespaces".to_owned();
+                self.namespace = (*namespace).to_owned();
+                self.name = (*namespace).to_owned();
+                self.subresource = rest.first().copied().unwrap_or_default().to_owned();
+                return;
+            }
+            [resource, rest @ ..] => {
+                self.resource = (*resource).to_owned();
+                rest
+            }
+            [] => return,
+        };
+        self.name = decoded(rest.first().copied().unwrap_or_default());
+        self.subresource = rest.get(1).copied().unwrap_or_default().to_owned();
+        self.rest = rest.get(2..).unwrap_or_default().join("/");
+    }
+
+    fn api_verb(&self, method: &Method, query: &Query, watch_path: bool) -> &'static str {
+        match *method {
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE if self.name.is_empty() => "deletecollection",
+            Method::DELETE => "delete",
+            Method::GET | Method::HEAD if watch_path => "watch",
+            Method::GET | Method::HEAD if self.name.is_empty() => {
+                if query.is_true("watch") {
+                    "watch"
+                } else {
+                    "list"
+                }
+            }
+            Method::GET | Method::HEAD if query.is_true("watch") && self.subresource.is_empty() => "watch",
+            Method::GET | Method::HEAD => "get",
+            _ => "",
+        }
+    }
+
+    /// True for streams, which no deadline ends.
+    pub fn is_long_running(&self) -> bool {
+        self.verb == "watch"
+            || (self.is_resource
+                && matches!(self.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy"))
+    }
+}
+
+fn lower(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::HEAD => "head",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        Method::OPTIONS => "options",
+        _ => "",
+    }
+}
+
+fn decoded(segment: &str) -> String {
+    percent_encoding::percent_decode_str(segment).decode_utf8_lossy().into_owned()
+}
+
+/// The query of a request; keys may repeat.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    values: HashMap<String, Vec<String>>,
+}
+
+impl Query {
+    /// Reads the part of a URL after the question mark.
+    pub fn parse(query: Option<&str>) -> Self {
+        let mut values: HashMap<String, Vec<String>> = HashMap::new();
+        for pair in query.unwrap_or_default().split('&').filter(|p| !p.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            values.entry(unplus(key)).or_default().push(unplus(value));
+        }
+        Self { values }
+    }
+
+    /// The first value of `key`, or the empty string.
+    pub fn get(&self, key: &str) -> &str {
+        self.values.get(key).and_then(|v| v.first()).map_or("", String::as_str)
+    }
+
+    /// Sets the only value of `key`.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.values.insert(key.to_owned(), vec![value.to_owned()]);
+    }
+
+    /// All values of `key`.
+    pub fn all(&self, key: &str) -> &[String] {
+        self.values.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// True when `key` is there.
+    pub fn has(&self, key: &str) -> bool {
+        self.values.contains_key(key)
+    }
+
+    /// True when `key` has a true value, as Go reads booleans in queries: anything but `false` and `0`.
+    pub fn is_true(&self, key: &str) -> bool {
+        self.has(key) && !matches!(self.get(key).to_ascii_lowercase().as_str(), "false" | "0")
+    }
+}
+
+fn unplus(text: &str) -> String {
+    decoded(&text.replace('+', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(method: Method, url: &str, want: &str) {
+        let (path, query) = url.split_once('?').map_or((url, None), |(p, q)| (p, Some(q)));
+        let i = RequestInfo::new(&method, path, &Query::parse(query));
+        let got = format!(
+            "{} {}/{} ns={} {}/{} name={} rest={}",
+            i.verb, i.group, i.version, i.namespace, i.resource, i.subresource, i.name, i.rest
+        );
+        assert_eq!(got, want, "{url}");
+    }
+
+    #[test]
+    fn requests_are_read_as_upstream_reads_them() {
+        use Method as M;
+        check(M::GET, "/api/v1/pods", "list /v1 ns= pods/ name= rest=");
+        check(M::GET, "/api/v1/pods?watch=1", "watch /v1 ns= pods/ name= rest=");
+        check(M::GET, "/api/v1/watch/namespaces/a/pods", "watch /v1 ns=a pods/ name= rest=");
+        check(M::GET, "/api/v1/namespaces", "list /v1 ns= namespaces/ name= rest=");
+        check(M::GET, "/api/v1/namespaces/a", "get /v1 ns=a namespaces/ name=a rest=");
+        check(M::PUT, "/api/v1/namespaces/a/status", "update /v1 ns=a namespaces/status name=a rest=");
+        check(
+            M::POST,
+            "/apis/apps/v1/namespaces/a/deployments",
+            "create apps/v1 ns=a deployments/ name= rest=",
+        );
+        check(
+            M::DELETE,
+            "/apis/apps/v1/namespaces/a/deployments",
+            "deletecollection apps/v1 ns=a deployments/ name= rest=",
+        );
+        check(M::GET, "/api/v1/nodes/n/proxy/logs/x", "get /v1 ns= nodes/proxy name=n rest=logs/x");
+        check(M::GET, "/healthz", "get / ns= / name= rest=");
+        check(M::GET, "/apis/apps/v1", "get / ns= / name= rest=");
+        check(M::GET, "/api/v1/pods?fieldSelector=metadata.name%3Dx", "list /v1 ns= pods/ name=x rest=");
+    }
+}

@@ -1,0 +1,264 @@
+//! The table of resources: every served kind is a row of data, from which routing, discovery, OpenAPI and printing are
+//! derived. The rows stand in `data/resources.txt`; what a kind does beyond the generic is its [`Strategy`].
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use crate::kinds::{self, Strategy};
+
+/// One served resource: a plural name in a version of a group.
+pub struct Resource {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Version of the group.
+    pub version: &'static str,
+    /// Name in paths, such as `pods`.
+    pub plural: &'static str,
+    /// Name of one, such as `pod`.
+    pub singular: String,
+    /// Kind of its objects, such as `Pod`.
+    pub kind: &'static str,
+    /// True when objects live in namespaces.
+    pub namespaced: bool,
+    /// Supported verbs, in alphabetical order.
+    pub verbs: Vec<&'static str>,
+    /// Abbreviations that clients accept.
+    pub short_names: Vec<&'static str>,
+    /// Groups of resources it belongs to, such as `all`.
+    pub categories: Vec<&'static str>,
+    /// Subresources, in order of name.
+    pub subresources: Vec<Subresource>,
+    /// Where its objects are kept in etcd, below the prefix of the cluster; none for virtual resources.
+    pub prefix: Option<&'static str>,
+    /// Index of its cache; resources with the same prefix share one.
+    pub store: Option<usize>,
+    /// What the kind does beyond the generic.
+    pub strategy: &'static Strategy,
+}
+
+/// A path below an object, such as `status` or `log`.
+pub struct Subresource {
+    /// Last segment of the path.
+    pub name: &'static str,
+    /// Group and version of the kind where they differ from the resource's, as `group/version`.
+    pub group_version: Option<(&'static str, &'static str)>,
+    /// Kind of the bodies.
+    pub kind: &'static str,
+    /// Supported verbs.
+    pub verbs: Vec<&'static str>,
+}
+
+impl Resource {
+    /// `apps/v1`, or `v1` for the core group.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// The subresource named `name`.
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    /// True when status is written by a subresource of its own.
+    pub fn has_status(&self) -> bool {
+        self.subresource("status").is_some()
+    }
+
+    /// True when the verb is served.
+    pub fn serves(&self, verb: &str) -> bool {
+        self.verbs.contains(&verb)
+    }
+
+    /// Key of an object in its cache and, below the prefix, in etcd.
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        if self.namespaced { format!("{namespace}/{name}") } else { name.to_owned() }
+    }
+
+    /// The list kind, such as `PodList`.
+    pub fn list_kind(&self) -> String {
+        format!("{}List", self.kind)
+    }
+}
+
+/// All rows and the look-ups over them.
+pub struct Table {
+    /// The rows in order of discovery.
+    pub rows: Vec<Resource>,
+    /// Distinct etcd prefixes; a row's `store` is an index into them.
+    pub prefixes: Vec<&'static str>,
+    by_path: HashMap<(&'static str, &'static str, &'static str), usize>,
+}
+
+const ALL_VERBS: [&str; 8] =
+    ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// The built-in resources.
+pub static TABLE: LazyLock<Table> = LazyLock::new(|| Table::parse(include_str!("../data/resources.txt")));
+
+impl Table {
+    /// The resource at `group/version/plural`.
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Resource> {
+        // The key's lifetime is 'static only because the rows' is; looking up needs no more than equality.
+        self.by_path
+            .iter()
+            .find_map(|((g, v, p), i)| (*g == group && *v == version && *p == plural).then(|| &self.rows[*i]))
+    }
+
+    /// The first resource of that group and plural name: its preferred version.
+    pub fn find_any_version(&self, group: &str, plural: &str) -> Option<&Resource> {
+        self.rows.iter().find(|r| r.group == group && r.plural == plural)
+    }
+
+    /// The store of that group and plural name. Panics for a name that is not built in.
+    pub fn store(&self, group: &str, plural: &str) -> usize {
+        self.find_any_version(group, plural)
+            .and_then(|r| r.store)
+            .unwrap_or_else(|| panic!("{plural}.{group} is not a stored built-in resource"))
+    }
+
+    /// The row whose version is stored under the prefix of `store`.
+    pub fn storage_row(&self, store: usize) -> &Resource {
+        let mut rows = self.rows.iter().filter(|r| r.store == Some(store));
+        let first = rows.next().expect("every store has a row");
+        match self.prefixes[store] {
+            // The oldest served version stays the stored one, as upstream keeps it.
+            "events" => first,
+            _ => first,
+        }
+    }
+
+    /// Groups in order of discovery.
+    pub fn groups(&self) -> Vec<&'static str> {
+        let mut groups: Vec<&'static str> = Vec::new();
+        for row in &self.rows {
+            if !groups.contains(&row.group) {
+                groups.push(row.group);
+            }
+        }
+        groups
+    }
+
+    /// Versions of a group, preferred first.
+    pub fn versions(&self, group: &str) -> Vec<&'static str> {
+        let mut versions: Vec<&'static str> = Vec::new();
+        for row in self.rows.iter().filter(|r| r.group == group) {
+            if !versions.contains(&row.version) {
+                versions.push(row.version);
+            }
+        }
+        versions
+    }
+
+    fn parse(text: &'static str) -> Self {
+        let mut table = Table { rows: Vec::new(), prefixes: Vec::new(), by_path: HashMap::new() };
+        let (mut group, mut version) = ("", "");
+        for line in text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
+            if let Some(head) = line.strip_prefix('[') {
+                let (g, v) =
+                    head.trim_end_matches(']').split_once('/').expect("a heading is [group/version]");
+                (group, version) = (if g == "core" { "" } else { g }, v);
+            } else if let Some(sub) = line.strip_prefix("  /") {
+                let row = table.rows.last_mut().expect("a subresource follows its resource");
+                row.subresources.push(Subresource::parse(sub));
+            } else {
+                let row = Resource::parse(group, version, line, &mut table.prefixes);
+                table.by_path.insert((row.group, row.version, row.plural), table.rows.len());
+                table.rows.push(row);
+            }
+        }
+        table
+    }
+}
+
+impl Resource {
+    fn parse(
+        group: &'static str,
+        version: &'static str,
+        line: &'static str,
+        prefixes: &mut Vec<&'static str>,
+    ) -> Self {
+        let mut words = line.split_whitespace();
+        let mut word = || words.next().expect("a row has a plural, a kind and a scope");
+        let (plural, kind, scope) = (word(), word(), word());
+        let mut row = Resource {
+            group,
+            version,
+            plural,
+            singular: kind.to_ascii_lowercase(),
+            kind,
+            namespaced: scope == "namespaced",
+            verbs: Vec::new(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            subresources: Vec::new(),
+            prefix: None,
+            store: None,
+            strategy: kinds::strategy(group, plural),
+        };
+        for (key, value) in words.filter_map(|w| w.split_once('=')) {
+            match key {
+                "verbs" => row.verbs = verbs(value),
+                "singular" => row.singular = value.to_owned(),
+                "short" => row.short_names = value.split(',').collect(),
+                "categories" => row.categories = value.split(',').collect(),
+                "prefix" => row.prefix = Some(value),
+                other => panic!("unknown key {other} in the table of resources"),
+            }
+        }
+        row.store = row.prefix.map(|prefix| {
+            prefixes.iter().position(|p| *p == prefix).unwrap_or_else(|| {
+                prefixes.push(prefix);
+                prefixes.len() - 1
+            })
+        });
+        row
+    }
+}
+
+impl Subresource {
+    fn parse(line: &'static str) -> Self {
+        let mut words = line.split_whitespace();
+        let mut word = || words.next().expect("a subresource has a name, a kind and verbs");
+        let (name, kind, served) = (word(), word(), word());
+        let mut parts: Vec<&'static str> = kind.split('/').collect();
+        let kind = parts.pop().expect("split gives at least one part");
+        Self {
+            name,
+            kind,
+            group_version: (parts.len() == 2).then(|| (parts[0], parts[1])),
+            verbs: verbs(served.trim_start_matches("verbs=")),
+        }
+    }
+}
+
+fn verbs(text: &'static str) -> Vec<&'static str> {
+    if text == "all" { ALL_VERBS.to_vec() } else { text.split(',').collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_a_schema() {
+        for row in &TABLE.rows {
+            assert!(
+                schema::kind(row.group, row.version, row.kind).is_some(),
+                "{}/{}",
+                row.api_version(),
+                row.kind
+            );
+        }
+    }
+
+    #[test]
+    fn rows_of_one_prefix_share_a_store() {
+        let events = TABLE.find("", "v1", "events").unwrap();
+        assert_eq!(events.store, TABLE.find("events.k8s.io", "v1", "events").unwrap().store);
+        assert_eq!(TABLE.find("", "v1", "nodes").unwrap().prefix, Some("minions"));
+    }
+}

@@ -1,0 +1,138 @@
+//! Starts a server: binds the port, connects to etcd, and keeps everything going that a server needs.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use daemon::Tasks;
+use tokio::net::TcpListener;
+use tower::service_fn;
+
+use crate::allocate::Allocators;
+use crate::bootstrap::{self, OwnService};
+use crate::config::Config;
+use crate::discovery::Discovery;
+use crate::openapi::OpenApi;
+use crate::proxy::Kubelets;
+use crate::server::{Metrics, Server};
+use crate::storage::Storage;
+
+/// Starts the tasks of a server and returns; they run until the process is asked to end.
+pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
+    let address = SocketAddr::from(config.listen);
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: is another server running there, or --secure-port wrong?")
+    })?;
+    let storage = Storage::connect(config.etcd).await?;
+    let first = config.service_range.hosts().next().unwrap_or(config.service_range.addr());
+    let server = Arc::new(Server {
+        storage: storage.clone(),
+        authenticator: config.authenticator,
+        authorizer: config.authorizer,
+        allocators: Allocators::new(config.service_range, config.node_ports),
+        discovery: Discovery::new(&config.settings.external_address),
+        openapi: OpenApi::default(),
+        kubelets: Kubelets::new(config.kubelets, config.address_types)?,
+        config: config.settings,
+        health: serve::Health::new(),
+        metrics: Metrics::new(serve::metrics::registry(daemon::KUBERNETES_VERSION))?,
+        stopping: tasks.token(),
+        bootstrapped: false.into(),
+    });
+    add_checks(&server);
+
+    let feed = storage.clone();
+    tasks.critical("storage feed", stoppable(&tasks, async move { feed.feed().await }));
+    if let Some(interval) = config.compaction {
+        tasks.critical("compaction", stoppable(&tasks, compact(storage, interval)));
+    }
+    let own = OwnService {
+        service_ip: first,
+        advertise: config.advertise,
+        port: config.listen.1,
+        endpoints: config.own_endpoints,
+    };
+    let (one, two) = (server.clone(), server.clone());
+    tasks.plain("bootstrap", async move {
+        let stopping = one.stopping.clone();
+        tokio::select! {
+            () = bootstrap::run(one.clone()) => one.bootstrapped.store(true, std::sync::atomic::Ordering::Relaxed),
+            () = stopping.cancelled() => return Ok(()),
+        }
+        bootstrap::keep_own_service(two, own).await;
+        Ok(())
+    });
+    let (tls, stop) = (config.tls.clone(), tasks.token());
+    tasks.plain("certificate reload", async move {
+        tls.watch(stop).await;
+        Ok(())
+    });
+    let stop = tasks.token();
+    tasks.critical("https", async move {
+        tracing::info!(%address, "Serving securely");
+        let service = service_fn(move |request| {
+            let server = server.clone();
+            async move { Ok::<_, Infallible>(crate::http::handle(server, request).await) }
+        });
+        serve::Server::https(config.tls).serve(listener, service, stop).await;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// A task that ends well when the process is asked to end.
+fn stoppable(
+    tasks: &Tasks,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = Result<()>> + Send + 'static {
+    let token = tasks.token();
+    async move {
+        tokio::select! {
+            () = task => {}
+            () = token.cancelled() => {}
+        }
+        Ok(())
+    }
+}
+
+fn add_checks(server: &Arc<Server>) {
+    use futures::FutureExt;
+    let storage = server.storage.clone();
+    server.health.add_async("etcd", true, move || {
+        let storage = storage.clone();
+        async move {
+            let ping = tokio::time::timeout(Duration::from_secs(2), storage.etcd().ping());
+            match ping.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(e)) => Err(e.to_string()),
+                Err(_) => Err("etcd did not answer in time".to_owned()),
+            }
+        }
+        .boxed()
+    });
+    let storage = server.storage.clone();
+    server.health.add_ready("informer-sync", move || {
+        if storage.is_loaded() { Ok(()) } else { Err("the caches are not loaded yet".to_owned()) }
+    });
+    let ready = server.clone();
+    server.health.add_ready("poststarthook/rbac/bootstrap-roles", move || {
+        match ready.bootstrapped.load(std::sync::atomic::Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err("not finished".to_owned()),
+        }
+    });
+}
+
+/// Compacts etcd by the protocol that all API servers share: what is older than one interval goes.
+async fn compact(storage: Arc<Storage>, interval: Duration) {
+    let (mut version, mut revision) = (0, 0);
+    loop {
+        tokio::time::sleep(interval).await;
+        match storage.etcd().compact(version, revision).await {
+            Ok((next_version, now)) => (version, revision) = (next_version, now),
+            Err(e) => tracing::warn!(error = %e, "compaction of etcd failed"),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Storage: etcd behind a watch cache.
+//!
+//! Every write is one etcd transaction guarded by `mod_revision`; every read is served from memory. One watch over the
+//! whole prefix feeds the caches, so that all resources advance together: when revision `r` is published, every change
+//! up to `r` is in its cache. A consistent read asks etcd for its revision and waits until the caches have reached it.
+
+mod cache;
+mod etcd;
+mod feed;
+
+pub use cache::{Cache, Event, Snapshot, Stored, Waited, set_resource_version};
+pub use etcd::{EtcdConfig, KeyValue, Outcome, Precondition};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{ApiError, error::Result};
+use tokio::sync::watch;
+
+use crate::resources::TABLE;
+
+/// How long a consistent read waits for the caches before it gives up.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(3);
+/// How long it waits before it writes the progress key to move the caches on.
+const CATCH_UP_NUDGE: Duration = Duration::from_millis(25);
+
+/// All caches and the connection to etcd.
+pub struct Storage {
+    etcd: etcd::Etcd,
+    caches: Vec<Arc<Cache>>,
+    /// Revision up to which every cache is complete; zero before the first load.
+    progress: watch::Sender<i64>,
+}
+
+impl Storage {
+    /// Connects to etcd; the caches are empty until [`Storage::feed`] runs.
+    pub async fn connect(config: EtcdConfig) -> anyhow::Result<Arc<Self>> {
+        let etcd = etcd::Etcd::connect(config).await?;
+        let caches = (0..TABLE.prefixes.len()).map(|i| Arc::new(Cache::new(TABLE.storage_row(i)))).collect();
+        Ok(Arc::new(Self { etcd, caches, progress: watch::Sender::new(0) }))
+    }
+
+    /// Loads the caches and follows etcd for ever; reconnects by itself.
+    pub async fn feed(self: Arc<Self>) {
+        feed::run(&self.etcd, &self.caches, &self.progress).await;
+    }
+
+    /// The connection, for what is not an object: leases, compaction, health.
+    pub fn etcd(&self) -> &etcd::Etcd {
+        &self.etcd
+    }
+
+    /// The cache of a store.
+    pub fn cache(&self, store: usize) -> &Arc<Cache> {
+        &self.caches[store]
+    }
+
+    /// True once every cache has been loaded.
+    pub fn is_loaded(&self) -> bool {
+        *self.progress.borrow() > 0
+    }
+
+    /// Waits until every cache has been loaded.
+    pub async fn loaded(&self) {
+        let mut progress = self.progress.subscribe();
+        // The sender lives as long as self, so waiting cannot fail.
+        let _ = progress.wait_for(|r| *r > 0).await;
+    }
+
+    /// The revision up to which every cache is complete.
+    pub fn revision(&self) -> i64 {
+        *self.progress.borrow()
+    }
+
+    /// Waits until the caches hold everything acknowledged before this call, and returns that revision.
+    pub async fn catch_up(&self) -> Result<i64> {
+        let revision = self.etcd.revision().await?;
+        self.reach(revision).await?;
+        Ok(revision)
+    }
+
+    /// Waits until the caches hold everything up to `revision`.
+    pub async fn reach(&self, revision: i64) -> Result<()> {
+        let mut progress = self.progress.subscribe();
+        if *progress.borrow_and_update() >= revision {
+            return Ok(());
+        }
+        if tokio::time::timeout(CATCH_UP_NUDGE, progress.wait_for(|r| *r >= revision)).await.is_ok() {
+            return Ok(());
+        }
+        // The revision may belong to a write outside our prefix, which no event will ever tell us of.
+        if self.etcd.revision().await? >= revision {
+            self.etcd.touch_progress().await?;
+        }
+        match tokio::time::timeout(CATCH_UP_LIMIT, progress.wait_for(|r| *r >= revision)).await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let current = *self.progress.borrow();
+                Err(too_large(revision, current))
+            }
+        }
+    }
+}
+
+fn too_large(revision: i64, current: i64) -> ApiError {
+    let mut error =
+        ApiError::timeout(format!("Timeout: Too large resource version: {revision}, current: {current}"), 0);
+    error.status_mut().details.causes = vec![api::error::Cause {
+        reason: "ResourceVersionTooLarge".to_owned(),
+        message: "Too large resource version".to_owned(),
+        field: String::new(),
+    }];
+    error
+}

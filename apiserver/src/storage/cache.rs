@@ -1,0 +1,339 @@
+//! The watch cache of one resource: the current objects as a persistent map, and a bounded log of changes.
+//!
+//! One writer (the feed) publishes whole revisions; readers take a snapshot and never wait. A watcher is a cursor into
+//! the log, not a queue: it costs nothing while nothing happens, and one that falls off the end is told so.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use api::Value;
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use compact_str::CompactString;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use crate::resources::Resource;
+
+/// Bounds of the log of changes.
+const LOG_BYTES: usize = 16 << 20;
+const LOG_EVENTS: usize = 20_000;
+
+/// An object as it is served, encoded once.
+pub struct Stored {
+    /// `namespace/name`, or `name`.
+    pub key: Arc<str>,
+    /// Revision of the last change.
+    pub revision: i64,
+    /// The object as JSON in its storage version, with its resourceVersion.
+    pub json: Bytes,
+    /// Its labels.
+    pub labels: Box<[(CompactString, CompactString)]>,
+    /// Values of the resource's selectable fields, in their order.
+    pub fields: Box<[CompactString]>,
+}
+
+/// All objects of a resource at one moment.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// Revision of the last change among them.
+    pub revision: i64,
+    /// The objects in order of key.
+    pub objects: imbl::OrdMap<Arc<str>, Arc<Stored>>,
+}
+
+/// One change. With `new` alone it is a creation, with `old` alone a deletion.
+#[derive(Clone)]
+pub struct Event {
+    /// Revision of the change.
+    pub revision: i64,
+    /// The object after it.
+    pub new: Option<Arc<Stored>>,
+    /// The object before it.
+    pub old: Option<Arc<Stored>>,
+    /// For a deletion: the last state, with the revision of the deletion.
+    pub last: Option<Arc<Stored>>,
+}
+
+/// What a watcher got when it asked for more.
+pub enum Waited {
+    /// The next events, at least one.
+    Events(Vec<Event>),
+    /// Nothing yet.
+    Nothing,
+    /// The watcher's position is older than the log.
+    TooOld,
+}
+
+struct Log {
+    events: VecDeque<Event>,
+    bytes: usize,
+    /// Watching is possible from this revision on.
+    start: i64,
+}
+
+/// The watch cache of one resource.
+pub struct Cache {
+    /// Prefix of its keys in etcd, below the prefix of the cluster.
+    pub prefix: &'static str,
+    row: &'static Resource,
+    snapshot: ArcSwap<Snapshot>,
+    log: RwLock<Log>,
+    changed: watch::Sender<i64>,
+}
+
+impl Cache {
+    /// An empty cache of the resource stored by `row`.
+    pub fn new(row: &'static Resource) -> Self {
+        Self {
+            prefix: row.prefix.expect("only stored resources have caches"),
+            row,
+            snapshot: ArcSwap::from_pointee(Snapshot { revision: 0, objects: imbl::OrdMap::new() }),
+            log: RwLock::new(Log { events: VecDeque::new(), bytes: 0, start: i64::MAX }),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    /// The row in whose version objects are kept.
+    pub fn row(&self) -> &'static Resource {
+        self.row
+    }
+
+    /// The current objects.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The object at `key`.
+    pub fn get(&self, key: &str) -> Option<Arc<Stored>> {
+        self.snapshot.load().objects.get(key).cloned()
+    }
+
+    /// Wakes when the cache changes.
+    pub fn subscribe(&self) -> watch::Receiver<i64> {
+        self.changed.subscribe()
+    }
+
+    /// The first revision that can be watched from.
+    pub fn oldest(&self) -> i64 {
+        self.log.read().start
+    }
+
+    /// At most `limit` changes after `revision`, whole revisions only.
+    pub fn after(&self, revision: i64, limit: usize) -> Waited {
+        let log = self.log.read();
+        if revision < log.start {
+            return Waited::TooOld;
+        }
+        let from = log.events.partition_point(|e| e.revision <= revision);
+        let mut events: Vec<Event> = Vec::new();
+        for e in log.events.iter().skip(from) {
+            if events.len() >= limit && events.last().is_some_and(|l| l.revision != e.revision) {
+                break;
+            }
+            events.push(e.clone());
+        }
+        if events.is_empty() { Waited::Nothing } else { Waited::Events(events) }
+    }
+
+    /// The objects as they were at `revision`, by undoing later changes; none when the log does not reach back.
+    pub fn at(&self, revision: i64) -> Option<Snapshot> {
+        let log = self.log.read();
+        let mut snapshot = Snapshot::clone(&self.snapshot.load());
+        if snapshot.revision <= revision {
+            return Some(snapshot);
+        }
+        if revision < log.start {
+            return None;
+        }
+        for e in log.events.iter().rev().take_while(|e| e.revision > revision) {
+            match (&e.old, &e.new) {
+                (Some(old), _) => {
+                    snapshot.objects.insert(old.key.clone(), old.clone());
+                }
+                (None, Some(new)) => {
+                    snapshot.objects.remove(&new.key);
+                }
+                (None, None) => {}
+            }
+        }
+        snapshot.revision = revision;
+        Some(snapshot)
+    }
+
+    /// Replaces everything by what was read at `revision`; watchers from before start again.
+    pub(super) fn load(&self, objects: imbl::OrdMap<Arc<str>, Arc<Stored>>, revision: i64) {
+        {
+            let mut log = self.log.write();
+            log.events.clear();
+            log.bytes = 0;
+            log.start = revision;
+            self.snapshot.store(Arc::new(Snapshot { revision, objects }));
+        }
+        self.changed.send_replace(revision);
+    }
+
+    /// Publishes the changes of one revision.
+    pub(super) fn publish(&self, changes: Vec<(Arc<str>, Option<Arc<Stored>>)>, revision: i64) {
+        let mut snapshot = Snapshot::clone(&self.snapshot.load());
+        snapshot.revision = revision;
+        {
+            let mut log = self.log.write();
+            for (key, new) in changes {
+                let old = match &new {
+                    Some(new) => snapshot.objects.insert(key, new.clone()),
+                    None => snapshot.objects.remove(&key),
+                };
+                let last = match (&new, &old) {
+                    (None, Some(old)) => Some(Arc::new(self.tombstone(old, revision))),
+                    (None, None) => continue,
+                    _ => None,
+                };
+                log.push(Event { revision, new, old, last });
+            }
+            self.snapshot.store(Arc::new(snapshot));
+        }
+        self.changed.send_replace(revision);
+    }
+
+    fn tombstone(&self, old: &Stored, revision: i64) -> Stored {
+        self.encode(&old.key, &old.json, revision).unwrap_or_else(|| Stored {
+            key: old.key.clone(),
+            revision,
+            json: old.json.clone(),
+            labels: old.labels.clone(),
+            fields: old.fields.clone(),
+        })
+    }
+
+    /// Encodes what etcd holds at `key`; none when the bytes are no object.
+    pub fn encode(&self, key: &str, bytes: &[u8], revision: i64) -> Option<Stored> {
+        let mut object = decode(bytes)?;
+        set_resource_version(&mut object, revision);
+        Some(self.stored(key, &object, revision))
+    }
+
+    /// Encodes an object that has its resourceVersion already.
+    pub fn stored(&self, key: &str, object: &Value, revision: i64) -> Stored {
+        let labels = object.at(&["metadata", "labels"]).as_object();
+        let text = |v: &Value| CompactString::from(v.as_str().unwrap_or_default());
+        Stored {
+            key: key.into(),
+            revision,
+            json: object.to_json().into(),
+            labels: labels.into_iter().flat_map(|m| m.iter()).map(|(k, v)| (k.into(), text(v))).collect(),
+            fields: self.row.strategy.fields.iter().map(|f| f.value_of(object)).collect(),
+        }
+    }
+}
+
+impl Stored {
+    /// The object as a tree.
+    pub fn object(&self) -> Value {
+        decode(&self.json).unwrap_or_default()
+    }
+
+    /// The value of the label `key`.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+}
+
+fn decode(bytes: &[u8]) -> Option<Value> {
+    api::json::decode(bytes).ok().map(|d| d.value)
+}
+
+/// Sets `metadata.resourceVersion` where upstream prints it: after the uid.
+pub fn set_resource_version(object: &mut Value, revision: i64) {
+    let metadata = object.make_object().entry("metadata").make_object();
+    let known = metadata.contains_key("resourceVersion");
+    metadata.insert("resourceVersion", revision.to_string());
+    if !known {
+        const BEFORE: [&str; 5] = ["name", "generateName", "namespace", "selfLink", "uid"];
+        metadata.sort_by_key(|key| match key {
+            key if BEFORE.contains(&key) => 0,
+            "resourceVersion" => 1,
+            _ => 2,
+        });
+    }
+}
+
+impl Log {
+    fn push(&mut self, event: Event) {
+        self.bytes += cost(&event);
+        self.events.push_back(event);
+        while self.bytes > LOG_BYTES || self.events.len() > LOG_EVENTS {
+            let Some(dropped) = self.events.pop_front() else { return };
+            self.bytes -= cost(&dropped);
+            self.start = dropped.revision;
+        }
+        // Never cut a revision in two.
+        while self.events.front().is_some_and(|e| e.revision <= self.start) {
+            self.bytes -= self.events.pop_front().map_or(0, |e| cost(&e));
+        }
+    }
+}
+
+fn cost(event: &Event) -> usize {
+    event.old.as_ref().map_or(0, |o| o.json.len()) + event.last.as_ref().map_or(0, |l| l.json.len()) + 200
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::TABLE;
+
+    fn cache() -> Cache {
+        Cache::new(TABLE.find("", "v1", "configmaps").unwrap())
+    }
+
+    fn change(cache: &Cache, key: &str, revision: i64, present: bool) {
+        let object = format!(r#"{{"metadata":{{"name":"{key}","uid":"u","labels":{{"r":"{revision}"}}}}}}"#);
+        let new = present.then(|| Arc::new(cache.encode(key, object.as_bytes(), revision).unwrap()));
+        cache.publish(vec![(key.into(), new)], revision);
+    }
+
+    #[test]
+    fn a_watcher_sees_every_change_after_its_revision() {
+        let cache = cache();
+        cache.load(imbl::OrdMap::new(), 10);
+        change(&cache, "n/a", 11, true);
+        change(&cache, "n/a", 12, true);
+        change(&cache, "n/a", 13, false);
+        let Waited::Events(events) = cache.after(11, 100) else { panic!("events are there") };
+        assert_eq!(events.iter().map(|e| e.revision).collect::<Vec<_>>(), [12, 13]);
+        assert!(events[1].new.is_none());
+        let last = events[1].last.as_ref().unwrap().object();
+        assert_eq!(last.resource_version(), "13");
+        assert!(matches!(cache.after(13, 100), Waited::Nothing));
+        assert!(matches!(cache.after(9, 100), Waited::TooOld));
+    }
+
+    #[test]
+    fn old_snapshots_are_rebuilt_from_the_log() {
+        let cache = cache();
+        cache.load(imbl::OrdMap::new(), 10);
+        change(&cache, "n/a", 11, true);
+        change(&cache, "n/b", 12, true);
+        change(&cache, "n/a", 13, true);
+        change(&cache, "n/b", 14, false);
+        let keys = |r: i64| cache.at(r).unwrap().objects.keys().map(|k| k.to_string()).collect::<Vec<_>>();
+        assert_eq!(keys(11), ["n/a"]);
+        assert_eq!(keys(12), ["n/a", "n/b"]);
+        assert_eq!(keys(14), ["n/a"]);
+        assert_eq!(cache.at(12).unwrap().objects["n/a"].label("r"), Some("11"));
+        assert!(cache.at(9).is_none());
+    }
+
+    #[test]
+    fn the_log_is_bounded_and_says_where_it_starts() {
+        let cache = cache();
+        cache.load(imbl::OrdMap::new(), 1);
+        for revision in 2..(LOG_EVENTS as i64 + 100) {
+            change(&cache, "n/a", revision, true);
+        }
+        assert!(cache.oldest() > 1);
+        assert!(matches!(cache.after(1, 10), Waited::TooOld));
+        assert!(matches!(cache.after(cache.oldest(), 10), Waited::Events(_)));
+    }
+}

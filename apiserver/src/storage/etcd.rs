@@ -1,0 +1,295 @@
+//! The transactions on etcd that storage needs, and nothing else of etcd's interface.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use api::ApiError;
+use api::error::Result;
+use etcd_client::{
+    Certificate, Client, Compare, CompareOp, ConnectOptions, GetOptions, Identity, KvClient, PutOptions,
+    TlsOptions, Txn, TxnOp, TxnOpResponse, WatchClient, WatchOptions, WatchStream,
+};
+
+/// Answers of etcd may be this large: a page of the first load, or a burst of events.
+const MESSAGE_LIMIT: usize = 256 << 20;
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// How many keys a page of the first load has.
+pub(super) const PAGE: i64 = 2000;
+
+/// Where etcd is and how to talk to it.
+#[derive(Clone, Debug)]
+pub struct EtcdConfig {
+    /// URLs of the members.
+    pub endpoints: Vec<String>,
+    /// Prefix of all keys, `/registry` by default.
+    pub prefix: String,
+    /// CA that signed the members' certificates.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate.
+    pub cert_file: Option<PathBuf>,
+    /// Key of the client certificate.
+    pub key_file: Option<PathBuf>,
+}
+
+/// What must hold for a write to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// The key does not exist.
+    Absent,
+    /// The key's last change was at this revision.
+    Revision(i64),
+}
+
+/// What became of a guarded write.
+pub enum Outcome {
+    /// It happened at this revision.
+    Done(i64),
+    /// The precondition did not hold; this is what is there instead, if anything.
+    Changed(Option<KeyValue>),
+}
+
+/// A key as it is in etcd.
+pub struct KeyValue {
+    /// Revision of the last change.
+    pub revision: i64,
+    /// Value, as stored.
+    pub value: Vec<u8>,
+}
+
+impl From<etcd_client::KeyValue> for KeyValue {
+    fn from(kv: etcd_client::KeyValue) -> Self {
+        Self { revision: kv.mod_revision(), value: kv.into_key_value().1 }
+    }
+}
+
+/// A connection to etcd.
+pub struct Etcd {
+    kv: KvClient,
+    watch: WatchClient,
+    client: Client,
+    prefix: String,
+    revision: AtomicI64,
+    event_lease: tokio::sync::Mutex<Option<(i64, std::time::Instant)>>,
+}
+
+impl Etcd {
+    /// Connects; waits for no answer, so that a daemon can start before its etcd.
+    pub async fn connect(config: EtcdConfig) -> anyhow::Result<Self> {
+        let mut options = ConnectOptions::new()
+            .with_connect_timeout(Duration::from_secs(5))
+            .with_keep_alive(Duration::from_secs(30), Duration::from_secs(10));
+        if let Some(tls) = tls(&config).await? {
+            options = options.with_tls(tls);
+        }
+        let client = Client::connect(&config.endpoints, Some(options))
+            .await
+            .with_context(|| format!("connecting to etcd at {}", config.endpoints.join(",")))?;
+        Ok(Self {
+            kv: client
+                .kv_client()
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
+            watch: client.watch_client().max_decoding_message_size(MESSAGE_LIMIT),
+            client,
+            prefix: config.prefix.trim_end_matches('/').to_owned(),
+            revision: AtomicI64::new(0),
+            event_lease: tokio::sync::Mutex::new(None),
+        })
+    }
+
+    /// The full key of `key` below a resource's prefix.
+    pub fn full_key(&self, prefix: &str, key: &str) -> String {
+        format!("{}/{prefix}/{key}", self.prefix)
+    }
+
+    /// The prefix of all keys, with its closing slash.
+    pub fn root(&self) -> String {
+        format!("{}/", self.prefix)
+    }
+
+    /// etcd's current revision, by a linearizable read.
+    pub async fn revision(&self) -> Result<i64> {
+        let options = GetOptions::new().with_count_only();
+        let answer = within(self.kv.clone().get(self.progress_key(), Some(options))).await?;
+        Ok(self.saw(answer.header().map_or(0, |h| h.revision())))
+    }
+
+    fn saw(&self, revision: i64) -> i64 {
+        self.revision.fetch_max(revision, Ordering::Relaxed);
+        revision
+    }
+
+    fn progress_key(&self) -> String {
+        format!("{}/ferrite/progress", self.prefix)
+    }
+
+    /// Writes a key of our own so that the watch reports a revision at least as high as any before.
+    pub async fn touch_progress(&self) -> Result<()> {
+        within(self.kv.clone().put(self.progress_key(), "", None)).await.map(|_| ())
+    }
+
+    /// Writes `value` at `key` if the precondition holds.
+    pub async fn put(
+        &self,
+        key: &str,
+        guard: Precondition,
+        value: Vec<u8>,
+        lease: Option<i64>,
+    ) -> Result<Outcome> {
+        let options = lease.map(|id| PutOptions::new().with_lease(id));
+        self.guarded(key, guard, TxnOp::put(key, value, options)).await
+    }
+
+    /// Removes `key` if the precondition holds.
+    pub async fn delete(&self, key: &str, guard: Precondition) -> Result<Outcome> {
+        self.guarded(key, guard, TxnOp::delete(key, None)).await
+    }
+
+    async fn guarded(&self, key: &str, guard: Precondition, write: TxnOp) -> Result<Outcome> {
+        let revision = match guard {
+            Precondition::Absent => 0,
+            Precondition::Revision(r) => r,
+        };
+        let txn = Txn::new()
+            .when([Compare::mod_revision(key, CompareOp::Equal, revision)])
+            .and_then([write])
+            .or_else([TxnOp::get(key, None)]);
+        let answer = within(self.kv.clone().txn(txn)).await?;
+        let at = self.saw(answer.header().map_or(0, |h| h.revision()));
+        if answer.succeeded() {
+            return Ok(Outcome::Done(at));
+        }
+        let found = answer.op_responses().into_iter().find_map(|op| match op {
+            TxnOpResponse::Get(mut got) => got.take_kvs().into_iter().next(),
+            _ => None,
+        });
+        Ok(Outcome::Changed(found.map(KeyValue::from)))
+    }
+
+    /// Reads `key` by a linearizable read.
+    pub async fn get(&self, key: &str) -> Result<Option<KeyValue>> {
+        let mut answer = within(self.kv.clone().get(key, None)).await?;
+        Ok(answer.take_kvs().into_iter().next().map(KeyValue::from))
+    }
+
+    /// One page of all keys from `start` on, as of `revision` (zero for now), with the revision it shows.
+    pub(super) async fn page(
+        &self,
+        start: Vec<u8>,
+        revision: i64,
+    ) -> Result<(Vec<etcd_client::KeyValue>, bool, i64)> {
+        let end = range_end(self.root().as_bytes());
+        let options = GetOptions::new().with_range(end).with_limit(PAGE).with_revision(revision);
+        let mut answer = within(self.kv.clone().get(start, Some(options))).await?;
+        let at = answer.header().map_or(0, |h| h.revision());
+        Ok((answer.take_kvs(), answer.more(), at))
+    }
+
+    /// Opens the watch over all keys from `revision` on.
+    pub(super) async fn watch(&self, revision: i64) -> std::result::Result<WatchStream, etcd_client::Error> {
+        let options = WatchOptions::new()
+            .with_prefix()
+            .with_start_revision(revision)
+            .with_progress_notify()
+            .with_fragment();
+        self.watch.clone().watch(self.root(), Some(options)).await
+    }
+
+    /// A lease that lasts `ttl`; calls within a minute share one, so that keys expire in few revisions.
+    pub async fn shared_lease(&self, ttl: Duration) -> Result<i64> {
+        let mut current = self.event_lease.lock().await;
+        if let Some((id, made)) = *current
+            && made.elapsed() < Duration::from_secs(60)
+        {
+            return Ok(id);
+        }
+        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX) + 60;
+        let id = within(self.client.clone().lease_grant(seconds, None)).await?.id();
+        *current = Some((id, std::time::Instant::now()));
+        Ok(id)
+    }
+
+    /// Checks that etcd answers: the `etcd` health check.
+    pub async fn ping(&self) -> Result<()> {
+        self.revision().await.map(|_| ())
+    }
+
+    /// One round of upstream's compaction protocol: whoever moves `compact_rev_key` first compacts. Takes and returns
+    /// the version of the key and the revision seen, to be compacted in the next round.
+    pub async fn compact(&self, version: i64, revision: i64) -> Result<(i64, i64)> {
+        const KEY: &str = "compact_rev_key";
+        let txn = Txn::new()
+            .when([Compare::version(KEY, CompareOp::Equal, version)])
+            .and_then([TxnOp::put(KEY, revision.to_string(), None)])
+            .or_else([TxnOp::get(KEY, None)]);
+        let answer = within(self.kv.clone().txn(txn)).await?;
+        let now = answer.header().map_or(0, |h| h.revision());
+        if !answer.succeeded() {
+            let current = answer.op_responses().into_iter().find_map(|op| match op {
+                TxnOpResponse::Get(got) => got.kvs().first().map(etcd_client::KeyValue::version),
+                _ => None,
+            });
+            return Ok((current.unwrap_or(0), now));
+        }
+        if revision > 0 {
+            within(self.kv.clone().compact(revision, None)).await?;
+        }
+        Ok((version + 1, now))
+    }
+}
+
+async fn tls(config: &EtcdConfig) -> anyhow::Result<Option<TlsOptions>> {
+    if !config.endpoints.iter().any(|e| e.starts_with("https://")) {
+        return Ok(None);
+    }
+    let read = async |path: &PathBuf| {
+        tokio::fs::read(path).await.with_context(|| format!("reading {}", path.display()))
+    };
+    let mut tls = TlsOptions::new();
+    if let Some(ca) = &config.ca_file {
+        tls = tls.ca_certificate(Certificate::from_pem(read(ca).await?));
+    }
+    if let (Some(cert), Some(key)) = (&config.cert_file, &config.key_file) {
+        tls = tls.identity(Identity::from_pem(read(cert).await?, read(key).await?));
+    }
+    Ok(Some(tls))
+}
+
+/// The first key after all keys with this prefix.
+pub(super) fn range_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![0]
+}
+
+/// Bounds a request to etcd in time and turns its failure into the API's error.
+async fn within<T>(request: impl Future<Output = std::result::Result<T, etcd_client::Error>>) -> Result<T> {
+    match tokio::time::timeout(REQUEST_LIMIT, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(e)) => Err(refused(&e)),
+        Err(_) => Err(ApiError::timeout("etcdserver: request timed out", 1)),
+    }
+}
+
+fn refused(e: &etcd_client::Error) -> ApiError {
+    let text = e.to_string();
+    if text.contains("database space exceeded") {
+        let why = "etcdserver: mvcc: database space exceeded: compact and defragment etcd, raise its quota, then disarm the alarm";
+        return ApiError::internal(why);
+    }
+    tracing::warn!(error = %text, "etcd refused a request");
+    match e {
+        etcd_client::Error::GRpcStatus(s) if s.code() == tonic::Code::Unavailable => {
+            ApiError::unavailable(format!("etcd is not reachable: {}", s.message()))
+        }
+        etcd_client::Error::GRpcStatus(s) => ApiError::internal(s.message()),
+        _ => ApiError::internal(text),
+    }
+}

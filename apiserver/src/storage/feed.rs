@@ -1,0 +1,175 @@
+//! Follows etcd: loads every cache from one consistent snapshot, then applies one watch over the whole prefix.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{EventType, KeyValue};
+use tokio::sync::watch;
+
+use super::cache::{Cache, Stored};
+use super::etcd::Etcd;
+
+const RETRY: Duration = Duration::from_millis(250);
+/// Fragments of one revision are held until it is whole; more than this is a broken stream.
+const PENDING_LIMIT: usize = 1_000_000;
+
+#[derive(Debug, thiserror::Error)]
+enum FeedError {
+    #[error("{0}")]
+    Api(#[from] api::ApiError),
+    #[error("the watch on etcd broke: {0}")]
+    Watch(#[from] etcd_client::Error),
+    #[error("the watch on etcd ended: {0}")]
+    Ended(String),
+    #[error("etcd compacted revisions that were not read yet")]
+    Compacted,
+}
+
+/// Runs for ever. After a break it resumes where it was, and loads anew only when etcd has compacted that away.
+pub(super) async fn run(etcd: &Etcd, caches: &[Arc<Cache>], progress: &watch::Sender<i64>) {
+    let mut revision = 0;
+    loop {
+        let result = async {
+            if revision == 0 {
+                revision = load(etcd, caches).await?;
+                progress.send_replace(revision);
+            }
+            follow(etcd, caches, progress, &mut revision).await
+        }
+        .await;
+        if let Err(e) = result {
+            tracing::warn!(error = %e, revision, "lost etcd, connecting again");
+            if matches!(e, FeedError::Compacted) {
+                revision = 0;
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Which cache a full key belongs to, and its key there.
+struct Router<'c> {
+    root: String,
+    by_prefix: HashMap<&'static str, &'c Arc<Cache>>,
+}
+
+impl<'c> Router<'c> {
+    fn new(etcd: &Etcd, caches: &'c [Arc<Cache>]) -> Self {
+        Self { root: etcd.root(), by_prefix: caches.iter().map(|c| (c.prefix, c)).collect() }
+    }
+
+    fn route<'k>(&self, key: &'k [u8]) -> Option<(&'c Arc<Cache>, &'k str)> {
+        let key = std::str::from_utf8(key).ok()?.strip_prefix(&self.root)?;
+        // A prefix has one segment, or two (`services/specs`).
+        let slashes = key.match_indices('/').map(|(i, _)| i).take(2);
+        slashes.into_iter().find_map(|i| Some((*self.by_prefix.get(&key[..i])?, &key[i + 1..])))
+    }
+}
+
+async fn load(etcd: &Etcd, caches: &[Arc<Cache>]) -> Result<i64, FeedError> {
+    let router = Router::new(etcd, caches);
+    let mut loaded: HashMap<&'static str, imbl::OrdMap<Arc<str>, Arc<Stored>>> = HashMap::new();
+    let (mut start, mut revision) = (etcd.root().into_bytes(), 0);
+    loop {
+        let (kvs, more, at) = etcd.page(start, revision).await?;
+        if revision == 0 {
+            revision = at;
+        }
+        let next = kvs.last().map(|kv| [kv.key(), b"\0"].concat());
+        for kv in kvs {
+            if let Some((cache, stored)) = read(&router, &kv) {
+                loaded.entry(cache.prefix).or_default().insert(stored.key.clone(), Arc::new(stored));
+            }
+        }
+        match next {
+            Some(next) if more => start = next,
+            _ => break,
+        }
+    }
+    for cache in caches {
+        cache.load(loaded.remove(cache.prefix).unwrap_or_default(), revision);
+    }
+    tracing::info!(revision, "loaded the caches from etcd");
+    Ok(revision)
+}
+
+fn read<'c>(router: &Router<'c>, kv: &KeyValue) -> Option<(&'c Arc<Cache>, Stored)> {
+    let (cache, key) = router.route(kv.key())?;
+    let stored = cache.encode(key, kv.value(), kv.mod_revision());
+    if stored.is_none() {
+        tracing::error!(
+            prefix = cache.prefix,
+            key,
+            "etcd holds something that is no object; it is not served"
+        );
+    }
+    stored.map(|s| (cache, s))
+}
+
+async fn follow(
+    etcd: &Etcd,
+    caches: &[Arc<Cache>],
+    progress: &watch::Sender<i64>,
+    revision: &mut i64,
+) -> Result<(), FeedError> {
+    let router = Router::new(etcd, caches);
+    let mut stream = etcd.watch(*revision + 1).await?;
+    let mut pending = Vec::new();
+    while let Some(answer) = stream.message().await? {
+        if answer.compact_revision() > 0 {
+            return Err(FeedError::Compacted);
+        }
+        if answer.canceled() {
+            return Err(FeedError::Ended(answer.cancel_reason().to_owned()));
+        }
+        let at = answer.header().map_or(0, |h| h.revision());
+        pending.extend_from_slice(answer.events());
+        if pending.len() > PENDING_LIMIT {
+            return Err(FeedError::Ended("one revision has too many events".to_owned()));
+        }
+        // The last revision of a fragment may go on in the next one; it is whole once its header has moved past it or
+        // a message without events follows. etcd sets the header to the revision of the batch's end, so a batch whose
+        // last event has that revision is complete unless it was cut by size.
+        let whole = pending.last().and_then(etcd_client::Event::kv).is_none_or(|kv| kv.mod_revision() <= at);
+        if !whole {
+            continue;
+        }
+        apply(&router, &pending);
+        pending.clear();
+        if at > *revision {
+            *revision = at;
+            progress.send_replace(at);
+        }
+    }
+    Err(FeedError::Ended("closed by etcd".to_owned()))
+}
+
+/// A key and what is there now, if anything.
+type KeyedChange = (Arc<str>, Option<Arc<Stored>>);
+
+/// Publishes events, one revision and one resource at a time.
+fn apply(router: &Router<'_>, events: &[etcd_client::Event]) {
+    let mut rest = events;
+    while let Some(revision) = rest.first().and_then(etcd_client::Event::kv).map(KeyValue::mod_revision) {
+        let end = rest.partition_point(|e| e.kv().is_some_and(|kv| kv.mod_revision() <= revision));
+        let (now, later) = rest.split_at(end.max(1));
+        rest = later;
+        let mut changes: Vec<(&Arc<Cache>, Vec<KeyedChange>)> = Vec::new();
+        for event in now {
+            let Some(kv) = event.kv() else { continue };
+            let change = match event.event_type() {
+                EventType::Delete => router.route(kv.key()).map(|(c, key)| (c, (Arc::from(key), None))),
+                EventType::Put => read(router, kv).map(|(c, s)| (c, (s.key.clone(), Some(Arc::new(s))))),
+            };
+            let Some((cache, change)) = change else { continue };
+            match changes.iter_mut().find(|(c, _)| Arc::ptr_eq(c, cache)) {
+                Some((_, list)) => list.push(change),
+                None => changes.push((cache, vec![change])),
+            }
+        }
+        for (cache, list) in changes {
+            cache.publish(list, revision);
+        }
+    }
+}

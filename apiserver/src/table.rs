@@ -1,0 +1,65 @@
+//! Tables: lists as people read them, for `kubectl get`.
+//!
+//! The columns stand in `data/columns.json`; the cells of a kind are one function in `table/cells.rs`.
+
+mod cells;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use api::{Value, object};
+use jiff::Timestamp;
+
+use crate::resources::Resource;
+
+static COLUMNS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
+    let decoded =
+        api::json::decode(include_bytes!("../data/columns.json")).expect("the columns are valid JSON");
+    let Value::Object(map) = decoded.value else { return HashMap::new() };
+    map.into_iter().map(|(key, columns)| (key.to_string(), columns)).collect()
+});
+
+/// The columns of a resource; those of any resource without its own.
+fn columns(row: &Resource) -> Value {
+    let group = if row.group.is_empty() { "core" } else { row.group };
+    let own = COLUMNS.get(&format!("{group}/{}/{}", row.version, row.plural));
+    own.cloned().unwrap_or_else(|| {
+        object!([
+            {"name": "Name", "type": "string", "format": "name", "description": "Name must be unique within a namespace.", "priority": 0},
+            {"name": "Created At", "type": "date", "format": "", "description": "When the object was created.", "priority": 0},
+        ])
+    })
+}
+
+/// The table of some objects; `head` says whether columns are named.
+pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool) -> Value {
+    let now = Timestamp::now();
+    let names: Vec<String> =
+        columns(row).as_array().into_iter().flatten().map(|c| c.str_at(&["name"]).to_owned()).collect();
+    let rows: Vec<Value> = objects
+        .iter()
+        .map(|o| {
+            let mut cells = cells::of(row, o, now);
+            cells.resize(names.len(), Value::Null);
+            let partial = object!({
+                "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": (o.get("metadata")),
+            });
+            let mut out = object!({"cells": cells, "object": partial});
+            let conditions = cells::row_conditions(row, o);
+            if !conditions.is_empty() {
+                out.set(&["conditions"], conditions);
+                let map = out.make_object();
+                map.sort_by_key(|k| match k {
+                    "cells" => 0,
+                    "conditions" => 1,
+                    _ => 2,
+                });
+            }
+            out
+        })
+        .collect();
+    let head = if head { columns(row) } else { Value::Null };
+    object!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": head, "rows": rows,
+    })
+}
