@@ -38,12 +38,18 @@ pub(crate) fn generate(context: &Context<'_>) -> Value {
     if generation > 0 {
         status.push("observedGeneration", generation.into());
     }
-    let init = containers::statuses(context, true);
-    let main = containers::statuses(context, false);
+    let mut init = containers::statuses(context, true);
+    let mut main = containers::statuses(context, false);
     let phase = phase(context, &init, &main);
     status.push("phase", phase.into());
-    let conditions = conditions::all(context, phase, &init, &main);
-    status.push("conditions", Value::Array(conditions));
+    if phase == "Failed" && never_was(context) {
+        // A pod that was turned away has nothing to show but the reason.
+        init.clear();
+        main.clear();
+    } else {
+        let conditions = conditions::all(context, phase, &init, &main);
+        status.push("conditions", Value::Array(conditions));
+    }
     match context.verdict {
         Some((reason, message)) => {
             status.push("message", message.as_str().into());
@@ -74,6 +80,14 @@ pub(crate) fn generate(context: &Context<'_>) -> Value {
     }
     status.push("qosClass", spec::qos(pod).into());
     Value::Object(status)
+}
+
+/// Whether nothing was ever made for the pod.
+fn never_was(context: &Context<'_>) -> bool {
+    let observed = context.observed;
+    observed.sandboxes.is_empty()
+        && observed.containers.is_empty()
+        && context.pod.array_at(&["status", "containerStatuses"]).is_empty()
 }
 
 fn addresses(context: &Context<'_>, old: &Value, status: &mut Map) {

@@ -129,3 +129,20 @@ fn a_condition_keeps_its_time_until_it_changes() {
     assert_eq!(condition(&status, "Ready").str_at(&["lastTransitionTime"]), NOW);
     assert_eq!(condition(&status, "example.com/gate").str_at(&["status"]), "True");
 }
+
+#[test]
+fn a_pod_that_was_turned_away_shows_the_reason_only() {
+    let verdict = ("OutOfcpu".to_owned(), "Pod was rejected: no room".to_owned());
+    let status = generate(&Context {
+        pod: &pod("Always"),
+        observed: &Observed::default(),
+        verdicts: &Verdicts::default(),
+        waiting: &|_| None,
+        verdict: Some(&verdict),
+        ending: false,
+        host_ips: &[],
+        now: NOW,
+    });
+    assert_eq!((status.str_at(&["phase"]), status.str_at(&["reason"])), ("Failed", "OutOfcpu"));
+    assert!(status.get("containerStatuses").is_null() && status.get("conditions").is_null());
+}
