@@ -17,6 +17,7 @@ mod registry;
 mod revisions;
 mod run;
 
+mod certificates;
 mod clusterrole_aggregation;
 mod cronjob;
 mod daemonset;

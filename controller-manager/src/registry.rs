@@ -2,9 +2,9 @@
 
 use crate::context::Context;
 use crate::{
-    clusterrole_aggregation, cronjob, daemonset, deployment, endpoints, endpointslice, garbage_collector,
-    job, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca, serviceaccount, statefulset,
-    taint_eviction, ttl_after_finished, volume_binder, volume_protection,
+    certificates, clusterrole_aggregation, cronjob, daemonset, deployment, endpoints, endpointslice,
+    garbage_collector, job, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca,
+    serviceaccount, statefulset, taint_eviction, ttl_after_finished, volume_binder, volume_protection,
 };
 
 /// A controller: its name for `--controllers`, its service account, and what starts it.
@@ -39,6 +39,17 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
         "clusterrole-aggregation-controller",
         "clusterrole-aggregation-controller",
         clusterrole_aggregation::start,
+    ),
+    on(
+        "certificatesigningrequest-approving-controller",
+        "certificate-controller",
+        certificates::start_approving,
+    ),
+    on("certificatesigningrequest-signing-controller", "certificate-controller", certificates::start_signing),
+    on(
+        "certificatesigningrequest-cleaner-controller",
+        "certificate-controller",
+        certificates::start_cleaning,
     ),
     on("namespace-controller", "namespace-controller", namespace::start),
     on("garbage-collector-controller", "generic-garbage-collector", garbage_collector::start),
@@ -77,7 +88,6 @@ pub(crate) fn selected(wanted: &[String]) -> Result<Vec<&'static Controller>, St
 /// Controllers of upstream that this program does not have: they may be switched off, as they are.
 const ABSENT: &[&str] = &[
     "bootstrap-signer-controller",
-    "certificatesigningrequest-cleaner-controller",
     "cloud-node-lifecycle-controller",
     "device-taint-eviction-controller",
     "endpointslice-mirroring-controller",
