@@ -15,6 +15,7 @@ mod cri;
 mod downward;
 mod env;
 mod events;
+mod firewall;
 mod images;
 mod logs;
 mod network;
@@ -221,6 +222,9 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) {
     until_stop("node-lease", Box::pin(node::keep_lease(kubelet.clone())));
     until_stop("qos", Box::pin(share_processors(kubelet.clone())));
     until_stop("logs", Box::pin(logs::rotate(kubelet.clone())));
+    if kubelet.config.file.make_iptables_util_chains {
+        until_stop("firewall", Box::pin(firewall::run(kubelet.clone())));
+    }
     manager.watch_runtime();
     if !kubelet.config.file.static_pod_path.is_empty() {
         until_stop("static-pods", Box::pin(static_pods::run(kubelet.clone(), manager.clone())));
