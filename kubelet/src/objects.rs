@@ -9,8 +9,8 @@ use client::resource::{CONFIG_MAPS, SECRETS};
 use client::{Client, Resource};
 use parking_lot::Mutex;
 
-/// How long a read counts: as long as upstream's, so that many pods with one object read it once.
-const FRESH: Duration = Duration::from_secs(60);
+/// How long a read counts: long enough for pods that start together to read an object once.
+const FRESH: Duration = Duration::from_secs(15);
 /// How many objects are remembered at most; beyond that the stale ones go.
 const MANY: usize = 256;
 

@@ -60,7 +60,7 @@ impl Probes {
     }
 
     /// Starts the probes of containers that run and stops those of containers that do not.
-    pub(crate) fn update(&mut self, pod: &Arc<Value>, observed: &Observed, ending: bool) {
+    pub(crate) fn update(&mut self, pod: &Arc<Value>, observed: &Observed, ips: &[String], ending: bool) {
         while self.tasks.try_join_next().is_some() {}
         let alive: Vec<_> = observed.containers.iter().filter(|c| c.state == State::Running).collect();
         let verdicts = &self.verdicts;
@@ -76,7 +76,6 @@ impl Probes {
             }
             keep
         });
-        let ips = observed.sandboxes.first().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
         for container in alive {
             if self.running.contains_key(&container.id) {
                 continue;

@@ -139,7 +139,7 @@ impl Actor {
             self.finish(pod).await;
             return Round::Done;
         }
-        self.probes.update(pod, &self.observed, false);
+        self.update_probes(pod, false);
         self.judge(pod);
         let now = now();
         let plan = plan::plan(pod, &self.observed, &self.probes.verdicts(), &self.backoffs, now);
@@ -175,6 +175,21 @@ impl Actor {
         observed.containers.iter_mut().for_each(words::fill);
         self.observed = observed;
         Ok(())
+    }
+
+    /// Starts and stops probes by what runs.
+    pub(super) fn update_probes(&mut self, pod: &Arc<Value>, ending: bool) {
+        let ips = self.ips(pod);
+        self.probes.update(pod, &self.observed, &ips, ending);
+    }
+
+    /// The addresses at which the pod can be reached.
+    pub(super) fn ips(&self, pod: &Value) -> Vec<String> {
+        match self.observed.sandboxes.first() {
+            Some(_) if spec::host_network(pod) => self.kubelet.host_ips.clone(),
+            Some(sandbox) => sandbox.ips.clone(),
+            None => Vec::new(),
+        }
     }
 
     /// Decides whether the pod may run at all, and whether its time is over.

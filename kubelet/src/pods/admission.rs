@@ -1,6 +1,7 @@
 //! Whether the node takes a pod that was bound to it.
 
 use api::Value;
+use placement::{HostPorts, NodeAffinity, NodeView, Reason};
 
 use super::{resources, sandbox, spec};
 use crate::Kubelet;
@@ -10,8 +11,37 @@ pub(super) fn check(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, Strin
     if let Some(name) = sandbox::forbidden_sysctl(pod, &kubelet.config.file.allowed_unsafe_sysctls) {
         return Err(("SysctlForbidden".to_owned(), format!("forbidden sysctl: {name:?} not allowlisted")));
     }
+    if pod.str_at(&["spec", "os", "name"]) == "windows" {
+        let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
+        return Err(("PodOSNotSupported".to_owned(), message));
+    }
+    if !pod.array_at(&["spec", "resourceClaims"]).is_empty() {
+        let message = "dynamic resources (resourceClaims) are not supported by this kubelet".to_owned();
+        return Err(("UnexpectedAdmissionError".to_owned(), message));
+    }
     let others = kubelet.admitted(pod.uid());
+    if let Some(node) = kubelet.node.read().as_ref() {
+        suits(pod, &others, node)?;
+    }
     fits(pod, &others, &kubelet.allocatable(), kubelet.config.file.max_pods)
+}
+
+/// Whether the pod's own wishes about its node and ports can be had here.
+fn suits(pod: &Value, others: &[std::sync::Arc<Value>], node: &Value) -> Result<(), (String, String)> {
+    let failed = |predicate: &str, reason: Reason| {
+        Err((predicate.to_owned(), format!("Predicate {predicate} failed: {reason}")))
+    };
+    if spec::is_static(pod) {
+        return Ok(());
+    }
+    if !NodeAffinity::of(pod.get("spec")).matches(&NodeView::of(node)) {
+        return failed("NodeAffinity", Reason::Affinity);
+    }
+    let ports = HostPorts::of(pod.get("spec"));
+    match others.iter().any(|other| ports.conflicts(&HostPorts::of(other.get("spec")))) {
+        true => failed("NodePorts", Reason::Ports),
+        false => Ok(()),
+    }
 }
 
 /// What the node has for pods.
@@ -56,6 +86,20 @@ mod tests {
     use api::object;
 
     use super::*;
+
+    #[test]
+    fn a_pod_that_wants_another_node_or_a_taken_port_is_turned_away() {
+        let node = object!({"metadata": {"name": "n", "labels": {"disk": "ssd"}}});
+        let pod = |disk: &str| {
+            object!({"spec": {
+                "nodeSelector": {"disk": disk},
+                "containers": [{"ports": [{"containerPort": 80, "hostPort": 80}]}],
+            }})
+        };
+        assert_eq!(suits(&pod("ssd"), &[], &node), Ok(()));
+        assert_eq!(suits(&pod("hdd"), &[], &node).unwrap_err().0, "NodeAffinity");
+        assert_eq!(suits(&pod("ssd"), &[Arc::new(pod("ssd"))], &node).unwrap_err().0, "NodePorts");
+    }
 
     #[test]
     fn a_pod_that_does_not_fit_is_turned_away() {

@@ -141,6 +141,15 @@ impl Manager {
         Handle { desired: sender, wake }
     }
 
+    /// Whether another pod of this name is still here.
+    pub(super) fn has_namesake(&self, pod: &Value) -> bool {
+        let actors = self.actors.lock();
+        actors.iter().any(|(uid, handle)| {
+            let other = &handle.desired.borrow().pod;
+            uid != pod.uid() && other.name() == pod.name() && other.namespace() == pod.namespace()
+        })
+    }
+
     /// Has a pod looked at again.
     pub(super) fn wake(self: &Arc<Self>, uid: &str) {
         if let Some(handle) = self.actors.lock().get(uid) {

@@ -108,14 +108,6 @@ impl Actor {
         }
     }
 
-    fn ips(&self, pod: &Value) -> Vec<String> {
-        match self.observed.sandbox(pod) {
-            Some(_) if spec::host_network(pod) => self.kubelet.host_ips.clone(),
-            Some(sandbox) => sandbox.ips.clone(),
-            None => Vec::new(),
-        }
-    }
-
     fn facts<'a>(&'a self, ips: &'a [String]) -> downward::Facts<'a> {
         let allocatable = self.kubelet.allocatable();
         downward::Facts {
@@ -148,8 +140,14 @@ impl Actor {
             }
         }
         let config = self.sandbox_config(pod, attempt);
-        if let Err(error) = kubelet.runtime.run_sandbox(config, &runtime_handler(pod)).await {
-            let message = format!("Failed to create pod sandbox: {error}");
+        let made = match runtime_handler(&kubelet, pod).await {
+            Ok(handler) => {
+                kubelet.runtime.run_sandbox(config, &handler).await.map_err(|error| error.to_string())
+            }
+            Err(why) => Err(why),
+        };
+        if let Err(why) = made {
+            let message = format!("Failed to create pod sandbox: {why}");
             events::of_pod(&kubelet.recorder, pod, Kind::Warning, "FailedCreatePodSandBox", &message);
             return Err(());
         }
@@ -287,6 +285,9 @@ impl Actor {
         let dir = self.kubelet.config.pod_dir(pod.uid());
         let mut mounts = Vec::new();
         let mut hosts_given = false;
+        if !definition.array_at(&["volumeDevices"]).is_empty() {
+            return Err(io::Error::other("block devices (volumeDevices) are not supported"));
+        }
         for (i, mount) in definition.array_at(&["volumeMounts"]).iter().enumerate() {
             let volume = mount.str_at(&["name"]);
             let Some(path) = self.mounted.get(volume) else {
@@ -294,6 +295,11 @@ impl Actor {
                     "volume {volume:?} of container {name:?} is not mounted"
                 )));
             };
+            if mount.str_at(&["recursiveReadOnly"]) == "Enabled" {
+                return Err(io::Error::other(
+                    "recursiveReadOnly: Enabled is not supported by the container runtime",
+                ));
+            }
             let part = subpath(mount, env)?;
             let host = match part.as_str() {
                 "" => path.clone(),
@@ -390,9 +396,17 @@ fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// The runtime's handler for the pod's runtime class; the class' own name stands for it.
-fn runtime_handler(pod: &Value) -> String {
-    pod.str_at(&["spec", "runtimeClassName"]).to_owned()
+/// The runtime's handler for the pod's runtime class; an error is a sentence.
+async fn runtime_handler(kubelet: &crate::Kubelet, pod: &Value) -> Result<String, String> {
+    let class = pod.str_at(&["spec", "runtimeClassName"]);
+    if class.is_empty() {
+        return Ok(String::new());
+    }
+    match kubelet.client.get_opt(&client::resource::RUNTIME_CLASSES, "", class).await {
+        Ok(Some(found)) => Ok(found.str_at(&["handler"]).to_owned()),
+        Ok(None) => Err(format!("RuntimeClass {class:?} not found")),
+        Err(error) => Err(format!("cannot read RuntimeClass {class:?}: {error}")),
+    }
 }
 
 #[cfg(test)]

@@ -25,11 +25,13 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, manager: Arc<Manager>) {
     let mut known = HashMap::<String, Arc<Value>>::new();
     let period = PERIOD.min(kubelet.config.file.file_check_frequency.0);
     loop {
-        let now = read_all(Path::new(&path), &kubelet.config.node_name);
+        let mut now = read_all(Path::new(&path), &kubelet.config.node_name);
         for (uid, gone) in known.iter().filter(|(uid, _)| !now.contains_key(*uid)) {
             tracing::info!(uid, "The file of a static pod is gone");
             manager.tell(Desired { pod: gone.clone(), mirror: None, removed: true });
         }
+        // The successor of a pod starts when its predecessor is gone.
+        now.retain(|uid, pod| known.contains_key(uid) || !manager.has_namesake(pod));
         for pod in now.iter().filter(|(uid, _)| !known.contains_key(*uid)).map(|(_, pod)| pod) {
             let mirror = manager.mirror(pod.namespace(), pod.name());
             manager.tell(Desired { pod: pod.clone(), mirror, removed: false });

@@ -78,7 +78,7 @@ impl Actor {
         if hook.is_empty() {
             return 0;
         }
-        let ips = self.observed.sandboxes.first().map(|sandbox| sandbox.ips.clone()).unwrap_or_default();
+        let ips = self.ips(pod);
         let target = hooks::target(pod, &definition.unwrap_or_default(), &container.id, &ips);
         let began = tokio::time::Instant::now();
         let limit = Duration::from_secs(grace.unsigned_abs());
@@ -138,7 +138,7 @@ impl Actor {
             tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot see the pod's containers");
             return;
         }
-        self.probes.update(pod, &self.observed, true);
+        self.update_probes(pod, true);
         self.report(pod, true).await;
         if let Err(error) = self.release(pod) {
             tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot take down the pod's volumes");
@@ -152,7 +152,7 @@ impl Actor {
             tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot see the pod's containers");
             return false;
         }
-        self.probes.update(pod, &self.observed, true);
+        self.update_probes(pod, true);
         if !desired.removed {
             self.report(pod, true).await;
         }
@@ -188,7 +188,7 @@ impl Actor {
             }
         }
         self.observe(pod).await?;
-        self.probes.update(pod, &self.observed, true);
+        self.update_probes(pod, true);
         let ended = self.observed.clone();
         if !removed {
             self.report(pod, true).await;
