@@ -140,8 +140,8 @@ pub(crate) fn pod_from_template(template: &Value, owner: &Value, prefix: &str) -
     object!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": (template.get("spec"))})
 }
 
-/// The JSON of a value with sorted keys: equal values have equal text.
-pub(crate) fn canonical(value: &Value) -> Vec<u8> {
+/// A value with sorted keys and without nulls, as Go writes its maps.
+pub(crate) fn sorted(value: &Value) -> Value {
     fn sort(value: &mut Value) {
         match value {
             Value::Array(items) => items.iter_mut().for_each(sort),
@@ -155,7 +155,12 @@ pub(crate) fn canonical(value: &Value) -> Vec<u8> {
     }
     let mut value = value.clone();
     sort(&mut value);
-    value.to_json()
+    value
+}
+
+/// The JSON of a value with sorted keys: equal values have equal text.
+pub(crate) fn canonical(value: &Value) -> Vec<u8> {
+    sorted(value).to_json()
 }
 
 /// A hash of a value and a collision count, in the alphabet of generated names. Any stable hash will do: children are matched

@@ -6,16 +6,16 @@ use api::{Value, object};
 use client::resource::CONTROLLER_REVISIONS;
 
 use crate::act::Action;
-use crate::objects::{canonical, hash, int, owner_reference};
+use crate::objects::{canonical, hash, int, owner_reference, sorted};
 
 /// The label with the revision's name (on pods) or hash (on revisions).
 pub(crate) const LABEL: &str = "controller-revision-hash";
 
-/// What a revision remembers: a patch that brings the template back.
+/// What a revision remembers: a patch that brings the template back. Upstream compares its bytes, so keys are sorted as Go's.
 fn data(owner: &Value) -> Value {
     let mut template = owner.at(&["spec", "template"]).clone();
     template.set(&["$patch"], "replace");
-    object!({"spec": {"template": template}})
+    sorted(&object!({"spec": {"template": template}}))
 }
 
 /// The revision of the present template, and what must be done so that it exists and is the newest.
