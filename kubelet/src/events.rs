@@ -16,7 +16,11 @@ pub(crate) fn of_container(
     message: &str,
 ) {
     let mut regarding = of(pod);
-    let field = if spec::is_init(pod, container) { "initContainers" } else { "containers" };
+    let field = match container {
+        name if spec::is_init(pod, name) => "initContainers",
+        name if spec::is_ephemeral(pod, name) => "ephemeralContainers",
+        _ => "containers",
+    };
     regarding.set(&["fieldPath"], format!("spec.{field}{{{container}}}"));
     record(recorder, regarding, kind, reason, message);
 }

@@ -21,7 +21,7 @@ use crate::volumes::Mounted;
 
 /// How long to wait after a failure of the runtime or the API server: first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
-const RETRY_LAST: Duration = Duration::from_secs(20);
+const RETRY_LAST: Duration = Duration::from_secs(10);
 
 /// What is wanted of a pod.
 #[derive(Clone)]

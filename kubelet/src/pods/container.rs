@@ -48,6 +48,8 @@ pub(crate) struct Inputs<'a> {
     pub devices: Vec<cri::Device>,
     /// The node's memory in bytes.
     pub memory: i64,
+    /// The container whose processes an ephemeral one wants to see.
+    pub target: Option<String>,
     /// Whether the node has control groups of version 2.
     pub cgroup_v2: bool,
 }
@@ -149,7 +151,7 @@ fn security(inputs: &Inputs<'_>) -> Result<cri::LinuxContainerSecurityContext, S
             ..Default::default()
         }),
         privileged,
-        namespace_options: Some(sandbox::namespaces(inputs.pod)),
+        namespace_options: Some(namespaces(inputs)),
         run_as_user: user.map(|value| cri::Int64Value { value }),
         // A group without a user would be refused.
         run_as_group: int("runAsGroup")
@@ -164,6 +166,15 @@ fn security(inputs: &Inputs<'_>) -> Result<cri::LinuxContainerSecurityContext, S
         seccomp: Some(seccomp(inputs, privileged)?),
         ..Default::default()
     })
+}
+
+fn namespaces(inputs: &Inputs<'_>) -> cri::NamespaceOption {
+    let mut options = sandbox::namespaces(inputs.pod);
+    if let Some(target) = &inputs.target {
+        options.pid = cri::NamespaceMode::Target as i32;
+        options.target_id.clone_from(target);
+    }
+    options
 }
 
 fn check_non_root(inputs: &Inputs<'_>, user: Option<i64>, image_user: Option<i64>) -> Result<(), String> {

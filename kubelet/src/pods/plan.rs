@@ -136,7 +136,11 @@ impl Planner<'_> {
                 let message = format!("Stopping container {}", sidecar.name);
                 self.plan.kill.push(Kill { id: sidecar.id.clone(), name: sidecar.name.clone(), message });
             }
+            return;
         }
+        let fresh = spec::ephemeral_containers(pod).iter().map(|container| container.str_at(&["name"]));
+        let fresh = fresh.filter(|name| self.observed.newest(name).is_none()).map(str::to_owned);
+        self.plan.start.extend(fresh.collect::<Vec<_>>());
     }
 
     /// Goes through the init containers in order; true when all of them have done their part.
@@ -346,6 +350,16 @@ mod tests {
         let plan = plan(&pod("Always"), &running, &verdicts, &Backoffs::default(), 0);
         assert!(plan.start.is_empty() && !plan.done);
         assert_eq!(plan.kill[0].message, "Container m failed liveness probe, will be restarted");
+    }
+
+    #[test]
+    fn an_ephemeral_container_is_started_once() {
+        let mut pod = pod("Always");
+        pod.set(&["spec", "ephemeralContainers"], object!([{"name": "e", "image": "x"}]));
+        let main = [container("m", State::Running, 0), container("i", State::Exited, 0)];
+        check(&pod, &observed(true, main.to_vec()), start(&["e"]));
+        let ended = [&main[..], &[container("e", State::Exited, 1)]].concat();
+        check(&pod, &observed(true, ended), Plan::default());
     }
 
     #[test]

@@ -74,6 +74,7 @@ fn carry_over(shown: &mut Value, reported: &Value) {
         "podIPs",
         "initContainerStatuses",
         "containerStatuses",
+        "ephemeralContainerStatuses",
         "reason",
         "message",
     ] {

@@ -21,14 +21,20 @@ pub(crate) fn init_containers(pod: &Value) -> &[Value] {
     pod.array_at(&["spec", "initContainers"])
 }
 
-/// All containers: init containers first.
+/// The containers that were added to look into a running pod; they are started once.
+pub(crate) fn ephemeral_containers(pod: &Value) -> &[Value] {
+    pod.array_at(&["spec", "ephemeralContainers"])
+}
+
+/// All containers that make up the pod: init containers first.
 pub(crate) fn all_containers(pod: &Value) -> impl Iterator<Item = &Value> {
     init_containers(pod).iter().chain(containers(pod))
 }
 
 /// A container by its name.
 pub(crate) fn container<'p>(pod: &'p Value, name: &str) -> Option<&'p Value> {
-    all_containers(pod).find(|container| container.str_at(&["name"]) == name)
+    let mut all = all_containers(pod).chain(ephemeral_containers(pod));
+    all.find(|container| container.str_at(&["name"]) == name)
 }
 
 /// Whether an init container keeps running beside the main ones.
@@ -39,6 +45,11 @@ pub(crate) fn is_sidecar(container: &Value) -> bool {
 /// Whether `name` is one of the init containers.
 pub(crate) fn is_init(pod: &Value, name: &str) -> bool {
     init_containers(pod).iter().any(|container| container.str_at(&["name"]) == name)
+}
+
+/// Whether `name` was added later.
+pub(crate) fn is_ephemeral(pod: &Value, name: &str) -> bool {
+    ephemeral_containers(pod).iter().any(|container| container.str_at(&["name"]) == name)
 }
 
 /// Whether the pod shares the host's network.
@@ -58,6 +69,9 @@ pub(crate) fn is_mirror(pod: &Value) -> bool {
 
 /// Whether the container is to be started again after it ended with this code.
 pub(crate) fn should_restart(pod: &Value, container: &Value, exit_code: i32) -> bool {
+    if is_ephemeral(pod, container.str_at(&["name"])) {
+        return false;
+    }
     if is_init(pod, container.str_at(&["name"])) && !is_sidecar(container) {
         return exit_code != 0 && policy(pod, container) != "Never";
     }

@@ -241,7 +241,16 @@ impl Actor {
         };
         let env = env::variables(pod, definition, &sources).await.map_err(|error| error.to_string())?;
         let mounts = self.mounts(pod, definition, &env, &ips).map_err(|error| error.to_string())?;
+        let target = match definition.str_at(&["targetContainerName"]) {
+            "" => None,
+            name => {
+                let running = self.observed.running().find(|container| container.name == name);
+                let missing = || format!("unable to find target container {name}");
+                Some(running.map(|container| container.id.clone()).ok_or_else(missing)?)
+            }
+        };
         container::config(Inputs {
+            target,
             pod,
             container: definition,
             config: &kubelet.config,

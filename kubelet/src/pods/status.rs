@@ -8,6 +8,7 @@ use api::{Map, Value, object};
 use super::observed::Observed;
 use super::plan::Verdicts;
 use super::spec;
+use containers::Kind;
 
 /// What else goes into a status.
 pub(crate) struct Context<'a> {
@@ -38,8 +39,8 @@ pub(crate) fn generate(context: &Context<'_>) -> Value {
     if generation > 0 {
         status.push("observedGeneration", generation.into());
     }
-    let mut init = containers::statuses(context, true);
-    let mut main = containers::statuses(context, false);
+    let mut init = containers::statuses(context, Kind::Init);
+    let mut main = containers::statuses(context, Kind::Main);
     let phase = phase(context, &init, &main);
     status.push("phase", phase.into());
     if phase == "Failed" && never_was(context) {
@@ -70,13 +71,14 @@ pub(crate) fn generate(context: &Context<'_>) -> Value {
     };
     status.push("startTime", started.into());
     if !init.is_empty() {
-        status.push("initContainerStatuses", Value::Array(init));
+        status.push(Kind::Init.field(), Value::Array(init));
     }
     if !main.is_empty() {
-        status.push("containerStatuses", Value::Array(main));
+        status.push(Kind::Main.field(), Value::Array(main));
     }
-    if !old.get("ephemeralContainerStatuses").is_empty() {
-        status.push("ephemeralContainerStatuses", old.get("ephemeralContainerStatuses").clone());
+    let ephemeral = containers::statuses(context, Kind::Ephemeral);
+    if !ephemeral.is_empty() {
+        status.push(Kind::Ephemeral.field(), Value::Array(ephemeral));
     }
     status.push("qosClass", spec::qos(pod).into());
     Value::Object(status)

@@ -7,26 +7,48 @@ use super::Context;
 use crate::pods::observed::{Container, State};
 use crate::pods::spec;
 
-/// The statuses of all init containers or of all main containers, in the order of the spec.
-pub(super) fn statuses(context: &Context<'_>, init: bool) -> Vec<Value> {
-    let containers = if init { spec::init_containers(context.pod) } else { spec::containers(context.pod) };
-    containers.iter().map(|container| status(context, container, init)).collect()
+/// The kinds of containers, each with a list of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Init,
+    Main,
+    Ephemeral,
 }
 
-fn status(context: &Context<'_>, container: &Value, init: bool) -> Value {
+impl Kind {
+    /// The field of the status.
+    pub(super) fn field(self) -> &'static str {
+        match self {
+            Self::Init => "initContainerStatuses",
+            Self::Main => "containerStatuses",
+            Self::Ephemeral => "ephemeralContainerStatuses",
+        }
+    }
+}
+
+/// The statuses of all containers of a kind, in the order of the spec.
+pub(super) fn statuses(context: &Context<'_>, kind: Kind) -> Vec<Value> {
+    let containers = match kind {
+        Kind::Init => spec::init_containers(context.pod),
+        Kind::Main => spec::containers(context.pod),
+        Kind::Ephemeral => spec::ephemeral_containers(context.pod),
+    };
+    containers.iter().map(|container| status(context, container, kind)).collect()
+}
+
+fn status(context: &Context<'_>, container: &Value, kind: Kind) -> Value {
     let name = container.str_at(&["name"]);
-    let field = if init { "initContainerStatuses" } else { "containerStatuses" };
-    let statuses = context.pod.array_at(&["status", field]);
+    let statuses = context.pod.array_at(&["status", kind.field()]);
     let old = statuses.iter().find(|status| status.str_at(&["name"]) == name);
     let mut seen = context.observed.containers.iter().filter(|c| c.name == name);
     let newest = seen.next();
     let previous = seen.next();
     let mut shown = match newest {
         Some(newest) => Shown::of(newest, previous, old),
-        None => Shown::missing(context, container, old, init),
+        None => Shown::missing(context, container, old, kind),
     };
     shown.hold(context, container, newest);
-    shown.into_value(context, container, newest, init)
+    shown.into_value(context, container, newest, kind)
 }
 
 /// A status in the making.
@@ -59,8 +81,9 @@ impl Shown {
     }
 
     /// The runtime has no such container.
-    fn missing(context: &Context<'_>, container: &Value, old: Option<&Value>, init: bool) -> Self {
-        let initializing = init || !spec::init_containers(context.pod).is_empty();
+    fn missing(context: &Context<'_>, container: &Value, old: Option<&Value>, kind: Kind) -> Self {
+        let has_init = !spec::init_containers(context.pod).is_empty();
+        let initializing = kind == Kind::Init || kind == Kind::Main && has_init;
         let reason = if initializing { "PodInitializing" } else { "ContainerCreating" };
         let mut shown = Self {
             state: object!({"waiting": {"reason": reason}}),
@@ -122,14 +145,19 @@ impl Shown {
         context: &Context<'_>,
         container: &Value,
         newest: Option<&Container>,
-        init: bool,
+        kind: Kind,
     ) -> Value {
         let running = !self.state.get("running").is_null();
         let id = newest.map_or("", |newest| newest.id.as_str());
         let started = running && context.verdicts.started.get(id).copied().unwrap_or_default();
-        let ready = match init && !spec::is_sidecar(container) {
-            true => self.state.at(&["terminated", "exitCode"]).as_i64() == Some(0),
-            false => running && started && context.verdicts.ready.get(id).copied().unwrap_or_default(),
+        let ready = match kind {
+            Kind::Init if !spec::is_sidecar(container) => {
+                self.state.at(&["terminated", "exitCode"]).as_i64() == Some(0)
+            }
+            Kind::Init | Kind::Main => {
+                running && started && context.verdicts.ready.get(id).copied().unwrap_or_default()
+            }
+            Kind::Ephemeral => false,
         };
         let mut out = Map::new();
         out.push("name", container.get("name").clone());
@@ -142,7 +170,9 @@ impl Shown {
         if !self.id.is_empty() {
             out.push("containerID", self.id.into());
         }
-        out.push("started", started.into());
+        if kind != Kind::Ephemeral {
+            out.push("started", started.into());
+        }
         resources(container, newest, &mut out);
         mounts(container, &mut out);
         if let Some(user) =
