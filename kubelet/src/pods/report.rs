@@ -10,8 +10,10 @@ use super::actor::Actor;
 use super::spec;
 
 /// The conditions that are the kubelet's to write.
-const OWN: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+const OWN: [&str; 6] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", RESIZE];
+/// There only while it is true.
+const RESIZE: &str = "PodResizePending";
 
 impl Actor {
     /// Sends the pod's status when it differs from what was sent last.
@@ -101,6 +103,10 @@ fn patch(uid: &str, old: &Value, new: &Value) -> Value {
     let mut status = new.clone();
     if let Some(conditions) = status.at_mut(&["conditions"]).and_then(Value::as_array_mut) {
         conditions.retain(|condition| OWN.contains(&condition.str_at(&["type"])));
+        let has = |conditions: &[Value]| conditions.iter().any(|c| c.str_at(&["type"]) == RESIZE);
+        if has(old.array_at(&["conditions"])) && !has(conditions) {
+            conditions.push(object!({"$patch": "delete", "type": RESIZE}));
+        }
     }
     for field in ["podIPs", "hostIPs"] {
         // These lists are merged by default; what is not in the new one must go.

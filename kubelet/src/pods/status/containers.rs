@@ -173,7 +173,7 @@ impl Shown {
         if kind != Kind::Ephemeral {
             out.push("started", started.into());
         }
-        resources(container, newest, &mut out);
+        resources(context, container, newest, kind, &mut out);
         mounts(container, &mut out);
         if let Some(user) =
             newest.filter(|c| c.state != State::Created).and_then(|newest| newest.user.as_ref())
@@ -187,15 +187,35 @@ impl Shown {
     }
 }
 
-fn resources(container: &Value, newest: Option<&Container>, out: &mut Map) {
-    if newest.is_none() {
-        return;
+/// The resources that the container was made with: those of the spec when it is new, then what was shown before.
+fn resources(
+    context: &Context<'_>,
+    container: &Value,
+    newest: Option<&Container>,
+    kind: Kind,
+    out: &mut Map,
+) {
+    let Some(newest) = newest else { return };
+    let id = container_id(&newest.id);
+    let mut old = context.pod.array_at(&["status", kind.field()]).iter();
+    let same = old.find(|old| old.str_at(&["containerID"]) == id && is_object(old.get("resources")));
+    let (allocated, given) = match same {
+        Some(old) => (old.get("allocatedResources"), old.get("resources")),
+        None => (container.at(&["resources", "requests"]), container.get("resources")),
+    };
+    if !allocated.is_empty() {
+        out.push("allocatedResources", allocated.clone());
     }
-    let requests = container.at(&["resources", "requests"]);
-    if !requests.is_empty() {
-        out.push("allocatedResources", requests.clone());
-    }
-    out.push("resources", Value::Object(container.get("resources").as_object().cloned().unwrap_or_default()));
+    out.push("resources", Value::Object(given.as_object().cloned().unwrap_or_default()));
+}
+
+/// Whether a running container has other resources than its spec asks for by now.
+pub(super) fn is_resized(container: &Value, status: &Value) -> bool {
+    let differs = |kind: &str, resource: &str| {
+        container.at(&["resources", kind, resource]) != status.at(&["resources", kind, resource])
+    };
+    !status.at(&["state", "running"]).is_null()
+        && ["requests", "limits"].iter().any(|kind| differs(kind, "cpu") || differs(kind, "memory"))
 }
 
 fn mounts(container: &Value, out: &mut Map) {

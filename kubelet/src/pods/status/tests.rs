@@ -146,3 +146,20 @@ fn a_pod_that_was_turned_away_shows_the_reason_only() {
     assert_eq!((status.str_at(&["phase"]), status.str_at(&["reason"])), ("Failed", "OutOfcpu"));
     assert!(status.get("containerStatuses").is_null() && status.get("conditions").is_null());
 }
+
+#[test]
+fn resources_changed_under_a_running_container_are_refused() {
+    let mut pod = pod("Always");
+    let mut main = object!({"name": "m", "image": "x", "resources": {"requests": {"cpu": "1"}}});
+    pod.set(&["spec", "containers"], Value::Array(vec![main.clone()]));
+    let running = vec![container("m", State::Running, 0), container("i", State::Exited, 0)];
+    let before = status(&pod, running.clone(), false);
+    assert!(before.array_at(&["conditions"]).iter().all(|c| c.str_at(&["type"]) != "PodResizePending"));
+    pod.set(&["status"], before);
+    main.set(&["resources", "requests", "cpu"], "2");
+    pod.set(&["spec", "containers"], Value::Array(vec![main]));
+    let after = status(&pod, running, false);
+    assert_eq!(condition(&after, "PodResizePending").str_at(&["reason"]), "Infeasible");
+    let shown = &after.array_at(&["containerStatuses"])[0];
+    assert_eq!(shown.str_at(&["allocatedResources", "cpu"]), "1");
+}
