@@ -20,6 +20,8 @@ pub(crate) struct Config {
     pub(crate) service_cidrs: Vec<IpNet>,
     pub(crate) signing: Option<(PathBuf, PathBuf)>,
     pub(crate) signing_duration: Duration,
+    /// File of the key that signs tokens kept in Secrets.
+    pub(crate) token_key: Option<String>,
     pub(crate) node_monitor_period: Duration,
     pub(crate) node_monitor_grace_period: Duration,
     pub(crate) node_startup_grace_period: Duration,
@@ -43,6 +45,7 @@ pub(crate) struct Workers {
     pub(crate) cronjob: usize,
     pub(crate) namespace: usize,
     pub(crate) gc: usize,
+    pub(crate) token: usize,
 }
 
 fn ranges(text: &str, flag: &str) -> anyhow::Result<Vec<IpNet>> {
@@ -75,6 +78,7 @@ impl Config {
             service_cidrs: ranges(&args.service_cluster_ip_range, "service-cluster-ip-range")?,
             signing,
             signing_duration: args.cluster_signing_duration.0,
+            token_key: Some(args.service_account_private_key_file.clone()).filter(|p| !p.is_empty()),
             node_monitor_period: args.node_monitor_period.0,
             node_monitor_grace_period: args.node_monitor_grace_period.0,
             node_startup_grace_period: args.node_startup_grace_period.0,
@@ -93,6 +97,7 @@ impl Config {
                 cronjob: args.concurrent_cron_job_syncs,
                 namespace: args.concurrent_namespace_syncs,
                 gc: args.concurrent_gc_syncs,
+                token: args.concurrent_serviceaccount_token_syncs,
             },
         })
     }

@@ -56,6 +56,7 @@ informers! {
     nodes: resource::NODES, nodes;
     persistent_volumes: resource::PERSISTENT_VOLUMES, whole;
     persistent_volume_claims: resource::PERSISTENT_VOLUME_CLAIMS, whole;
+    pod_disruption_budgets: resource::POD_DISRUPTION_BUDGETS, whole;
     pods: resource::PODS, pods;
     replica_sets: resource::REPLICA_SETS, owned;
     service_accounts: resource::SERVICE_ACCOUNTS, whole;

@@ -9,6 +9,11 @@ pub(crate) fn controller_of(object: &Value) -> Option<&Value> {
     owners.iter().find(|o| o.get("controller").as_bool() == Some(true))
 }
 
+/// Whether the object's controller has this uid.
+pub(crate) fn controlled_by(object: &Value, uid: &str) -> bool {
+    controller_of(object).is_some_and(|o| o.str_at(&["uid"]) == uid)
+}
+
 /// A reference to `owner` as the controller.
 pub(crate) fn owner_reference(owner: &Value) -> Value {
     object!({

@@ -2,9 +2,10 @@
 
 use crate::context::Context;
 use crate::{
-    certificates, clusterrole_aggregation, cronjob, daemonset, deployment, endpoints, endpointslice,
-    garbage_collector, job, namespace, node_ipam, node_lifecycle, pod_gc, replicaset, root_ca,
-    serviceaccount, statefulset, taint_eviction, ttl_after_finished, volume_binder, volume_protection,
+    certificates, clusterrole_aggregation, cronjob, daemonset, deployment, disruption, endpoints,
+    endpointslice, ephemeral_volume, garbage_collector, job, namespace, node_ipam, node_lifecycle, pod_gc,
+    replicaset, root_ca, serviceaccount, serviceaccount_token, statefulset, taint_eviction,
+    ttl_after_finished, volume_binder, volume_protection,
 };
 
 /// A controller: its name for `--controllers`, its service account, and what starts it.
@@ -51,6 +52,9 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
         "certificate-controller",
         certificates::start_cleaning,
     ),
+    on("disruption-controller", "disruption-controller", disruption::start),
+    on("ephemeral-volume-controller", "ephemeral-volume-controller", ephemeral_volume::start),
+    on("serviceaccount-token-controller", "tokens-controller", serviceaccount_token::start),
     on("namespace-controller", "namespace-controller", namespace::start),
     on("garbage-collector-controller", "generic-garbage-collector", garbage_collector::start),
     on("node-ipam-controller", "node-controller", node_ipam::start),
@@ -91,7 +95,6 @@ const ABSENT: &[&str] = &[
     "cloud-node-lifecycle-controller",
     "device-taint-eviction-controller",
     "endpointslice-mirroring-controller",
-    "ephemeral-volume-controller",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller",
     "legacy-serviceaccount-token-cleaner-controller",
     "node-route-controller",
@@ -107,14 +110,12 @@ const ABSENT: &[&str] = &[
     "service-ca-certificate-publisher-controller",
     "service-cidr-controller",
     "service-lb-controller",
-    "serviceaccount-token-controller",
     "storage-version-migrator-controller",
     "storageversion-garbage-collector-controller",
     "token-cleaner-controller",
     "ttl-controller",
     "validatingadmissionpolicy-status-controller",
     "volumeattributesclass-protection-controller",
-    "disruption-controller",
     "horizontal-pod-autoscaler-controller",
 ];
 

@@ -4,14 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, anyhow, bail};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use anyhow::{Context as _, anyhow};
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SerialNumber,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::keys::key_pair;
 
 /// Clocks differ: certificates are good from a little before now.
 const BACKDATE: Duration = Duration::from_secs(300);
@@ -64,59 +64,6 @@ impl Authority {
         let cert = params.signed_by(&request.public_key, &self.issuer).map_err(|e| e.to_string())?;
         Ok(cert.pem())
     }
-}
-
-/// Reads a key in any of the forms OpenSSL and kubeadm write; ring itself reads only PKCS#8.
-fn key_pair(pem: &str) -> anyhow::Result<KeyPair> {
-    let blocks = x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes()).filter_map(Result::ok);
-    for block in blocks {
-        let der = match block.label.as_str() {
-            "PRIVATE KEY" => block.contents,
-            "RSA PRIVATE KEY" => wrap(RSA, &block.contents),
-            "EC PRIVATE KEY" => wrap(curve(&block.contents)?, &block.contents),
-            _ => continue,
-        };
-        let pem =
-            format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der));
-        return Ok(KeyPair::from_pem(&pem)?);
-    }
-    bail!("no private key")
-}
-
-/// `AlgorithmIdentifier`s: RSA, and elliptic curves P-256 and P-384.
-const RSA: &[u8] = &[0x30, 13, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 13, 1, 1, 1, 5, 0];
-const P256: &[u8] =
-    &[0x30, 19, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
-const P384: &[u8] = &[0x30, 16, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b, 0x81, 4, 0, 0x22];
-
-fn curve(key: &[u8]) -> anyhow::Result<&'static [u8]> {
-    let names = |algorithm: &[u8]| key.windows(algorithm.len()).any(|w| w == algorithm);
-    match () {
-        () if names(&P256[11..]) => Ok(P256),
-        () if names(&P384[11..]) => Ok(P384),
-        () => bail!("the elliptic curve is not supported"),
-    }
-}
-
-/// A PKCS#8 document around a key of an older form.
-fn wrap(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
-    let body = [&[2, 1, 0], algorithm, &tagged(4, key)].concat();
-    tagged(0x30, &body)
-}
-
-fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut out = vec![tag];
-    let size = content.len().to_be_bytes();
-    let significant = &size[size.iter().position(|b| *b != 0).unwrap_or(size.len() - 1)..];
-    match content.len() {
-        n @ 0..0x80 => out.push(u8::try_from(n).unwrap_or(0)),
-        _ => {
-            out.push(0x80 | u8::try_from(significant.len()).unwrap_or(0));
-            out.extend(significant);
-        }
-    }
-    out.extend(content);
-    out
 }
 
 #[cfg(test)]
