@@ -109,20 +109,26 @@ impl Scheduler {
                     }
                 }
                 let (this, pod) = (Arc::clone(self), Arc::clone(pod));
-                self.tasks.plain("binding", async move {
-                    this.bind(&pod, &node, choices).await;
-                    Ok(())
-                });
+                self.start("binding", async move { this.bind(&pod, &node, choices).await });
             }
             Decision::Nowhere { message, victims } => {
                 state.queue.turned_away(&pod.key, plugins);
                 let (this, pod) = (Arc::clone(self), Arc::clone(pod));
-                self.tasks.plain("rejection", async move {
-                    this.reject(&pod, &message, victims).await;
-                    Ok(())
-                });
+                self.start("rejection", async move { this.reject(&pod, &message, victims).await });
             }
         }
+    }
+
+    /// Runs a task until the daemon ends or is no longer the leader: then another one decides, and nothing is waited for.
+    fn start(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.tasks.token();
+        self.tasks.plain(name, async move {
+            tokio::select! {
+                () = work => {}
+                () = stop.cancelled() => {}
+            }
+            Ok(())
+        });
     }
 
     /// Decides on a pod by the picture alone; names what turned it away.
