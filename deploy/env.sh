@@ -1,0 +1,7 @@
+# Sourced by the scripts that build: every binary is static, so that the same file runs on the host and in an image
+# made FROM scratch. Build outputs are kept outside the clone, so that a fresh one starts warm.
+HOST_TARGET=$(rustc -vV | sed -n 's/^host: //p')
+export CARGO_BUILD_TARGET=$HOST_TARGET
+export RUSTFLAGS="-C target-feature=+crt-static"
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$HOME/.cache/ferrite/target}
+export CARGO_INCREMENTAL=0

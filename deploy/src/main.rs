@@ -1,0 +1,23 @@
+//! The program `ferrite`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use ferrite::args::{Args, Command};
+use ferrite::{down, supervise, up};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match args.command {
+        Command::Up(options) => up::run(options),
+        Command::Down { purge } => down::run(purge),
+        Command::Supervise => return supervise::main(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("ferrite: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
