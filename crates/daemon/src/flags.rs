@@ -16,6 +16,11 @@ use crate::logging::LoggingFlags;
 pub trait Flags: Parser + Send + 'static {
     /// The logging flags among them.
     fn logging(&self) -> &LoggingFlags;
+
+    /// A word of the command line before it is parsed, for daemons whose flags are written in another style.
+    fn word(word: String) -> String {
+        word
+    }
 }
 
 /// What the command line asks for.

@@ -37,7 +37,7 @@ where
     A: Flags,
     S: AsyncFnOnce(A, Tasks) -> anyhow::Result<()>,
 {
-    let args = match flags::parse::<A>(name, std::env::args().skip(1)) {
+    let args = match flags::parse::<A>(name, std::env::args().skip(1).map(A::word)) {
         Parsed::Run(args) => args,
         Parsed::Print(text) => {
             print!("{text}");
