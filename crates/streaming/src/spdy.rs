@@ -6,8 +6,10 @@
 
 mod frame;
 mod headers;
+mod reader;
 mod session;
 mod stream;
+mod writer;
 
 pub use frame::RstStatus;
 pub use headers::Headers;

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::frame::{self, Control, FrameHead, RstStatus};
-use super::headers::{Deflater, Inflater};
-use super::stream::{CHUNK, QUEUE, Stream, StreamReader, StreamWriter, WINDOW, Window};
-use super::{Error, Headers};
+use super::frame::{Control, RstStatus};
+use super::reader::Reader;
+use super::stream::{QUEUE, Stream, StreamReader, StreamWriter, Window};
+use super::{Error, Headers, writer};
 
 /// The window that both ends start with by the draft.
-const DEFAULT_WINDOW: i64 = 64 << 10;
+pub(super) const DEFAULT_WINDOW: i64 = 64 << 10;
 
 /// Limits of a session.
 #[derive(Debug, Clone, Copy)]
@@ -45,23 +45,23 @@ pub(super) enum Out {
     Data { stream: u32, fin: bool, data: Bytes },
 }
 
-struct Entry {
-    data: Option<mpsc::Sender<Result<Bytes, RstStatus>>>,
-    reply: Option<oneshot::Sender<Result<(), RstStatus>>>,
-    window: Arc<Window>,
+pub(super) struct Entry {
+    pub(super) data: Option<mpsc::Sender<Result<Bytes, RstStatus>>>,
+    pub(super) reply: Option<oneshot::Sender<Result<(), RstStatus>>>,
+    pub(super) window: Arc<Window>,
     local_done: bool,
     remote_done: bool,
 }
 
 #[derive(Default)]
-struct Table {
-    streams: HashMap<u32, Entry>,
+pub(super) struct Table {
+    pub(super) streams: HashMap<u32, Entry>,
     next_id: u32,
-    last_accepted: u32,
-    pings: HashMap<u32, oneshot::Sender<()>>,
+    pub(super) last_accepted: u32,
+    pub(super) pings: HashMap<u32, oneshot::Sender<()>>,
     next_ping: u32,
-    remote_gone: bool,
-    local_gone: bool,
+    pub(super) remote_gone: bool,
+    pub(super) local_gone: bool,
 }
 
 /// What both tasks and all streams of a connection share.
@@ -69,11 +69,11 @@ pub(super) struct Shared {
     pub(super) commands: mpsc::Sender<Out>,
     pub(super) closed: CancellationToken,
     pub(super) window: Window,
-    table: Mutex<Table>,
+    pub(super) table: Mutex<Table>,
     /// The initial window of new streams, as the peer's settings have it; negative until it shows that it keeps windows.
-    peer_window: AtomicI64,
-    peer_flow: AtomicBool,
-    session_received: AtomicU32,
+    pub(super) peer_window: AtomicI64,
+    pub(super) peer_flow: AtomicBool,
+    pub(super) session_received: AtomicU32,
     server: bool,
 }
 
@@ -111,7 +111,7 @@ impl Shared {
         }
     }
 
-    fn remote_closed(&self, id: u32) {
+    pub(super) fn remote_closed(&self, id: u32) {
         let mut table = self.table.lock();
         if let Some(entry) = table.streams.get_mut(&id) {
             entry.remote_done = true;
@@ -122,11 +122,11 @@ impl Shared {
         }
     }
 
-    fn is_mine(&self, id: u32) -> bool {
+    pub(super) fn is_mine(&self, id: u32) -> bool {
         id.is_multiple_of(2) == self.server
     }
 
-    fn register(
+    pub(super) fn register(
         &self,
         table: &mut Table,
         id: u32,
@@ -140,7 +140,7 @@ impl Shared {
         Parts { id, receiver, window }
     }
 
-    fn close(&self) {
+    pub(super) fn close(&self) {
         self.closed.cancel();
         let mut table = self.table.lock();
         for entry in table.streams.values() {
@@ -152,14 +152,14 @@ impl Shared {
     }
 }
 
-struct Parts {
+pub(super) struct Parts {
     id: u32,
     receiver: mpsc::Receiver<Result<Bytes, RstStatus>>,
     window: Arc<Window>,
 }
 
 impl Parts {
-    fn into_stream(self, shared: &Arc<Shared>, headers: Headers) -> Stream {
+    pub(super) fn into_stream(self, shared: &Arc<Shared>, headers: Headers) -> Stream {
         Stream {
             headers,
             reader: StreamReader { id: self.id, data: self.receiver, shared: shared.clone(), consumed: 0 },
@@ -211,8 +211,8 @@ impl Session {
         });
         let (read, write) = tokio::io::split(io);
         let mut tasks = JoinSet::new();
-        tasks.spawn(write_loop(write, outgoing, shared.clone(), config.max_streams));
-        let reader = Reader { shared: shared.clone(), accepted, max_streams: config.max_streams };
+        tasks.spawn(writer::run(write, outgoing, shared.clone(), config.max_streams));
+        let reader = Reader::new(shared.clone(), accepted, config.max_streams);
         tasks.spawn(reader.run(read));
         if let Some(period) = config.ping_period {
             tasks.spawn(keep_alive(shared.clone(), period));
@@ -314,245 +314,6 @@ async fn keep_alive(shared: Arc<Shared>, period: Duration) {
         // A peer that drowns us in data answers late: be patient, but not for ever.
         if !matches!(tokio::time::timeout(period * 6, ping(&shared)).await, Ok(Ok(()))) {
             return shared.close();
-        }
-    }
-}
-
-async fn write_loop(
-    mut io: impl AsyncWrite + Unpin,
-    mut outgoing: mpsc::Receiver<Out>,
-    shared: Arc<Shared>,
-    max_streams: usize,
-) {
-    let mut deflater = Deflater::new();
-    let mut buffer = BytesMut::new();
-    let settings =
-        vec![(frame::MAX_CONCURRENT_STREAMS, max_streams as u32), (frame::INITIAL_WINDOW_SIZE, WINDOW)];
-    Control::Settings(settings).encode(&mut buffer);
-    loop {
-        if io.write_all(&buffer).await.is_err() || io.flush().await.is_err() {
-            break;
-        }
-        buffer.clear();
-        let next = tokio::select! {
-            next = outgoing.recv() => next,
-            () = shared.closed.cancelled() => {
-                outgoing.close();
-                outgoing.recv().await
-            }
-        };
-        let Some(mut next) = next else { break };
-        loop {
-            if encode(next, &mut deflater, &mut buffer).is_err() {
-                return shared.close();
-            }
-            if buffer.len() >= CHUNK {
-                break;
-            }
-            match outgoing.try_recv() {
-                Ok(more) => next = more,
-                Err(_) => break,
-            }
-        }
-    }
-    let _ = io.shutdown().await;
-    shared.close();
-}
-
-fn encode(out: Out, deflater: &mut Deflater, buffer: &mut BytesMut) -> Result<(), Error> {
-    match out {
-        Out::Control(control) => control.encode(buffer),
-        Out::SynStream { stream, headers, fin } => {
-            let block = deflater.deflate(&headers)?;
-            Control::SynStream { stream, fin, unidirectional: false, block }.encode(buffer);
-        }
-        Out::SynReply { stream } => {
-            let block = deflater.deflate(&Headers::default())?;
-            Control::SynReply { stream, fin: false, block }.encode(buffer);
-        }
-        Out::Data { stream, fin, data } => {
-            buffer.extend_from_slice(&frame::data_head(stream, fin, data.len()));
-            buffer.extend_from_slice(&data);
-        }
-    }
-    Ok(())
-}
-
-struct Reader {
-    shared: Arc<Shared>,
-    accepted: mpsc::Sender<Stream>,
-    max_streams: usize,
-}
-
-impl Reader {
-    async fn run(self, io: impl AsyncRead + Unpin) {
-        let frames = self.read_frames(BufReader::with_capacity(CHUNK, io));
-        let ended = tokio::select! {
-            ended = frames => ended,
-            () = self.shared.closed.cancelled() => Ok(()),
-        };
-        if let Err(error) = ended {
-            tracing::debug!(error = &error as &dyn std::error::Error, "SPDY connection ended");
-        }
-        self.shared.close();
-    }
-
-    async fn read_frames(&self, mut io: impl AsyncRead + Unpin) -> Result<(), Error> {
-        let mut inflater = Inflater::new();
-        loop {
-            let mut head = [0; 8];
-            match io.read_exact(&mut head).await {
-                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
-                other => other?,
-            };
-            match FrameHead::decode(head)? {
-                FrameHead::Data { stream, flags, len } => {
-                    self.data(&mut io, stream, len).await?;
-                    if flags & frame::FIN != 0 {
-                        self.shared.remote_closed(stream);
-                    }
-                }
-                FrameHead::Control { kind, flags, len } => {
-                    let mut body = vec![0; len];
-                    io.read_exact(&mut body).await?;
-                    let control = Control::decode(kind, flags, body.into())?;
-                    self.control(control, &mut inflater).await?;
-                }
-            }
-        }
-    }
-
-    /// Hands the payload of a data frame to its stream, piece by piece.
-    async fn data(&self, io: &mut (impl AsyncRead + Unpin), stream: u32, len: usize) -> Result<(), Error> {
-        let target = self.shared.table.lock().streams.get(&stream).and_then(|entry| entry.data.clone());
-        let mut left = len;
-        while left > 0 {
-            let mut chunk = vec![0; left.min(CHUNK)];
-            io.read_exact(&mut chunk).await?;
-            left -= chunk.len();
-            self.credit_session(chunk.len() as u32);
-            if let Some(target) = &target {
-                // Waiting here holds up the whole connection: the peer ignored the window of this stream.
-                let _ = target.send(Ok(chunk.into())).await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives the bytes straight back to the window of the session: each stream has its own bound.
-    fn credit_session(&self, n: u32) {
-        let total = self.shared.session_received.fetch_add(n, Ordering::Relaxed) + n;
-        if total >= DEFAULT_WINDOW as u32 / 2 {
-            let update = Control::WindowUpdate { stream: 0, delta: total };
-            if self.shared.commands.try_send(Out::Control(update)).is_ok() {
-                self.shared.session_received.fetch_sub(total, Ordering::Relaxed);
-            }
-        }
-    }
-
-    async fn control(&self, control: Control, inflater: &mut Inflater) -> Result<(), Error> {
-        match control {
-            Control::SynStream { stream, fin, unidirectional, block } => {
-                let headers = inflater.inflate(&block)?;
-                self.open(stream, fin, unidirectional, headers).await?;
-            }
-            Control::SynReply { stream, fin, block } => {
-                inflater.inflate(&block)?;
-                self.reply(stream, Ok(()));
-                if fin {
-                    self.shared.remote_closed(stream);
-                }
-            }
-            Control::Headers { stream, fin, block } => {
-                inflater.inflate(&block)?;
-                if fin {
-                    self.shared.remote_closed(stream);
-                }
-            }
-            Control::RstStream { stream, status } => self.reset(stream, status),
-            Control::Settings(entries) => self.settings(&entries),
-            Control::Ping(id) if self.shared.is_mine(id) => {
-                if let Some(waiter) = self.shared.table.lock().pings.remove(&id) {
-                    let _ = waiter.send(());
-                }
-            }
-            Control::Ping(id) => self.send(Out::Control(Control::Ping(id))).await?,
-            Control::GoAway { .. } => self.shared.table.lock().remote_gone = true,
-            Control::WindowUpdate { stream, delta } => self.window_update(stream, delta),
-            Control::Unknown(_) => {}
-        }
-        Ok(())
-    }
-
-    async fn send(&self, out: Out) -> Result<(), Error> {
-        self.shared.commands.send(out).await.map_err(|_| Error::Closed)
-    }
-
-    async fn open(&self, id: u32, fin: bool, unidirectional: bool, headers: Headers) -> Result<(), Error> {
-        let opened = {
-            let mut table = self.shared.table.lock();
-            if self.shared.is_mine(id) || id <= table.last_accepted {
-                return Err(Error::Protocol("stream id out of order"));
-            }
-            table.last_accepted = id;
-            if table.local_gone || table.streams.len() >= self.max_streams {
-                None
-            } else {
-                Some(self.shared.register(&mut table, id, None).into_stream(&self.shared, headers))
-            }
-        };
-        let Some(stream) = opened else {
-            let refusal = Control::RstStream { stream: id, status: RstStatus::RefusedStream };
-            return self.send(Out::Control(refusal)).await;
-        };
-        if fin {
-            self.shared.remote_closed(id);
-        }
-        if unidirectional {
-            self.shared.local_closed(id);
-        } else {
-            self.send(Out::SynReply { stream: id }).await?;
-        }
-        // The queue is as long as the stream limit; when nobody accepts any more, the stream is dropped.
-        let _ = self.accepted.try_send(stream);
-        Ok(())
-    }
-
-    fn reply(&self, stream: u32, result: Result<(), RstStatus>) {
-        let waiter = self.shared.table.lock().streams.get_mut(&stream).and_then(|entry| entry.reply.take());
-        if let Some(waiter) = waiter {
-            let _ = waiter.send(result);
-        }
-    }
-
-    fn reset(&self, stream: u32, status: RstStatus) {
-        self.reply(stream, Err(status));
-        let Some(entry) = self.shared.table.lock().streams.remove(&stream) else { return };
-        entry.window.wake();
-        if let Some(data) = entry.data {
-            // A full queue keeps what it has; the reader then sees a plain end.
-            let _ = data.try_send(Err(status));
-        }
-    }
-
-    fn settings(&self, entries: &[(u32, u32)]) {
-        for (id, value) in entries {
-            if *id == frame::INITIAL_WINDOW_SIZE {
-                let new = i64::from(*value);
-                let old = self.shared.peer_window.swap(new, Ordering::Relaxed);
-                for entry in self.shared.table.lock().streams.values() {
-                    entry.window.add(new - old);
-                }
-                self.shared.peer_flow.store(true, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn window_update(&self, stream: u32, delta: u32) {
-        if stream == 0 {
-            self.shared.window.add(i64::from(delta));
-        } else if let Some(entry) = self.shared.table.lock().streams.get(&stream) {
-            entry.window.add(i64::from(delta));
         }
     }
 }
