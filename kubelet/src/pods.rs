@@ -1,7 +1,7 @@
 //! Pods: one actor for each, which compares what is wanted with what runs and takes the next step.
 //!
 //! - `manager` knows the actors; `relist` wakes those whose containers changed;
-//! - `actor` is the loop of one pod, with `start`, `stop` and `report` as its hands;
+//! - `actor` is the loop of one pod, with `start`, `mounts`, `stop` and `report` as its hands;
 //! - `plan`, `status`, `resources`, `sandbox` and `container` decide, and touch nothing.
 
 mod actor;
@@ -10,6 +10,7 @@ pub(crate) mod backoff;
 pub(crate) mod container;
 mod hooks;
 pub(crate) mod manager;
+mod mounts;
 pub(crate) mod observed;
 pub(crate) mod plan;
 mod relist;
