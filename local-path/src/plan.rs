@@ -90,7 +90,7 @@ fn volume(claim: &Value, class: &Value, node: &str, folder: &str, args: &Args) -
         "kind": "PersistentVolume",
         "metadata": {
             "name": (format!("pvc-{}", claim.uid())),
-            "annotations": {PROVISIONED_BY: (args.provisioner_name.as_str())},
+            "annotations": {"pv.kubernetes.io/provisioned-by": (args.provisioner_name.as_str())},
         },
         "spec": {
             "capacity": {"storage": (claim.at(&["spec", "resources", "requests", "storage"]))},
