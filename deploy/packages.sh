@@ -1,5 +1,5 @@
 # Sourced by the scripts that need Debian packages.
-CLUSTER_PACKAGES=(etcd-server etcd-client containerd runc containernetworking-plugins iptables conntrack iproute2
+CLUSTER_PACKAGES=(etcd-server etcd-client containerd runc containernetworking-plugins iptables conntrack iproute2 openssl
     protobuf-compiler libprotobuf-dev gcc libc6-dev)
 TEST_PACKAGES=(debootstrap bind9-dnsutils curl python3)
 

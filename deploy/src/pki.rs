@@ -3,8 +3,9 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use base64::Engine;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -171,9 +172,31 @@ fn service_account_key() -> Result<()> {
     if private.exists() && public.exists() {
         return Ok(());
     }
-    let key = KeyPair::generate()?;
-    write(&private, key.serialize_pem().as_bytes(), 0o600)?;
-    write(&public, key.public_key_pem().as_bytes(), 0o644)
+    // An RSA key, as kubeadm makes: some that read it know no other. The key library here makes none.
+    let pem = openssl(&["genrsa", "2048"], &[])?;
+    let public_pem = openssl(&["rsa", "-pubout"], &pem)?;
+    write(&private, &pem, 0o600)?;
+    write(&public, &public_pem, 0o644)
+}
+
+/// What openssl prints, given `input`.
+fn openssl(words: &[&str], input: &[u8]) -> Result<Vec<u8>> {
+    use std::io::Write;
+    let mut child = Command::new("openssl")
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("running openssl: is it installed?")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input)?;
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("openssl {} failed: {}", words.join(" "), output.status);
+    }
+    Ok(output.stdout)
 }
 
 fn kubeconfig(ca: &Authority, cluster: &Cluster, file: &str, subject: &Subject<'_>) -> Result<()> {

@@ -1,5 +1,7 @@
 //! A server on a real port, with clients that come over TLS.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
+
 use std::convert::Infallible;
 use std::sync::Arc;
 
