@@ -4,6 +4,7 @@
 //! when the finalizer is gone.
 
 mod indexes;
+mod per_index;
 mod plan;
 mod policy;
 

@@ -11,7 +11,8 @@ use client::{DeleteOptions, Patch};
 use jiff::Timestamp;
 
 use super::indexes;
-use super::policy::{Verdict, judge};
+use super::per_index::{self, PerIndex};
+use super::policy::{Verdict, judge, succeeds};
 use crate::act::{Action, Note, head};
 use crate::objects::{
     Condition, condition_true, int, is_active, is_finished, is_ready, phase, pod_from_template,
@@ -20,10 +21,16 @@ use crate::objects::{
 
 const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// Why Jobs fail.
+const REASONS: [&str; 5] = [
+    "BackoffLimitExceeded",
+    "DeadlineExceeded",
+    "FailedIndexes",
+    "MaxFailedIndexesExceeded",
+    "PodFailurePolicy",
+];
 /// Pods created by one look at most.
 const BURST: i64 = 500;
-const BACKOFF_FIRST: i64 = 10;
-const BACKOFF_MAX: i64 = 600;
 /// Uids noted at a time.
 const UNCOUNTED_MAX: usize = 500;
 
@@ -42,6 +49,8 @@ struct Round<'j> {
     active: Vec<&'j Arc<Value>>,
     terminating: i64,
     indexed: bool,
+    /// Present when every index has a limit of its own.
+    per_index: Option<PerIndex<'j>>,
 }
 
 /// What the status notes about pods that have ended.
@@ -63,15 +72,26 @@ pub(super) fn plan(job: &Value, pods: &[Arc<Value>], now: Timestamp) -> Vec<Acti
     }
     let active: Vec<_> = pods.iter().filter(|p| is_active(p)).collect();
     let terminating = pods.iter().filter(|p| p.is_terminating() && !is_finished(p)).count();
-    let round = Round {
+    let mut round = Round {
         job,
         pods,
         now,
         active,
         terminating: i64::try_from(terminating).unwrap_or(i64::MAX),
         indexed: job.str_at(&["spec", "completionMode"]) == "Indexed",
+        per_index: None,
     };
+    if let Some(limit) = round.spec("backoffLimitPerIndex").filter(|_| round.indexed) {
+        let failed = pods.iter().filter(|p| is_tracked(p) && round.has_failed(p));
+        let busy = round.active.iter().filter_map(|p| index_of(p));
+        let done = round.completed().into_iter().chain(busy).collect();
+        round.per_index = Some(PerIndex::new(job, limit, failed, &done));
+    }
     round.plan()
+}
+
+fn later(seconds: i64) -> Action {
+    Action::Later(Duration::from_secs(u64::try_from(seconds).unwrap_or(1)))
 }
 
 fn is_tracked(pod: &Value) -> bool {
@@ -83,7 +103,7 @@ fn untrack(pod: &Value) -> Action {
     Action::Patch(PODS, head(pod), "", Patch::Strategic, gone)
 }
 
-fn index_of(pod: &Value) -> Option<i64> {
+pub(super) fn index_of(pod: &Value) -> Option<i64> {
     pod.annotation(INDEX).or_else(|| pod.label(INDEX))?.parse().ok()
 }
 
@@ -125,10 +145,7 @@ impl Round<'_> {
             failed: add(int(status, &["failed"], 0), &counted_bad),
             noted_ok: still_ok,
             noted_bad: still_bad,
-            indexes: indexes::parse(
-                status.str_at(&["completedIndexes"]),
-                self.spec("completions").unwrap_or(0),
-            ),
+            indexes: if self.indexed { self.completed() } else { BTreeSet::new() },
             release: Vec::new(),
             fail_job: None,
         };
@@ -144,6 +161,15 @@ impl Round<'_> {
         count
     }
 
+    /// The indexes that have succeeded, counted or not.
+    fn completed(&self) -> BTreeSet<i64> {
+        let limit = self.spec("completions").unwrap_or(0);
+        let mut set = indexes::parse(self.job.str_at(&["status", "completedIndexes"]), limit);
+        let fresh = self.pods.iter().filter(|p| is_tracked(p) && phase(p) == "Succeeded");
+        set.extend(fresh.filter_map(|p| index_of(p)).filter(|i| (0..limit).contains(i)));
+        set
+    }
+
     fn note(&self, count: &mut Count, pod: &Arc<Value>) {
         let uid = pod.uid().to_owned();
         if !is_tracked(pod) {
@@ -152,12 +178,12 @@ impl Round<'_> {
         if count.noted_ok.contains(&uid) || count.noted_bad.contains(&uid) {
             count.release.push(Arc::clone(pod));
         } else if phase(pod) == "Succeeded" {
-            if self.indexed {
-                count.indexes.extend(index_of(pod));
-            } else {
+            if !self.indexed {
                 count.noted_ok.push(uid);
             }
             count.release.push(Arc::clone(pod));
+        } else if self.per_index.as_ref().is_some_and(|p| p.awaits_replacement(pod)) && !self.ends() {
+            // Its replacement is to carry on its count of failures.
         } else if self.has_failed(pod) {
             match judge(self.job, pod) {
                 Verdict::Ignore => {}
@@ -172,6 +198,12 @@ impl Round<'_> {
         } else if self.job.is_terminating() {
             count.release.push(Arc::clone(pod));
         }
+    }
+
+    /// The end has been decided on already, by an earlier look or by who deletes the Job.
+    fn ends(&self) -> bool {
+        let decided = |kind: &&str| condition_true(self.job, kind);
+        self.job.is_terminating() || ["SuccessCriteriaMet", "FailureTarget"].iter().any(|k| decided(&k))
     }
 
     fn plan(&self) -> Vec<Action> {
@@ -245,6 +277,18 @@ impl Round<'_> {
         {
             return fails("DeadlineExceeded", "Job was active longer than specified deadline");
         }
+        if let Some((reason, message)) =
+            self.per_index.as_ref().and_then(|p| p.verdict(self.job, count.indexes.len()))
+        {
+            return fails(reason, message);
+        }
+        if let Some(rule) = succeeds(self.job, &count.indexes) {
+            return Some(Verdicts {
+                interim: "SuccessCriteriaMet",
+                reason: "SuccessPolicy".to_owned(),
+                message: format!("Matched rules at index {rule}"),
+            });
+        }
         let busy = self.active.len();
         let done = match self.spec("completions") {
             None => succeeded > 0 && busy == 0,
@@ -280,51 +324,82 @@ impl Round<'_> {
             None => parallelism,
             Some(completions) => (completions - succeeded).clamp(0, parallelism),
         };
-        if active > wanted {
-            let surplus = usize::try_from(active - wanted).unwrap_or(0);
-            let mut doomed = self.active.clone();
-            doomed.sort_by_key(|p| (is_ready(p), std::cmp::Reverse(crate::objects::created(p))));
-            return (doomed.into_iter().take(surplus).map(|p| self.delete(p)).collect(), Vec::new());
+        let surplus = usize::try_from(active - wanted).unwrap_or(0);
+        let doomed = self.surplus(surplus);
+        if !doomed.is_empty() {
+            return (doomed.into_iter().map(|p| self.delete(p)).collect(), Vec::new());
         }
         let held = if self.waits_for_failure() { self.terminating } else { 0 };
         let missing = (wanted - active - held).clamp(0, BURST);
         if missing == 0 {
             return (Vec::new(), Vec::new());
         }
-        let wait = self.backoff();
-        if wait > 0 {
-            return (Vec::new(), vec![Action::Later(Duration::from_secs(u64::try_from(wait).unwrap_or(1)))]);
-        }
         let note = || Some(Note::pod_created(self.job));
         let create = |pod: Value| Action::Create(PODS, pod, note());
-        let pods: Vec<Action> = if self.indexed {
-            let busy: BTreeSet<i64> = self.active.iter().filter_map(|p| index_of(p)).collect();
-            let free = (0..self.spec("completions").unwrap_or(0))
-                .filter(|i| !completed.contains(i) && !busy.contains(i));
-            free.take(usize::try_from(missing).unwrap_or(0)).map(|i| create(self.pod(Some(i)))).collect()
-        } else {
-            (0..missing).map(|_| create(self.pod(None))).collect()
-        };
-        (pods, Vec::new())
+        if self.per_index.is_none() {
+            let wait = self.backoff();
+            if wait > 0 {
+                return (Vec::new(), vec![later(wait)]);
+            }
+        }
+        let missing = usize::try_from(missing).unwrap_or(0);
+        if !self.indexed {
+            return ((0..missing).map(|_| create(self.pod(None))).collect(), Vec::new());
+        }
+        let (mut pods, mut waits) = (Vec::new(), Vec::new());
+        for index in self.free(completed).take(missing) {
+            match self.per_index.as_ref().map_or(0, |p| p.wait(index, self.now)) {
+                0 => pods.push(create(self.pod(Some(index)))),
+                wait => waits.push(wait),
+            }
+        }
+        (pods, waits.into_iter().min().map(later).into_iter().collect())
+    }
+
+    /// The indexes that want a pod, in order.
+    fn free<'a>(&'a self, completed: &'a BTreeSet<i64>) -> impl Iterator<Item = i64> + 'a {
+        let mut busy: BTreeSet<i64> = self.active.iter().filter_map(|p| index_of(p)).collect();
+        if self.waits_for_failure() {
+            let ending = self.pods.iter().filter(|p| p.is_terminating() && !is_finished(p));
+            busy.extend(ending.filter_map(|p| index_of(p)));
+        }
+        if let Some(p) = &self.per_index {
+            busy.extend(&p.failed);
+        }
+        let all = 0..self.spec("completions").unwrap_or(0);
+        all.filter(move |i| !completed.contains(i) && !busy.contains(i))
+    }
+
+    /// Active pods to delete: those whose index is beyond the completions or has another pod, and then others until
+    /// there are `least`.
+    fn surplus(&self, least: usize) -> Vec<&Arc<Value>> {
+        let mut pods = self.active.clone();
+        // Those that are furthest come last.
+        pods.sort_by_key(|p| (is_ready(p), std::cmp::Reverse(crate::objects::created(p))));
+        let (mut doomed, mut left) = (Vec::new(), Vec::new());
+        let mut taken = BTreeSet::new();
+        let completions = self.spec("completions").unwrap_or(0);
+        for pod in pods.into_iter().rev() {
+            let own = |i: i64| (0..completions).contains(&i) && taken.insert(i);
+            let keeps = !self.indexed || index_of(pod).is_some_and(own);
+            if keeps { left.push(pod) } else { doomed.push(pod) }
+        }
+        let more = least.saturating_sub(doomed.len());
+        doomed.extend(left.into_iter().rev().take(more));
+        doomed
     }
 
     /// Seconds to wait after the failures since the last success.
     fn backoff(&self) -> i64 {
-        let ended = |p: &Value| {
-            let statuses = p.array_at(&["status", "containerStatuses"]).iter();
-            let last = statuses.filter_map(|s| time_at(s, &["state", "terminated", "finishedAt"])).max();
-            last.or_else(|| time_at(p, &["metadata", "deletionTimestamp"]))
-        };
         let ends = |want: &str| {
             let pods = self.pods.iter().filter(|p| phase(p) == want);
-            pods.filter_map(|p| ended(p)).collect::<Vec<_>>()
+            pods.filter_map(|p| per_index::finished(p)).collect::<Vec<_>>()
         };
         let success = ends("Succeeded").into_iter().max();
         let failures: Vec<Timestamp> =
             ends("Failed").into_iter().filter(|t| success.is_none_or(|s| *t > s)).collect();
         let Some(last) = failures.iter().max() else { return 0 };
-        let doubled = BACKOFF_FIRST << (failures.len() - 1).min(10);
-        last.as_second() + doubled.min(BACKOFF_MAX) - self.now.as_second()
+        per_index::wait(failures.len(), *last, self.now)
     }
 
     fn pod(&self, index: Option<i64>) -> Value {
@@ -337,6 +412,9 @@ impl Round<'_> {
         let text = index.to_string();
         pod.set(&["metadata", "generateName"], format!("{}-{index}-", job.name()));
         pod.set(&["metadata", "annotations", INDEX], text.as_str());
+        for (annotation, count) in self.per_index.iter().flat_map(|p| p.counts(index)) {
+            pod.set(&["metadata", "annotations", annotation], count.to_string());
+        }
         pod.set(&["metadata", "labels", INDEX], text.as_str());
         pod.set(&["spec", "hostname"], format!("{}-{index}", job.name()));
         for list in ["containers", "initContainers"] {
@@ -387,6 +465,9 @@ impl Round<'_> {
         if self.indexed {
             status.set(&["completedIndexes"], indexes::format(&count.indexes));
         }
+        if let Some(p) = &self.per_index {
+            status.set(&["failedIndexes"], indexes::format(&p.failed));
+        }
         let mut noted = api::Map::new();
         for (key, list) in [("succeeded", &count.noted_ok), ("failed", &count.noted_bad)] {
             if !list.is_empty() {
@@ -400,7 +481,7 @@ impl Round<'_> {
         }
         status.set(&["conditions"], conditions);
         if let Value::Object(map) = &mut status {
-            let always = ["ready", "terminating", "uncountedTerminatedPods"];
+            let always = ["failedIndexes", "ready", "terminating", "uncountedTerminatedPods"];
             map.retain(|k, v| always.contains(&k) || !v.is_empty());
         }
         if &status == old {
@@ -466,98 +547,11 @@ impl Round<'_> {
             events.push(Action::Event(head(self.job), Kind::Normal, "Completed", "Job completed".to_owned()));
         } else {
             self.set(conditions, "Failed", "True", why);
-            let reason = match why.0 {
-                "DeadlineExceeded" => "DeadlineExceeded",
-                "PodFailurePolicy" => "PodFailurePolicy",
-                _ => "BackoffLimitExceeded",
-            };
+            let reason = REASONS.into_iter().find(|r| *r == why.0).unwrap_or("Failed");
             events.push(Action::Event(head(self.job), Kind::Warning, reason, verdict.message.clone()));
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn job(spec: Value) -> Value {
-        let mut job = object!({
-            "apiVersion": "batch/v1", "kind": "Job",
-            "metadata": {"namespace": "d", "name": "j", "uid": "u"},
-            "spec": {"parallelism": 1, "completions": 1, "backoffLimit": 6,
-                "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c"}]}}},
-            "status": {},
-        });
-        for (key, value) in spec.as_object().unwrap().iter() {
-            job.set(&["spec", key], value);
-        }
-        job
-    }
-
-    /// Plays the cluster: every pod ends as `outcome` says for its number, until the job ends.
-    fn play(mut job: Value, outcome: impl Fn(usize) -> &'static str) -> (Value, usize) {
-        let mut pods: Vec<Arc<Value>> = Vec::new();
-        let (mut made, mut clock) = (0, 1000);
-        for _ in 0..100 {
-            let actions = plan(&job, &pods, Timestamp::from_second(clock).unwrap());
-            for action in actions {
-                match action {
-                    Action::Create(_, mut pod, _) => {
-                        let name = format!("p{made}");
-                        pod.set(&["metadata", "name"], name.as_str());
-                        pod.set(&["metadata", "uid"], name.as_str());
-                        let end = time::format(Timestamp::from_second(clock).unwrap());
-                        pod.set(&["status"], object!({
-                            "phase": (outcome(made)),
-                            "containerStatuses": [{"name": "c", "state": {"terminated": {"exitCode": 1, "finishedAt": end}}}],
-                        }));
-                        made += 1;
-                        pods.push(Arc::new(pod));
-                    }
-                    Action::Patch(_, of, ..) => {
-                        let at = pods.iter().position(|p| p.name() == of.name()).unwrap();
-                        let mut pod = (*pods[at]).clone();
-                        pod.remove_at(&["metadata", "finalizers"]);
-                        pods[at] = Arc::new(pod);
-                    }
-                    Action::UpdateStatus(_, updated) => job = updated,
-                    Action::Delete(_, of, ..) => pods.retain(|p| p.name() != of.name()),
-                    Action::Later(d) => clock += i64::try_from(d.as_secs()).unwrap(),
-                    Action::Event(..) => {}
-                    other @ Action::Update(..) => panic!("{other:?}"),
-                }
-            }
-            if condition_true(&job, "Complete") || condition_true(&job, "Failed") {
-                return (job, made);
-            }
-        }
-        panic!("never ends: {job}");
-    }
-
-    #[test]
-    fn a_job_ends_when_enough_pods_have_succeeded() {
-        let (done, made) = play(job(object!({"completions": 3, "parallelism": 2})), |_| "Succeeded");
-        assert!(condition_true(&done, "Complete") && condition_true(&done, "SuccessCriteriaMet"));
-        assert_eq!((int(&done, &["status", "succeeded"], 0), made), (3, 3));
-        assert!(!done.str_at(&["status", "completionTime"]).is_empty());
-    }
-
-    #[test]
-    fn failures_are_tried_again_up_to_the_limit() {
-        let (done, made) = play(job(object!({"backoffLimit": 2})), |_| "Failed");
-        assert!(condition_true(&done, "Failed"));
-        assert_eq!((int(&done, &["status", "failed"], 0), made), (3, 3));
-        let (done, made) =
-            play(job(object!({"backoffLimit": 2})), |n| if n < 2 { "Failed" } else { "Succeeded" });
-        assert!(condition_true(&done, "Complete"));
-        assert_eq!((int(&done, &["status", "failed"], 0), made), (2, 3));
-    }
-
-    #[test]
-    fn every_index_completes_once() {
-        let spec = object!({"completionMode": "Indexed", "completions": 3, "parallelism": 3});
-        let (done, made) = play(job(spec), |n| if n == 1 { "Failed" } else { "Succeeded" });
-        assert_eq!(done.str_at(&["status", "completedIndexes"]), "0-2");
-        assert_eq!(made, 4, "index 1 was tried twice");
-    }
-}
+mod tests;

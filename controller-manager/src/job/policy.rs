@@ -1,6 +1,10 @@
-//! What a failed pod means for its Job: `spec.podFailurePolicy`.
+//! What ended pods mean for their Job: `spec.podFailurePolicy` and `spec.successPolicy`.
+
+use std::collections::BTreeSet;
 
 use api::Value;
+
+use super::indexes;
 
 /// What becomes of a failed pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +36,24 @@ pub(super) fn judge(job: &Value, pod: &Value) -> Verdict {
         };
     }
     Verdict::Count
+}
+
+/// The first rule of the success policy that the succeeded indexes meet.
+pub(super) fn succeeds(job: &Value, succeeded: &BTreeSet<i64>) -> Option<usize> {
+    if succeeded.is_empty() {
+        return None;
+    }
+    let completions = job.at(&["spec", "completions"]).as_i64().unwrap_or(0);
+    let enough = |have: usize, rule: &Value| {
+        let wanted = rule.get("succeededCount").as_i64();
+        wanted.is_some_and(|n| i64::try_from(have).is_ok_and(|have| have >= n))
+    };
+    job.array_at(&["spec", "successPolicy", "rules"]).iter().position(|rule| {
+        let Some(text) = rule.get("succeededIndexes").as_str() else { return enough(succeeded.len(), rule) };
+        let wanted = indexes::parse(text, completions);
+        let have = wanted.intersection(succeeded).count();
+        !wanted.is_empty() && (have == wanted.len() || enough(have, rule))
+    })
 }
 
 fn by_exit_code(rule: &Value, pod: &Value) -> Option<String> {
@@ -73,6 +95,20 @@ fn by_condition(rule: &Value, pod: &Value) -> Option<String> {
 mod tests {
     use super::*;
     use api::object;
+
+    #[test]
+    fn a_success_policy_asks_for_indexes_or_a_count_of_them() {
+        let met = |rules: Value, succeeded: &[i64]| {
+            let job = object!({"spec": {"completions": 10, "successPolicy": {"rules": rules}}});
+            succeeds(&job, &succeeded.iter().copied().collect())
+        };
+        let rules = object!([{"succeededIndexes": "0,2-4", "succeededCount": 3}, {"succeededIndexes": "9"}]);
+        assert_eq!(met(rules.clone(), &[0, 2]), None);
+        assert_eq!(met(rules.clone(), &[0, 2, 3, 5]), Some(0));
+        assert_eq!(met(rules, &[5, 9]), Some(1));
+        assert_eq!(met(object!([{"succeededCount": 2}]), &[5, 9]), Some(0));
+        assert_eq!(met(object!([{"succeededIndexes": "20"}]), &[5]), None);
+    }
 
     #[test]
     fn the_first_matching_rule_decides() {
