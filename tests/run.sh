@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need, then checks formatting, the crates' edges and lints, and runs the tests of every crate.
-# Needs root: the tests start real containers and networks.
+# Installs what the tests need, then checks formatting, the crates' edges, lints and documentation, runs the tests of
+# every crate, and at last those of the whole cluster. Needs root: the tests start real containers and networks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/packages.sh
@@ -18,6 +18,10 @@ step "units"
 tests/units.sh
 step "lints"
 cargo clippy --workspace --all-targets --profile ci -- -D warnings
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --profile ci --quiet
 step "tests"
 cargo test --workspace --profile ci
+step "cluster"
+tests/cluster.sh
 step "done"

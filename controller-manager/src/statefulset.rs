@@ -1,6 +1,7 @@
 //! StatefulSets: pods with names and claims of their own, made, replaced and removed in order.
 
 mod plan;
+mod retention;
 
 use api::Value;
 use client::resource::PODS;
@@ -32,10 +33,10 @@ async fn reconcile(cx: Context, key: Key) -> anyhow::Result<Next> {
     let (pods, adoptions) = claim(&PODS, &set, &selector, &candidates);
     let revisions = i.controller_revisions().store().by_index(BY_OWNER, set.uid());
     let claims = i.persistent_volume_claims().store();
-    let has_claim = |name: &str| claims.find(set.namespace(), name).is_some();
+    let claim_named = |name: &str| claims.find(set.namespace(), name);
     let mut actions = adoptions;
     {
-        let view = plan::View { set: &set, pods: &pods, revisions: &revisions, has_claim: &has_claim };
+        let view = plan::View { set: &set, pods: &pods, revisions: &revisions, claim_named: &claim_named };
         actions.extend(plan::plan(&view, cx.now()));
     }
     cx.apply(actions).await

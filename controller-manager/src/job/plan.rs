@@ -203,7 +203,7 @@ impl Round<'_> {
     /// The end has been decided on already, by an earlier look or by who deletes the Job.
     fn ends(&self) -> bool {
         let decided = |kind: &&str| condition_true(self.job, kind);
-        self.job.is_terminating() || ["SuccessCriteriaMet", "FailureTarget"].iter().any(|k| decided(&k))
+        self.job.is_terminating() || ["SuccessCriteriaMet", "FailureTarget"].iter().any(decided)
     }
 
     fn plan(&self) -> Vec<Action> {

@@ -8,6 +8,7 @@ use client::resource::{PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS};
 use client::{DeleteOptions, Patch};
 use jiff::Timestamp;
 
+use super::retention::{Claimed, is_stale};
 use crate::act::{Action, Note, head};
 use crate::objects::{int, int_or_percent, is_finished, is_ready, phase, pod_from_template, until_available};
 use crate::revisions::{self, LABEL};
@@ -20,7 +21,7 @@ pub(super) struct View<'v> {
     pub(super) set: &'v Value,
     pub(super) pods: &'v [Arc<Value>],
     pub(super) revisions: &'v [Arc<Value>],
-    pub(super) has_claim: &'v dyn Fn(&str) -> bool,
+    pub(super) claim_named: &'v dyn Fn(&str) -> Option<Arc<Value>>,
 }
 
 /// The ordinal of a pod of this set; none of another.
@@ -107,6 +108,9 @@ impl Round<'_> {
         for ordinal in self.first..self.end {
             match self.pod(ordinal) {
                 None => {
+                    if self.waits_for_stale_claim(ordinal) {
+                        return (actions, true);
+                    }
                     actions.extend(self.create(ordinal));
                     if self.in_order {
                         return (actions, true);
@@ -124,6 +128,7 @@ impl Round<'_> {
                 Some(pod) => {
                     actions.extend(self.missing_claims(ordinal));
                     actions.extend(self.identity(pod, ordinal));
+                    actions.extend(self.retention(pod, ordinal, true));
                     if self.in_order && !self.is_available(pod) {
                         return (actions, true);
                     }
@@ -137,7 +142,12 @@ impl Round<'_> {
         let out = |p: &&Arc<Value>| ordinal(self.set(), p).is_some_and(|n| n < self.first || n >= self.end);
         let mut condemned: Vec<&Arc<Value>> = self.view.pods.iter().filter(out).collect();
         condemned.sort_by_key(|p| std::cmp::Reverse(ordinal(self.set(), p)));
-        let mut actions = Vec::new();
+        // Claims are told what they go with before the first pod goes.
+        let retention = |pod: &&Arc<Value>| {
+            ordinal(self.set(), pod).map_or_else(Vec::new, |n| self.retention(pod, n, false))
+        };
+        let mut actions: Vec<Action> = condemned.iter().flat_map(retention).collect();
+        let told = actions.len();
         for pod in condemned {
             if pod.is_terminating() {
                 if self.in_order {
@@ -150,7 +160,7 @@ impl Round<'_> {
                 return (actions, true);
             }
         }
-        let blocked = !actions.is_empty();
+        let blocked = actions.len() > told;
         (actions, blocked)
     }
 
@@ -258,7 +268,7 @@ impl Round<'_> {
     fn missing_claims(&self, ordinal: i64) -> Vec<Action> {
         let set = self.set();
         let templates = set.array_at(&["spec", "volumeClaimTemplates"]).iter();
-        let missing = templates.filter(|t| !(self.view.has_claim)(&claim_name(set, t, ordinal)));
+        let missing = templates.filter(|t| (self.view.claim_named)(&claim_name(set, t, ordinal)).is_none());
         let create = |template: &Value| {
             let name = claim_name(set, template, ordinal);
             let mut labels = template.at(&["metadata", "labels"]).as_object().cloned().unwrap_or_default();
@@ -285,6 +295,30 @@ impl Round<'_> {
             Action::Create(PERSISTENT_VOLUME_CLAIMS, claim, Some(note))
         };
         missing.map(create).collect()
+    }
+
+    /// The claims there are for the pod of this ordinal.
+    fn claims(&self, ordinal: i64) -> impl Iterator<Item = Arc<Value>> {
+        let templates = self.set().array_at(&["spec", "volumeClaimTemplates"]).iter();
+        templates.filter_map(move |t| (self.view.claim_named)(&claim_name(self.set(), t, ordinal)))
+    }
+
+    /// A claim of the earlier pod is still being deleted; a pod made now would lose it.
+    fn waits_for_stale_claim(&self, ordinal: i64) -> bool {
+        let pod = format!("{}-{ordinal}", self.set().name());
+        self.claims(ordinal).any(|claim| is_stale(self.set(), &pod, &claim))
+    }
+
+    /// Owners of the pod's claims, as the retention policy wants them.
+    fn retention(&self, pod: &Value, ordinal: i64, stays: bool) -> Vec<Action> {
+        let claimed = Claimed { set: self.set(), pod, stays };
+        let change = |claim: Arc<Value>| {
+            let owners = claimed.owners(&claim)?;
+            let version = claim.resource_version();
+            let patch = object!({"metadata": {"ownerReferences": owners, "resourceVersion": version}});
+            Some(Action::Patch(PERSISTENT_VOLUME_CLAIMS, head(&claim), "", Patch::Merge, patch))
+        };
+        self.claims(ordinal).filter_map(change).collect()
     }
 
     /// Labels that a pod of ours must have, put back where they are missing.
@@ -353,102 +387,4 @@ fn claim_name(set: &Value, template: &Value, ordinal: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn set(replicas: i64, image: &str, policy: &str) -> Value {
-        object!({
-            "apiVersion": "apps/v1", "kind": "StatefulSet",
-            "metadata": {"namespace": "d", "name": "db", "uid": "u", "generation": 1},
-            "spec": {
-                "replicas": replicas, "serviceName": "db", "podManagementPolicy": policy,
-                "selector": {"matchLabels": {"a": "b"}},
-                "updateStrategy": {"type": "RollingUpdate"},
-                "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"image": image}]}},
-                "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}],
-            },
-        })
-    }
-
-    /// Runs rounds, making every pod ready or gone in between, until nothing but the status changes.
-    fn settle(set: &mut Value, pods: &mut Vec<Arc<Value>>, revisions: &mut Vec<Arc<Value>>) -> Vec<String> {
-        let mut log = Vec::new();
-        for _ in 0..20 {
-            let view = View { set, pods, revisions, has_claim: &|_| true };
-            let actions = plan(&view, Timestamp::from_second(100).unwrap());
-            if actions.is_empty() {
-                return log;
-            }
-            for action in actions {
-                match action {
-                    Action::Create(r, mut object, _) if r.kind == "Pod" => {
-                        log.push(format!("+{}", object.name()));
-                        object.set(&["metadata", "uid"], object.name().to_owned());
-                        object.set(&["status"], object!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}));
-                        pods.push(Arc::new(object));
-                    }
-                    Action::Create(_, revision, _) => revisions.push(Arc::new(revision)),
-                    Action::Delete(_, pod, ..) => {
-                        log.push(format!("-{}", pod.name()));
-                        pods.retain(|p| p.name() != pod.name());
-                    }
-                    Action::UpdateStatus(_, updated) => *set = updated,
-                    other => panic!("{other:?}"),
-                }
-            }
-        }
-        panic!("never settles: {log:?}");
-    }
-
-    #[test]
-    fn pods_come_and_go_in_order() {
-        let (mut pods, mut revisions) = (Vec::new(), Vec::new());
-        let mut s = set(3, "v1", "OrderedReady");
-        assert_eq!(settle(&mut s, &mut pods, &mut revisions), ["+db-0", "+db-1", "+db-2"]);
-        assert_eq!(int(&s, &["status", "readyReplicas"], 0), 3);
-        s.set(&["spec", "replicas"], 1);
-        assert_eq!(settle(&mut s, &mut pods, &mut revisions), ["-db-2", "-db-1"]);
-    }
-
-    #[test]
-    fn a_new_template_rolls_from_the_last_pod() {
-        let (mut pods, mut revisions) = (Vec::new(), Vec::new());
-        let mut s = set(2, "v1", "OrderedReady");
-        settle(&mut s, &mut pods, &mut revisions);
-        let status = s.get("status").clone();
-        let mut s = set(2, "v2", "OrderedReady");
-        s.set(&["status"], status);
-        assert_eq!(settle(&mut s, &mut pods, &mut revisions), ["-db-1", "+db-1", "-db-0", "+db-0"]);
-        assert_eq!(s.str_at(&["status", "currentRevision"]), s.str_at(&["status", "updateRevision"]));
-        assert!(pods.iter().all(|p| p.label(LABEL) == Some(s.str_at(&["status", "updateRevision"]))));
-    }
-
-    #[test]
-    fn an_unready_pod_holds_the_next_one_up() {
-        let s = set(2, "v1", "OrderedReady");
-        let unready = object!({"metadata": {"name": "db-0", "namespace": "d", "labels": {"a": "b"}}});
-        let pods = [Arc::new(unready)];
-        let view = View { set: &s, pods: &pods, revisions: &[], has_claim: &|_| true };
-        let actions = plan(&view, Timestamp::UNIX_EPOCH);
-        assert!(
-            !actions.iter().any(|a| matches!(a, Action::Create(r, ..) if r.kind == "Pod")),
-            "{actions:?}"
-        );
-    }
-
-    #[test]
-    fn pods_mount_the_claims_made_for_them() {
-        let s = set(1, "v1", "Parallel");
-        let view = View { set: &s, pods: &[], revisions: &[], has_claim: &|_| false };
-        let actions = plan(&view, Timestamp::UNIX_EPOCH);
-        let created: Vec<&Value> = actions
-            .iter()
-            .filter_map(|a| if let Action::Create(_, o, _) = a { Some(o) } else { None })
-            .collect();
-        let [_, claim, pod] = &created[..] else { panic!("{actions:?}") };
-        assert_eq!((claim.name(), pod.name()), ("data-db-0", "db-0"));
-        let mounted = pod.array_at(&["spec", "volumes"])[0].str_at(&["persistentVolumeClaim", "claimName"]);
-        assert_eq!(mounted, "data-db-0");
-        assert_eq!(pod.str_at(&["spec", "subdomain"]), "db");
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@
 //! kept: descriptions are unpacked when a document is made and dropped after, so that a server which nobody asks pays
 //! for nothing. Callers keep the bytes, and make them again when the resources change.
 //!
-//! [`v3`] makes the document of one group and version, [`v2`] the one of everything; [`gnostic`] encodes the latter as
+//! [`v3`] makes the document of one group and version, [`v2`] the one of everything; [`gnostic()`] encodes the latter as
 //! protobuf.
 //!
 // DIVERGES: version 2 repeats parameters where upstream refers to shared ones named by hashes.
