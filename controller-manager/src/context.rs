@@ -57,6 +57,15 @@ impl Context {
         });
     }
 
+    /// Fills and follows a cache that no other controller shares.
+    pub(crate) fn feed(&self, informer: &Informer<Value>) {
+        let (informer, client, stop) = (informer.clone(), self.reader.clone(), self.tasks.token());
+        self.tasks.critical(self.name, async move {
+            informer.run(client, stop).await;
+            Ok(())
+        });
+    }
+
     /// Puts the key of every object that appears, changes or goes into `queue`.
     pub(crate) fn follow(informer: &Informer<Value>, queue: &Queue<Key>) {
         let queue = queue.clone();

@@ -18,6 +18,7 @@ mod registry;
 mod revisions;
 mod run;
 
+mod bootstrap_tokens;
 mod certificates;
 mod clusterrole_aggregation;
 mod cronjob;

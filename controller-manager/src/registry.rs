@@ -2,9 +2,9 @@
 
 use crate::context::Context;
 use crate::{
-    certificates, clusterrole_aggregation, cronjob, daemonset, deployment, disruption, endpoints,
-    endpointslice, ephemeral_volume, garbage_collector, job, namespace, node_ipam, node_lifecycle, pod_gc,
-    replicaset, root_ca, serviceaccount, serviceaccount_token, statefulset, taint_eviction,
+    bootstrap_tokens, certificates, clusterrole_aggregation, cronjob, daemonset, deployment, disruption,
+    endpoints, endpointslice, ephemeral_volume, garbage_collector, job, namespace, node_ipam, node_lifecycle,
+    pod_gc, replicaset, root_ca, serviceaccount, serviceaccount_token, statefulset, taint_eviction,
     ttl_after_finished, volume_binder, volume_protection,
 };
 
@@ -20,6 +20,11 @@ pub(crate) struct Controller {
 
 const fn on(name: &'static str, account: &'static str, start: fn(&Context)) -> Controller {
     Controller { name, account, default_on: true, start }
+}
+
+/// One that runs only when it is asked for by name.
+const fn off(name: &'static str, account: &'static str, start: fn(&Context)) -> Controller {
+    Controller { name, account, default_on: false, start }
 }
 
 /// All controllers.
@@ -52,6 +57,8 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
         "certificate-controller",
         certificates::start_cleaning,
     ),
+    off("bootstrap-signer-controller", "bootstrap-signer", bootstrap_tokens::start_signer),
+    off("token-cleaner-controller", "token-cleaner", bootstrap_tokens::start_cleaner),
     on("disruption-controller", "disruption-controller", disruption::start),
     on("ephemeral-volume-controller", "ephemeral-volume-controller", ephemeral_volume::start),
     on("serviceaccount-token-controller", "tokens-controller", serviceaccount_token::start),
@@ -76,22 +83,72 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
 /// The controllers that `--controllers` asks for; an error names one that does not exist.
 pub(crate) fn selected(wanted: &[String]) -> Result<Vec<&'static Controller>, String> {
     for word in wanted {
-        let name = word.trim_start_matches('-');
+        let name = resolve(word.strip_prefix('-').unwrap_or(word));
         if name != "*" && !known(name) {
             return Err(format!("{name:?} is not in the list of known controllers"));
         }
     }
-    let asked = |word: &str| wanted.iter().any(|w| w == word);
-    let chosen = CONTROLLERS.iter().filter(|c| {
-        let off = format!("-{}", c.name);
-        asked(c.name) || (!asked(&off) && c.default_on && asked("*"))
-    });
+    let asked = |name: &str| wanted.iter().any(|w| resolve(w) == name);
+    let refused = |name: &str| wanted.iter().filter_map(|w| w.strip_prefix('-')).any(|w| resolve(w) == name);
+    let chosen =
+        CONTROLLERS.iter().filter(|c| asked(c.name) || (!refused(c.name) && c.default_on && asked("*")));
     Ok(chosen.collect())
 }
 
+/// The name that a word of `--controllers` stands for.
+fn resolve(word: &str) -> &str {
+    ALIASES.iter().find(|(alias, _)| *alias == word).map_or(word, |(_, name)| name)
+}
+
+/// What `--controllers` may call them besides: the names of before v1.28, which kubeadm still writes.
+const ALIASES: &[(&str, &str)] = &[
+    ("attachdetach", "persistentvolume-attach-detach-controller"),
+    ("bootstrapsigner", "bootstrap-signer-controller"),
+    ("cloud-node-lifecycle", "cloud-node-lifecycle-controller"),
+    ("clusterrole-aggregation", "clusterrole-aggregation-controller"),
+    ("cronjob", "cronjob-controller"),
+    ("csrapproving", "certificatesigningrequest-approving-controller"),
+    ("csrcleaner", "certificatesigningrequest-cleaner-controller"),
+    ("csrsigning", "certificatesigningrequest-signing-controller"),
+    ("daemonset", "daemonset-controller"),
+    ("deployment", "deployment-controller"),
+    ("disruption", "disruption-controller"),
+    ("endpoint", "endpoints-controller"),
+    ("endpointslice", "endpointslice-controller"),
+    ("endpointslicemirroring", "endpointslice-mirroring-controller"),
+    ("ephemeral-volume", "ephemeral-volume-controller"),
+    ("garbagecollector", "garbage-collector-controller"),
+    ("horizontalpodautoscaling", "horizontal-pod-autoscaler-controller"),
+    ("job", "job-controller"),
+    ("legacy-service-account-token-cleaner", "legacy-serviceaccount-token-cleaner-controller"),
+    ("namespace", "namespace-controller"),
+    ("nodeipam", "node-ipam-controller"),
+    ("nodelifecycle", "node-lifecycle-controller"),
+    ("persistentvolume-binder", "persistentvolume-binder-controller"),
+    ("persistentvolume-expander", "persistentvolume-expander-controller"),
+    ("podgc", "pod-garbage-collector-controller"),
+    ("pv-protection", "persistentvolume-protection-controller"),
+    ("pvc-protection", "persistentvolumeclaim-protection-controller"),
+    ("replicaset", "replicaset-controller"),
+    ("replicationcontroller", "replicationcontroller-controller"),
+    ("resource-claim-controller", "resourceclaim-controller"),
+    ("resourcequota", "resourcequota-controller"),
+    ("root-ca-cert-publisher", "root-ca-certificate-publisher-controller"),
+    ("route", "node-route-controller"),
+    ("service", "service-lb-controller"),
+    ("service-ca-cert-publisher", "service-ca-certificate-publisher-controller"),
+    ("serviceaccount", "serviceaccount-controller"),
+    ("serviceaccount-token", "serviceaccount-token-controller"),
+    ("statefulset", "statefulset-controller"),
+    ("storage-version-gc", "storageversion-garbage-collector-controller"),
+    ("svm", "storage-version-migrator-controller"),
+    ("tokencleaner", "token-cleaner-controller"),
+    ("ttl", "ttl-controller"),
+    ("ttl-after-finished", "ttl-after-finished-controller"),
+];
+
 /// Controllers of upstream that this program does not have: they may be switched off, as they are.
 const ABSENT: &[&str] = &[
-    "bootstrap-signer-controller",
     "cloud-node-lifecycle-controller",
     "device-taint-eviction-controller",
     "endpointslice-mirroring-controller",
@@ -112,7 +169,6 @@ const ABSENT: &[&str] = &[
     "service-lb-controller",
     "storage-version-migrator-controller",
     "storageversion-garbage-collector-controller",
-    "token-cleaner-controller",
     "ttl-controller",
     "validatingadmissionpolicy-status-controller",
     "volumeattributesclass-protection-controller",
@@ -125,7 +181,7 @@ fn known(name: &str) -> bool {
 
 /// Those of the wanted controllers that are asked for by name and not here.
 pub(crate) fn missing(wanted: &[String]) -> Vec<&str> {
-    wanted.iter().map(String::as_str).filter(|w| ABSENT.contains(w)).collect()
+    wanted.iter().map(|w| resolve(w)).filter(|w| ABSENT.contains(w)).collect()
 }
 
 #[cfg(test)]
@@ -143,5 +199,10 @@ mod tests {
         assert!(!names(&["*", "-replicaset-controller"]).unwrap().contains(&"replicaset-controller"));
         assert_eq!(names(&["replicaset-controller"]).unwrap(), ["replicaset-controller"]);
         assert!(names(&["*", "no-such"]).is_err());
+        assert!(!all.contains(&"token-cleaner-controller"));
+        assert!(
+            names(&["*", "bootstrapsigner", "tokencleaner"]).unwrap().contains(&"token-cleaner-controller")
+        );
+        assert!(!names(&["*", "-replicaset"]).unwrap().contains(&"replicaset-controller"));
     }
 }

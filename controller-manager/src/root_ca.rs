@@ -22,11 +22,7 @@ pub(crate) fn start(cx: &Context) {
     let maps = Informer::of_values(CONFIG_MAPS, |_| {}).fields(&format!("metadata.name={NAME}")).build();
     let changed = queue.clone();
     maps.on_change(move |change| changed.add(Key::new("", change.object().namespace())));
-    let (watcher, client, stop) = (maps.clone(), cx.reader.clone(), cx.tasks.token());
-    cx.tasks.critical("root-ca informer", async move {
-        watcher.run(client, stop).await;
-        Ok(())
-    });
+    cx.feed(&maps);
     let cache = maps.clone();
     cx.work(queue, 1, &[namespaces, &maps], move |cx, key| reconcile(cx, cache.clone(), key));
 }

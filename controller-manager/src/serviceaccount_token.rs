@@ -47,11 +47,7 @@ pub(crate) fn start(cx: &Context) {
             }
         }
     });
-    let (watcher, client, stop) = (secrets.clone(), cx.reader.clone(), cx.tasks.token());
-    cx.tasks.critical("token secrets", async move {
-        watcher.run(client, stop).await;
-        Ok(())
-    });
+    cx.feed(&secrets);
     let store = secrets.clone();
     cx.work(queue, cx.config.workers.token, &[accounts, &secrets], move |cx, key| {
         let (signer, secrets) = (Arc::clone(&signer), store.clone());
