@@ -27,6 +27,13 @@ pub(crate) struct Error {
     pub message: String,
 }
 
+impl Error {
+    /// The runtime is there and answers, but not to this.
+    pub(crate) fn is_about_the_request(&self) -> bool {
+        matches!(self.code, Code::Unknown | Code::Internal | Code::FailedPrecondition | Code::DataLoss)
+    }
+}
+
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
         Self { code: status.code(), message: status.message().to_owned() }

@@ -88,8 +88,13 @@ impl Observed {
     pub(crate) async fn of_pod(runtime: &Runtime, uid: &str) -> Result<Self> {
         let mut observed = Self::default();
         for item in runtime.sandboxes(Some(uid)).await? {
-            if let Some(status) = runtime.sandbox_status(&item.id).await? {
-                observed.sandboxes.push(sandbox(status));
+            match runtime.sandbox_status(&item.id).await {
+                Ok(status) => observed.sandboxes.extend(status.map(sandbox)),
+                Err(error) if error.is_about_the_request() => {
+                    tracing::warn!(err = %error, sandbox = item.id, "The runtime cannot describe a sandbox");
+                    observed.sandboxes.push(undescribed(item));
+                }
+                Err(error) => return Err(error),
             }
         }
         for item in runtime.containers(Some(uid)).await? {
@@ -135,6 +140,18 @@ fn sandbox(status: cri::PodSandboxStatus) -> Sandbox {
         ips: std::iter::once(network.ip).chain(additional).filter(|ip| !ip.is_empty()).collect(),
         host_network: namespaces.is_some_and(|options| options.network == cri::NamespaceMode::Node as i32),
         id: status.id,
+    }
+}
+
+/// A sandbox that the runtime has in its list and cannot say more about: of no use, but to be stopped and removed.
+fn undescribed(item: cri::PodSandbox) -> Sandbox {
+    Sandbox {
+        ready: false,
+        attempt: item.metadata.map(|metadata| metadata.attempt).unwrap_or_default(),
+        created: item.created_at,
+        ips: Vec::new(),
+        host_network: false,
+        id: item.id,
     }
 }
 
