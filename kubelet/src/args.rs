@@ -15,7 +15,7 @@ pub struct Args {
     /// How to reach the API server; without it the kubelet runs static pods only.
     #[arg(long, default_value = "")]
     pub kubeconfig: String,
-    /// A kubeconfig to get a client certificate with; accepted as long as --kubeconfig names a file that exists.
+    /// A kubeconfig to ask for a client certificate with; --kubeconfig is then written.
     #[arg(long, default_value = "")]
     pub bootstrap_kubeconfig: String,
     /// The node's name, instead of the host's.
@@ -33,7 +33,7 @@ pub struct Args {
     /// Where the kubelet keeps its files.
     #[arg(long, default_value = "/var/lib/kubelet")]
     pub root_dir: PathBuf,
-    /// Where a self-signed serving certificate is kept.
+    /// Where certificates are kept.
     #[arg(long, default_value = "/var/lib/kubelet/pki")]
     pub cert_dir: PathBuf,
     /// Taints to register the node with: `key=value:effect,...`.

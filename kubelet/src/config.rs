@@ -24,13 +24,15 @@ pub struct Config {
     pub node_ips: Vec<IpAddr>,
     /// The kubeconfig file, unless the kubelet stands alone.
     pub kubeconfig: Option<PathBuf>,
+    /// The kubeconfig file to ask for a client certificate with, when the first has none that counts.
+    pub bootstrap_kubeconfig: Option<PathBuf>,
     /// The runtime's socket, without `unix://`.
     pub runtime_socket: PathBuf,
     /// The image service's socket.
     pub image_socket: PathBuf,
     /// The kubelet's files.
     pub root: PathBuf,
-    /// The self-signed certificate's folder.
+    /// The folder of certificates.
     pub cert_dir: PathBuf,
     /// Where :10250 is served.
     pub address: SocketAddr,
@@ -75,6 +77,8 @@ impl Config {
             node_name: name.trim().to_lowercase(),
             node_ips: node_ips(&args.node_ip)?,
             kubeconfig,
+            bootstrap_kubeconfig: (!args.bootstrap_kubeconfig.is_empty())
+                .then(|| PathBuf::from(&args.bootstrap_kubeconfig)),
             runtime_socket,
             image_socket,
             root: args.root_dir.clone(),
@@ -109,17 +113,14 @@ impl Config {
 fn kubeconfig(args: &Args) -> anyhow::Result<Option<PathBuf>> {
     if args.kubeconfig.is_empty() {
         if !args.bootstrap_kubeconfig.is_empty() {
-            bail!("--bootstrap-kubeconfig needs --kubeconfig");
+            bail!("--bootstrap-kubeconfig needs --kubeconfig, the file that is written");
         }
         return Ok(None);
     }
     let path = PathBuf::from(&args.kubeconfig);
-    if !path.exists() {
-        if args.bootstrap_kubeconfig.is_empty() {
-            bail!("the kubeconfig file {} does not exist", path.display());
-        }
+    if !path.exists() && args.bootstrap_kubeconfig.is_empty() {
         bail!(
-            "{} does not exist, and getting a client certificate with --bootstrap-kubeconfig is not supported yet",
+            "the kubeconfig file {} does not exist, and there is no --bootstrap-kubeconfig",
             path.display()
         );
     }

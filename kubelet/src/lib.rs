@@ -6,10 +6,10 @@
 //!
 //! Mirrors upstream's kubelet v1.36: configuration file, flags, labels, folders, events, statuses, endpoints. What it does
 //! not do (yet): eviction under node pressure, image and log garbage collection, CSI and device plug-ins, resource
-//! managers, in-place resize, user namespaces, client certificate bootstrap and rotation. Where a pod or a setting asks for
-//! one of these it is refused, not ignored.
+//! managers, in-place resize, user namespaces. Where a pod or a setting asks for one of these it is refused, not ignored.
 
 mod args;
+mod certificates;
 pub mod config;
 mod cri;
 mod downward;
@@ -112,9 +112,10 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     let Some(kubeconfig) = &config.kubeconfig else {
         bail!("--kubeconfig is needed: running without an API server is not supported yet");
     };
+    certificates::bootstrap(&config, kubeconfig).await?;
     let connection = Connection {
         kubeconfig: Some(kubeconfig.clone()),
-        user_agent: format!("kubelet/{} (linux)", daemon::KUBERNETES_VERSION),
+        user_agent: user_agent(),
         ..Connection::default()
     };
     let client = client::connect(&connection).await?;
@@ -133,6 +134,10 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     });
     this.recorder.normal(&regarding, "Starting", "Starting kubelet.");
     Ok(())
+}
+
+fn user_agent() -> String {
+    format!("kubelet/{} (linux)", daemon::KUBERNETES_VERSION)
 }
 
 fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet> {
@@ -222,6 +227,9 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) {
     until_stop("node-lease", Box::pin(node::keep_lease(kubelet.clone())));
     until_stop("qos", Box::pin(share_processors(kubelet.clone())));
     until_stop("logs", Box::pin(logs::rotate(kubelet.clone())));
+    if kubelet.config.file.rotate_certificates {
+        until_stop("certificate-rotation", Box::pin(certificates::rotate(kubelet.clone())));
+    }
     if kubelet.config.file.make_iptables_util_chains {
         until_stop("firewall", Box::pin(firewall::run(kubelet.clone())));
     }

@@ -18,6 +18,7 @@ pub mod resource;
 mod rest;
 mod service_account;
 mod store;
+mod transport;
 
 pub use connect::{Connection, connect};
 pub use error::{Error, Result};

@@ -12,6 +12,7 @@ use kube::client::Body;
 use crate::error::{Error, Result, optional};
 use crate::resource::Resource;
 use crate::service_account::ServiceAccount;
+use crate::transport::Transport;
 
 /// Time for any request but a watch.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -19,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection to the API server; clones share it.
 #[derive(Clone)]
 pub struct Client {
-    kube: kube::Client,
+    transport: Arc<Transport>,
     identity: Option<Arc<ServiceAccount>>,
 }
 
@@ -143,18 +144,13 @@ pub(crate) fn query(pairs: &[(&str, &str)]) -> String {
 }
 
 impl Client {
-    pub(crate) fn new(kube: kube::Client) -> Self {
-        Self { kube, identity: None }
+    pub(crate) fn new(transport: Transport) -> Self {
+        Self { transport: Arc::new(transport), identity: None }
     }
 
     /// This connection (made without credentials) with the identity of a service account.
     pub fn acting_as(&self, identity: Arc<ServiceAccount>) -> Self {
-        Self { kube: self.kube.clone(), identity: Some(identity) }
-    }
-
-    /// The client of the `kube` crate underneath, for WebSockets and typed access.
-    pub fn kube(&self) -> kube::Client {
-        self.kube.clone()
+        Self { transport: self.transport.clone(), identity: Some(identity) }
     }
 
     /// Sends a request and returns the answer's head, with the body still to come. Statuses of 400 and more are errors.
@@ -164,7 +160,8 @@ impl Client {
             let bearer = HeaderValue::from_str(&bearer).map_err(|e| Error::Config(e.to_string()))?;
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
-        let response = self.kube.send(request).await.map_err(|e| Error::Transport(Box::new(e)))?;
+        let kube = self.transport.current().await;
+        let response = kube.send(request).await.map_err(|e| Error::Transport(Box::new(e)))?;
         let code = response.status();
         if code.as_u16() < 400 {
             return Ok(response);

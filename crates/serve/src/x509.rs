@@ -130,6 +130,13 @@ pub fn subject_of_name(name: &X509Name<'_>) -> Subject {
     subject
 }
 
+/// When the first certificate of a PEM bundle begins and ceases to count, in seconds since 1970.
+pub fn validity(pem: &[u8]) -> Result<(i64, i64), X509Error> {
+    let leaf = CertificateDer::pem_slice_iter(pem).find_map(Result::ok).ok_or(X509Error::Malformed)?;
+    let (_, cert) = X509Certificate::from_der(&leaf).map_err(|_| X509Error::Malformed)?;
+    Ok((cert.validity().not_before.timestamp(), cert.validity().not_after.timestamp()))
+}
+
 /// The DNS names a certificate is for.
 pub fn dns_names(cert: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, cert)) = X509Certificate::from_der(cert) else { return Vec::new() };

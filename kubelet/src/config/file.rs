@@ -293,8 +293,7 @@ pub(super) fn read(path: &Path) -> anyhow::Result<KubeletConfiguration> {
 fn parse(text: &str) -> anyhow::Result<KubeletConfiguration> {
     let raw: Json = daemon::config::parse(text, &[API_VERSION], KIND)?;
     let mut fields = raw.as_object().cloned().unwrap_or_default();
-    // Zero and empty values stand for the default, as in upstream's conversion.
-    fields.retain(|_, value| !is_zero_text(value));
+    drop_unset(&mut fields);
     let known = serde_json::to_value(KubeletConfiguration::default())?;
     for (name, value) in &fields {
         if known.get(name).is_some() || WITHOUT_EFFECT.contains(&name.as_str()) {
@@ -311,6 +310,14 @@ fn parse(text: &str) -> anyhow::Result<KubeletConfiguration> {
         }
     }
     serde_json::from_value(Json::Object(fields)).context("invalid KubeletConfiguration")
+}
+
+/// Takes out zero durations and empty texts, which stand for the default as in upstream's conversion.
+fn drop_unset(fields: &mut serde_json::Map<String, Json>) {
+    fields.retain(|_, value| !is_zero_text(value));
+    for inner in fields.values_mut().filter_map(Json::as_object_mut) {
+        drop_unset(inner);
+    }
 }
 
 fn is_zero_text(value: &Json) -> bool {
@@ -339,9 +346,6 @@ impl KubeletConfiguration {
         }
         if self.server_tls_bootstrap {
             bail!("serverTLSBootstrap is not supported yet");
-        }
-        if self.rotate_certificates {
-            tracing::warn!("rotateCertificates is set, but client certificates are not rotated yet");
         }
         for reserved in self.system_reserved.values().chain(self.kube_reserved.values()) {
             reserved
