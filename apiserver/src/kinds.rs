@@ -5,6 +5,7 @@
 mod admissionregistration;
 mod apps;
 mod batch;
+mod certificates;
 mod core;
 mod metadata;
 mod misc;
@@ -23,6 +24,8 @@ use std::time::Duration;
 use api::Value;
 use api::field::FieldError;
 use compact_str::CompactString;
+
+use crate::authn::UserInfo;
 
 pub use metadata::{validate_metadata, validate_metadata_update};
 
@@ -62,6 +65,18 @@ impl Field {
     }
 }
 
+/// A subresource of the object's own type, beyond the generic.
+pub struct Part {
+    /// Name of the subresource.
+    pub name: &'static str,
+    /// Fields that a write of it cannot change.
+    pub reset: &'static [&'static [&'static str]],
+    /// Restores of the old object what a write of it cannot change.
+    pub prepare: fn(&mut Value, &Value),
+    /// Checks the change.
+    pub validate: fn(&Value, &Value, &mut Errors),
+}
+
 /// What a kind does beyond the generic.
 pub struct Strategy {
     /// Selectable fields besides name and namespace.
@@ -70,12 +85,18 @@ pub struct Strategy {
     pub name: fn(&str) -> Vec<String>,
     /// Fills in absent fields.
     pub default: fn(&mut Value),
+    /// Writes who asks into an object before it is created.
+    pub requested_by: fn(&mut Value, &UserInfo),
     /// Changes an object before it is created.
     pub prepare_create: fn(&mut Value),
     /// Changes an object before it replaces the old one.
     pub prepare_update: fn(&mut Value, &Value),
     /// Changes an object whose status is to replace the old one's.
     pub prepare_status: fn(&mut Value, &Value),
+    /// Subresources of the object's own type that are not generic.
+    pub parts: &'static [Part],
+    /// Fields that a write of the object itself cannot change, where it is not the status alone.
+    pub reset: &'static [&'static [&'static str]],
     /// Checks an object; called for creations and updates.
     pub validate: fn(&Value, &mut Errors),
     /// Checks a change.
@@ -97,6 +118,7 @@ pub struct Strategy {
 }
 
 fn nothing(_: &mut Value) {}
+fn nobody(_: &mut Value, _: &UserInfo) {}
 fn nothing_new(_: &mut Value, _: &Value) {}
 fn no_error(_: &Value, _: &mut Errors) {}
 fn no_change_error(_: &Value, _: &Value, _: &mut Errors) {}
@@ -110,9 +132,12 @@ impl Strategy {
         fields: &[],
         name: api::names::dns_subdomain,
         default: nothing,
+        requested_by: nobody,
         prepare_create: nothing,
         prepare_update: nothing_new,
         prepare_status: nothing_new,
+        parts: &[],
+        reset: &[],
         validate: no_error,
         validate_update: no_change_error,
         warn: no_warning,
@@ -123,6 +148,11 @@ impl Strategy {
         ttl: None,
         orphans_by_default: false,
     };
+
+    /// What is special about a subresource.
+    pub fn part(&self, name: &str) -> Option<&'static Part> {
+        self.parts.iter().find(|p| p.name == name)
+    }
 
     /// Where the selectable field `label` stands among the fields.
     pub fn field_index(&self, label: &str) -> Option<usize> {
@@ -141,6 +171,7 @@ static STRATEGIES: LazyLock<HashMap<(&'static str, &'static str), &'static Strat
         service::STRATEGIES,
         apps::STRATEGIES,
         batch::STRATEGIES,
+        certificates::STRATEGIES,
         networking::STRATEGIES,
         rbac::STRATEGIES,
         storage::STRATEGIES,

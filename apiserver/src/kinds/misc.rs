@@ -1,4 +1,4 @@
-//! Small kinds: leases, priorities, runtime classes, flow control, certificates, devices.
+//! Small kinds: leases, priorities, runtime classes, flow control, devices.
 
 use api::field::{FieldError, Path};
 use api::{Value, names};
@@ -11,7 +11,6 @@ pub(super) const STRATEGIES: &[Entry] = &[
     ("node.k8s.io", "runtimeclasses", &RUNTIME),
     ("flowcontrol.apiserver.k8s.io", "flowschemas", &FLOW),
     ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations", &LEVEL),
-    ("certificates.k8s.io", "certificatesigningrequests", &REQUEST),
     ("resource.k8s.io", "resourceslices", &RESOURCE_SLICE),
     ("resource.k8s.io", "deviceclasses", &DEVICE_CLASS),
     ("apiregistration.k8s.io", "apiservices", &API_SERVICE),
@@ -95,24 +94,6 @@ fn validate_level(level: &Value, errors: &mut Errors) {
         errors.push(FieldError::not_supported(&path.child("type"), kind, &["Exempt", "Limited"]));
     }
 }
-
-static REQUEST: Strategy = Strategy {
-    fields: &[Field::text("spec.signerName", &["spec", "signerName"])],
-    name: |_| Vec::new(),
-    validate: |r, errors| {
-        let path = Path::new("spec");
-        for field in ["request", "signerName"] {
-            if r.at(&["spec", field]).is_empty() {
-                errors.push(FieldError::required(&path.child(field), ""));
-            }
-        }
-        if r.array_at(&["spec", "usages"]).is_empty() {
-            errors.push(FieldError::required(&path.child("usages"), ""));
-        }
-    },
-    prepare_update: |new, old| new.set(&["spec"], old.get("spec")),
-    ..Strategy::NEUTRAL
-};
 
 static RESOURCE_SLICE: Strategy = Strategy {
     fields: &[

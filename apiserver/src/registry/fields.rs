@@ -81,7 +81,11 @@ impl Call {
 
     /// Fields that this write cannot change.
     fn reset_fields(&self) -> Filter {
+        if let Some(part) = self.row.strategy.part(&self.subresource) {
+            return Filter::exclude(part.reset);
+        }
         match self.subresource.as_str() {
+            "" if !self.row.strategy.reset.is_empty() => Filter::exclude(self.row.strategy.reset),
             "status" if self.row.plural == "pods" => Filter::exclude(&[
                 &["spec"],
                 &["metadata", "deletionTimestamp"],

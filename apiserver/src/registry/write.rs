@@ -60,6 +60,7 @@ impl Call {
         if self.row.has_status() && !strategy.keeps_status {
             self.clear_status(&mut object);
         }
+        (strategy.requested_by)(&mut object, &self.user);
         (strategy.prepare_create)(&mut object);
         if strategy.generation {
             object.set(&["metadata", "generation"], 1);
@@ -299,7 +300,7 @@ impl Call {
         self.scope_to_subresource(&old, &mut new);
         if self.subresource == "status" {
             (strategy.prepare_status)(&mut new, &old);
-        } else {
+        } else if strategy.part(&self.subresource).is_none() {
             (strategy.prepare_update)(&mut new, &old);
         }
         let new = self.canonical(new)?;
@@ -311,6 +312,9 @@ impl Call {
         if matches!(self.subresource.as_str(), "" | "scale") {
             (strategy.validate)(&new, &mut errors);
             (strategy.validate_update)(&new, &old, &mut errors);
+        }
+        if let Some(part) = strategy.part(&self.subresource) {
+            (part.validate)(&new, &old, &mut errors);
         }
         self.refuse_invalid(&new, &errors)?;
         admission::validate(self, Operation::Update, Some(&new), Some(&old)).await?;
@@ -376,9 +380,15 @@ impl Call {
 
     /// The object and its status are written apart: each write keeps the other part.
     fn scope_to_subresource(&self, old: &Value, new: &mut Value) {
-        if !self.row.has_status() {
-            return;
+        if self.row.has_status() {
+            self.scope_to_status(old, new);
         }
+        if let Some(part) = self.row.strategy.part(&self.subresource) {
+            (part.prepare)(new, old);
+        }
+    }
+
+    fn scope_to_status(&self, old: &Value, new: &mut Value) {
         if self.subresource == "status" {
             let status = new.get("status").clone();
             let metadata = new.get("metadata").clone();
@@ -393,7 +403,7 @@ impl Call {
                     put_or_remove(new, field, metadata.get(field));
                 }
             }
-        } else if self.subresource != "resize" {
+        } else if self.row.strategy.part(&self.subresource).is_none() && self.subresource != "resize" {
             match old.get("status") {
                 Value::Null => {
                     new.make_object().remove("status");
