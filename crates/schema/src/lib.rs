@@ -12,6 +12,7 @@
 //!   `proto::decode_object(bytes, lookup)`, `proto::watch_event`.
 //! - [`openapi`]: `openapi::v3(group, version, &resources)`, `openapi::v2(&resources)` and its protobuf form
 //!   `openapi::gnostic(&document)`, all from the caller's table of [`openapi::Resource`].
+//! - [`internal`]: `internal::view(&value, ty)` and `internal::difference(&old, &new, ty)`: values as messages quote them.
 //! - [`custom`]: the same for custom resources: `CustomType::new(&open_api_v3_schema, preserve)` has a `ty()` for
 //!   patches and apply, `decode` (defaults, pruning, metadata), `validate` (everything but CEL rules).
 //!
@@ -20,6 +21,7 @@
 pub mod apply;
 pub mod custom;
 pub mod decode;
+pub mod internal;
 pub mod openapi;
 pub mod patch;
 pub mod proto;
