@@ -111,6 +111,13 @@ impl Args {
         if !self.service_account_lookup {
             bail!("--service-account-lookup=false is not supported");
         }
+        self.feature_gates.check(&[]).map_err(anyhow::Error::msg)?;
+        for server in &self.etcd_servers {
+            let url = server.parse::<http::Uri>().ok();
+            if !url.is_some_and(|u| matches!(u.scheme_str(), Some("http" | "https")) && u.host().is_some()) {
+                bail!("--etcd-servers: {server:?} is no URL such as https://127.0.0.1:2379");
+            }
+        }
         if let Some((key, value)) = self.runtime_config.0.iter().next() {
             bail!("--runtime-config {key}={value} is not supported: the default versions are served");
         }

@@ -112,7 +112,11 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     let Some(kubeconfig) = &config.kubeconfig else {
         bail!("--kubeconfig is needed: running without an API server is not supported yet");
     };
-    certificates::bootstrap(&config, kubeconfig).await?;
+    let stop = tasks.token();
+    tokio::select! {
+        bootstrapped = certificates::bootstrap(&config, kubeconfig) => bootstrapped?,
+        () = stop.cancelled() => return Ok(()),
+    }
     let connection = Connection {
         kubeconfig: Some(kubeconfig.clone()),
         user_agent: user_agent(),

@@ -69,6 +69,7 @@ pub struct Etcd {
     kv: KvClient,
     watch: WatchClient,
     client: Client,
+    endpoints: String,
     prefix: String,
     revision: AtomicI64,
     event_lease: tokio::sync::Mutex<Option<(i64, std::time::Instant)>>,
@@ -93,10 +94,16 @@ impl Etcd {
                 .max_encoding_message_size(MESSAGE_LIMIT),
             watch: client.watch_client().max_decoding_message_size(MESSAGE_LIMIT),
             client,
+            endpoints: config.endpoints.join(","),
             prefix: config.prefix.trim_end_matches('/').to_owned(),
             revision: AtomicI64::new(0),
             event_lease: tokio::sync::Mutex::new(None),
         })
+    }
+
+    /// The URLs of the members.
+    pub fn endpoints(&self) -> &str {
+        &self.endpoints
     }
 
     /// The full key of `key` below a resource's prefix.
@@ -284,11 +291,14 @@ fn refused(e: &etcd_client::Error) -> ApiError {
         let why = "etcdserver: mvcc: database space exceeded: compact and defragment etcd, raise its quota, then disarm the alarm";
         return ApiError::internal(why);
     }
+    if let etcd_client::Error::GRpcStatus(s) = e
+        && s.code() == tonic::Code::Unavailable
+    {
+        // The feed tells of it.
+        return ApiError::unavailable(format!("etcd is not reachable: {}", s.message()));
+    }
     tracing::warn!(error = %text, "etcd refused a request");
     match e {
-        etcd_client::Error::GRpcStatus(s) if s.code() == tonic::Code::Unavailable => {
-            ApiError::unavailable(format!("etcd is not reachable: {}", s.message()))
-        }
         etcd_client::Error::GRpcStatus(s) => ApiError::internal(s.message()),
         _ => ApiError::internal(text),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_client::{EventType, KeyValue};
 use tokio::sync::watch;
@@ -10,7 +10,11 @@ use tokio::sync::watch;
 use super::cache::{Cache, Stored};
 use super::etcd::Etcd;
 
+/// Pause after the first failure; it doubles with each one after that.
 const RETRY: Duration = Duration::from_millis(250);
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
+/// The same failure is told of this often.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 /// Fragments of one revision are held until it is whole; more than this is a broken stream.
 const PENDING_LIMIT: usize = 1_000_000;
 
@@ -29,7 +33,10 @@ enum FeedError {
 /// Runs for ever. After a break it resumes where it was, and loads anew only when etcd has compacted that away.
 pub(super) async fn run(etcd: &Etcd, caches: &[Arc<Cache>], progress: &watch::Sender<i64>) {
     let mut revision = 0;
+    let mut pause = RETRY;
+    let mut told: Option<(String, Instant)> = None;
     loop {
+        let started = Instant::now();
         let result = async {
             if revision == 0 {
                 revision = load(etcd, caches).await?;
@@ -39,12 +46,21 @@ pub(super) async fn run(etcd: &Etcd, caches: &[Arc<Cache>], progress: &watch::Se
         }
         .await;
         if let Err(e) = result {
-            tracing::warn!(error = %e, revision, "lost etcd, connecting again");
+            let text = e.to_string();
+            if told.as_ref().is_none_or(|(before, at)| *before != text || at.elapsed() > TELL_EVERY) {
+                let endpoints = etcd.endpoints();
+                tracing::warn!(error = text, endpoints, revision, "no connection to etcd, trying again");
+                told = Some((text, Instant::now()));
+            }
             if matches!(e, FeedError::Compacted) {
                 revision = 0;
             }
         }
-        tokio::time::sleep(RETRY).await;
+        if started.elapsed() > LONGEST_RETRY {
+            (pause, told) = (RETRY, None);
+        }
+        tokio::time::sleep(pause).await;
+        pause = LONGEST_RETRY.min(pause * 2);
     }
 }
 

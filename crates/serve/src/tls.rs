@@ -34,8 +34,14 @@ pub enum TlsError {
     #[error("no usable PEM in {0}")]
     Pem(PathBuf, #[source] rustls_pki_types::pem::Error),
     /// The key does not fit, or its kind is not supported.
-    #[error("certificate and key cannot be used")]
-    Key(#[from] rustls::Error),
+    #[error("certificate {0} and key {1} cannot be used together")]
+    Key(PathBuf, PathBuf, #[source] rustls::Error),
+    /// A file is PEM without a certificate in it.
+    #[error("no certificate in {0}")]
+    Empty(PathBuf),
+    /// The protocol versions or the key's kind are not supported.
+    #[error("TLS cannot be set up")]
+    Setup(#[from] rustls::Error),
     /// A certificate cannot be made.
     #[error("cannot make a certificate")]
     Make(#[from] rcgen::Error),
@@ -97,8 +103,8 @@ impl Tls {
             return Self::from_files(&cert, &key);
         }
         let (cert, key) = make_self_signed(name, hosts)?;
-        let key = certified(cert.as_bytes(), key.as_bytes())
-            .map_err(|e| TlsError::Pem(PathBuf::from(name), e))??;
+        let made = Path::new(name);
+        let key = certified((made, cert.as_bytes()), (made, key.as_bytes()))?;
         Self::new(vec![FilePair { files: None, key: ArcSwap::from_pointee(key), names: Vec::new() }])
     }
 
@@ -185,16 +191,22 @@ impl ResolvesServerCert for Resolver {
 
 fn read_pair(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let read = |p: &Path| fs::read(p).map_err(|e| TlsError::File(p.to_owned(), e));
-    let (cert_pem, key_pem) = (read(cert)?, read(key)?);
-    Ok(certified(&cert_pem, &key_pem).map_err(|e| TlsError::Pem(cert.to_owned(), e))??)
+    certified((cert, &read(cert)?), (key, &read(key)?))
 }
 
-type PemResult<T> = Result<T, rustls_pki_types::pem::Error>;
-
-fn certified(cert_pem: &[u8], key_pem: &[u8]) -> PemResult<Result<CertifiedKey, rustls::Error>> {
-    let chain = CertificateDer::pem_slice_iter(cert_pem).collect::<PemResult<Vec<_>>>()?;
-    let key = PrivateKeyDer::from_pem_slice(key_pem)?;
-    Ok(CertifiedKey::from_der(chain, key, &provider()))
+/// A certificate and its key, each with the name of the file that it is from.
+fn certified(
+    (cert_file, cert): (&Path, &[u8]),
+    (key_file, key): (&Path, &[u8]),
+) -> Result<CertifiedKey, TlsError> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(cert).collect();
+    let chain = chain.map_err(|e| TlsError::Pem(cert_file.to_owned(), e))?;
+    if chain.is_empty() {
+        return Err(TlsError::Empty(cert_file.to_owned()));
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| TlsError::Pem(key_file.to_owned(), e))?;
+    CertifiedKey::from_der(chain, key, &provider())
+        .map_err(|e| TlsError::Key(cert_file.to_owned(), key_file.to_owned(), e))
 }
 
 fn write_private(path: &Path, content: &[u8]) -> Result<(), TlsError> {
@@ -269,5 +281,24 @@ impl ClientCertVerifier for AnyClient {
     }
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(cert: &str, key: &str) -> String {
+        let (cert_file, key_file) = (Path::new("a.crt"), Path::new("a.key"));
+        certified((cert_file, cert.as_bytes()), (key_file, key.as_bytes())).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_refusal_names_the_file_at_fault() {
+        let (cert, key) = make_self_signed("a", &[]).unwrap();
+        let (_, other) = make_self_signed("b", &[]).unwrap();
+        assert_eq!(refusal("no PEM", &key), "no certificate in a.crt");
+        assert_eq!(refusal(&cert, "no PEM"), "no usable PEM in a.key");
+        assert_eq!(refusal(&cert, &other), "certificate a.crt and key a.key cannot be used together");
     }
 }

@@ -341,6 +341,8 @@ impl KubeletConfiguration {
         if self.cgroup_driver != "cgroupfs" {
             bail!("cgroupDriver {:?} is not supported yet: use cgroupfs", self.cgroup_driver);
         }
+        let gates = daemon::features::FeatureGates::from_map(self.feature_gates.clone());
+        gates.check(&[]).map_err(anyhow::Error::msg)?;
         if !matches!(self.authorization.mode.as_str(), "AlwaysAllow" | "Webhook") {
             bail!("authorization mode {:?} is neither AlwaysAllow nor Webhook", self.authorization.mode);
         }
