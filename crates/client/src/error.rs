@@ -13,8 +13,13 @@ pub enum Error {
     #[error("{0}")]
     Api(#[source] ApiError),
     /// The server could not be reached, or the connection broke.
-    #[error("cannot reach the API server")]
-    Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot reach the API server at {server}: {cause}")]
+    Transport {
+        /// The server's URL.
+        server: String,
+        /// What went wrong at the bottom of it.
+        cause: String,
+    },
     /// No answer in time.
     #[error("no answer from the API server within {0} s")]
     Timeout(u64),
@@ -27,6 +32,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// A failure of the connection, told by the last of its causes.
+    pub(crate) fn transport(server: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        let last = std::iter::successors(Some(error), |e| e.source()).last().unwrap_or(error);
+        Error::Transport { server: server.to_owned(), cause: last.to_string() }
+    }
+
     /// The server's answer, if there was one.
     pub fn api(&self) -> Option<&ApiError> {
         match self {

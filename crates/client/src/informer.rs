@@ -249,7 +249,6 @@ impl<T: Send + Sync + 'static> Sink<'_, T> {
     }
 
     pub(crate) fn failed(&self, e: &error::Error, resource: &Resource) {
-        let chain = std::error::Error::source(e).map(ToString::to_string).unwrap_or_default();
-        tracing::warn!(resource = %resource.plural, group = %resource.group, err = %e, cause = chain, "Failed to watch");
+        tracing::warn!(resource = %resource.plural, group = %resource.group, err = %e, "Failed to watch");
     }
 }

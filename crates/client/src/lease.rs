@@ -6,7 +6,7 @@ use api::{Value, object, time};
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::error::{Error, Result, optional};
 use crate::resource::LEASES;
@@ -63,7 +63,7 @@ impl Election {
             match self.attempt(client, &mut observed).await {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(e) => debug!(err = %e, "Cannot acquire the lease yet"),
+                Err(e) => warn!(err = %e, "Cannot acquire the lease yet"),
             }
             let jitter = rand::Rng::random_range(&mut rand::rng(), 1.0..2.2);
             tokio::time::sleep(self.retry_period.mul_f64(jitter)).await;

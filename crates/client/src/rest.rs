@@ -161,13 +161,18 @@ impl Client {
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
         let kube = self.transport.current().await;
-        let response = kube.send(request).await.map_err(|e| Error::Transport(Box::new(e)))?;
+        let response = kube.send(request).await.map_err(|e| Error::transport(self.transport.server(), &e))?;
         let code = response.status();
         if code.as_u16() < 400 {
             return Ok(response);
         }
-        let bytes = collect(response.into_body()).await?;
+        let bytes = self.collect(response.into_body()).await?;
         Err(Error::Api(failure(code, &bytes)))
+    }
+
+    async fn collect(&self, body: Body) -> Result<Vec<u8>> {
+        let bytes = body.collect().await.map_err(|e| Error::transport(self.transport.server(), &e))?;
+        Ok(bytes.to_bytes().into())
     }
 
     /// Sends a request with an optional JSON body and reads the answer. `accept` names the media type to ask for.
@@ -185,7 +190,7 @@ impl Client {
             .header(header::CONTENT_TYPE, content_type)
             .body(Body::from(body))
             .map_err(|e| Error::Config(e.to_string()))?;
-        let exchange = async { collect(self.send(request).await?.into_body()).await };
+        let exchange = async { self.collect(self.send(request).await?.into_body()).await };
         tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| Error::Timeout(TIMEOUT.as_secs()))?
     }
 
@@ -305,11 +310,6 @@ impl Client {
         let path = resource.collection(namespace) + &list.query();
         self.request(Method::DELETE, &path, Some(&options.to_value())).await
     }
-}
-
-async fn collect(body: Body) -> Result<Vec<u8>> {
-    let bytes = body.collect().await.map_err(|e| Error::Transport(e.into()))?;
-    Ok(bytes.to_bytes().into())
 }
 
 fn parse(bytes: &[u8]) -> Result<Value> {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -26,6 +28,7 @@ type Modified = Vec<Option<SystemTime>>;
 pub(crate) struct Transport {
     kube: ArcSwap<kube::Client>,
     connection: Connection,
+    server: String,
     files: Vec<PathBuf>,
     /// When the files were last looked at, and what those in use were like.
     looked: Mutex<(Instant, Modified)>,
@@ -34,11 +37,19 @@ pub(crate) struct Transport {
 impl Transport {
     pub(crate) async fn open(connection: &Connection) -> Result<Self> {
         let config = connection.config().await?;
+        warn_of_expiry(&config, connection);
+        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
         let auth = &config.auth_info;
         let named = [&auth.client_certificate, &auth.client_key].into_iter().flatten();
         let files: Vec<PathBuf> = named.map(PathBuf::from).collect();
         let looked = Mutex::new((Instant::now(), modified(&files)));
-        Ok(Self { kube: ArcSwap::from_pointee(open(config)?), connection: connection.clone(), files, looked })
+        let (kube, connection) = (ArcSwap::from_pointee(open(config)?), connection.clone());
+        Ok(Self { kube, connection, server, files, looked })
+    }
+
+    /// The server's URL.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
     }
 
     /// The connections to use now. Certificates that cannot be used are logged, and what is open stays.
@@ -68,6 +79,22 @@ impl Transport {
         looked.0 = Instant::now();
         let now = modified(&self.files);
         (now != looked.1).then_some(now)
+    }
+}
+
+/// The server would say no more than that we are not authorized.
+fn warn_of_expiry(config: &kube::Config, connection: &Connection) {
+    let auth = &config.auth_info;
+    let pem = match (&auth.client_certificate_data, &auth.client_certificate) {
+        (Some(data), _) => STANDARD.decode(data).unwrap_or_default(),
+        (None, Some(file)) => std::fs::read(file).unwrap_or_default(),
+        (None, None) => return,
+    };
+    let Ok((_, ends)) = serve::x509::validity(&pem) else { return };
+    if ends < jiff::Timestamp::now().as_second() {
+        let ended = jiff::Timestamp::from_second(ends).map(|t| t.to_string()).unwrap_or_default();
+        let kubeconfig = connection.kubeconfig.as_deref().map(|p| p.display().to_string());
+        tracing::error!(kubeconfig, ended, "The client certificate has expired: renew it");
     }
 }
 

@@ -81,7 +81,8 @@ impl Tasks {
         self.0.token.cancel();
     }
 
-    /// Runs a task again, with growing pauses, whenever it fails; a good end is an end.
+    /// Runs a task again, with growing pauses, whenever it fails; a good end is an end. When the daemon stops it is dropped
+    /// where it waits.
     pub fn restarting<F, T>(&self, name: &'static str, mut make: F)
     where
         F: FnMut() -> T + Send + 'static,
@@ -92,10 +93,11 @@ impl Tasks {
             let mut pause = BACKOFF_FIRST;
             loop {
                 let started = tokio::time::Instant::now();
-                let Outcome::Failed(why) = outcome(make()).await else { return };
-                if token.is_cancelled() {
-                    return;
-                }
+                let outcome = tokio::select! {
+                    outcome = outcome(make()) => outcome,
+                    () = token.cancelled() => return,
+                };
+                let Outcome::Failed(why) = outcome else { return };
                 if started.elapsed() > BACKOFF_RESET {
                     pause = BACKOFF_FIRST;
                 }
@@ -149,6 +151,14 @@ mod tests {
             tasks.ended().await;
             assert_eq!(tasks.failure().as_deref(), Some(want));
         }
+    }
+
+    #[tokio::test]
+    async fn a_restarting_task_that_waits_does_not_hold_up_the_end() {
+        let tasks = Tasks::new();
+        tasks.restarting("a", std::future::pending::<anyhow::Result<()>>);
+        tasks.token().cancel();
+        tasks.ended().await;
     }
 
     #[tokio::test(start_paused = true)]
