@@ -9,7 +9,7 @@ use api::{Value, object};
 
 use crate::authn::UserInfo;
 use crate::registry::Call;
-use crate::resources::{Resource, TABLE};
+use crate::resources::TABLE;
 use crate::server::Server;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -60,7 +60,7 @@ async fn once(server: &Arc<Server>) -> api::error::Result<()> {
 }
 
 fn call(server: &Arc<Server>, group: &str, plural: &str, namespace: &str, name: &str) -> Call {
-    let row: &'static Resource = TABLE.find_any_version(group, plural).expect("a built-in resource");
+    let row = TABLE.find_any_version(group, plural).expect("a built-in resource");
     let mut call = Call::new(server.clone(), row, UserInfo::server());
     call.namespace = namespace.to_owned();
     call.name = name.to_owned();

@@ -1,7 +1,11 @@
-//! Discovery: which groups, versions and resources there are. Derived from the table of resources once, at start.
+//! Discovery: which groups, versions and resources there are. Derived from the table of
+//! resources, and made again when custom resources come or go.
+
+use std::sync::Arc;
 
 use api::error::Result;
 use api::{Value, object};
+use arc_swap::ArcSwap;
 use base64::Engine;
 use bytes::Bytes;
 use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
@@ -9,33 +13,46 @@ use http::{Response, StatusCode};
 use ring::digest::{SHA256, SHA512, digest};
 use serve::Body;
 
+use crate::custom::Served;
 use crate::http::Exchange;
 use crate::render;
-use crate::resources::{Resource, Subresource, TABLE};
+use crate::resources::{Resource, Row, Subresource, TABLE};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-/// The documents that do not depend on who asks.
+/// Discovery, made again whenever custom resources come or go.
 pub struct Discovery {
-    groups: Value,
-    aggregated_core: (Bytes, String),
-    aggregated: (Bytes, String),
+    made: ArcSwap<Documents>,
     external_address: String,
 }
 
+/// The documents that do not depend on who asks.
+struct Documents {
+    serial: u64,
+    rows: Vec<Row>,
+    groups: Value,
+    aggregated_core: (Bytes, String),
+    aggregated: (Bytes, String),
+}
+
 impl Discovery {
-    /// Makes the documents.
+    /// Makes the documents of the built-in resources.
     pub fn new(external_address: &str) -> Self {
-        let groups: Vec<Value> =
-            TABLE.groups().into_iter().filter(|g| !g.is_empty()).map(|g| group(g, false)).collect();
         Self {
-            groups: object!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}),
-            aggregated_core: tagged(&aggregated(&[""])),
-            aggregated: tagged(&aggregated(
-                &TABLE.groups().into_iter().filter(|g| !g.is_empty()).collect::<Vec<_>>(),
-            )),
+            made: ArcSwap::from_pointee(Documents::new(&Served::default())),
             external_address: external_address.to_owned(),
         }
+    }
+
+    fn documents(&self, exchange: &Exchange) -> Arc<Documents> {
+        let served = exchange.server.storage.custom().load();
+        let made = self.made.load_full();
+        if made.serial == served.serial {
+            return made;
+        }
+        let made = Arc::new(Documents::new(&served));
+        self.made.store(made.clone());
+        made
     }
 
     /// The answer, if the path is one of discovery.
@@ -44,11 +61,12 @@ impl Discovery {
             .form()
             .or_else(|e| if wants_aggregated(exchange) { Ok(Default::default()) } else { Err(e) })?;
         let segments: Vec<&str> = exchange.info.path.trim_matches('/').split('/').collect();
+        let made = self.documents(exchange);
         let document = match segments.as_slice() {
             ["api"] if wants_aggregated(exchange) => {
-                return Ok(Some(cached(&self.aggregated_core, exchange)));
+                return Ok(Some(cached(&made.aggregated_core, exchange)));
             }
-            ["apis"] if wants_aggregated(exchange) => return Ok(Some(cached(&self.aggregated, exchange))),
+            ["apis"] if wants_aggregated(exchange) => return Ok(Some(cached(&made.aggregated, exchange))),
             ["api"] => object!({
                 "kind": "APIVersions",
                 "versions": ["v1"],
@@ -56,11 +74,15 @@ impl Discovery {
                     {"clientCIDR": "0.0.0.0/0", "serverAddress": (self.external_address.as_str())},
                 ],
             }),
-            ["apis"] => self.groups.clone(),
-            ["apis", name] if TABLE.groups().contains(name) && !name.is_empty() => group(name, true),
-            ["api", version] if TABLE.versions("").contains(version) => resources("", version),
-            ["apis", name, version] if !name.is_empty() && TABLE.versions(name).contains(version) => {
-                resources(name, version)
+            ["apis"] => made.groups.clone(),
+            ["apis", name] if !name.is_empty() && groups(&made.rows).contains(name) => {
+                group(&made.rows, name, true)
+            }
+            ["api", version] if versions(&made.rows, "").contains(version) => {
+                resources(&made.rows, "", version)
+            }
+            ["apis", name, version] if !name.is_empty() && versions(&made.rows, name).contains(version) => {
+                resources(&made.rows, name, version)
             }
             _ => return Ok(None),
         };
@@ -68,7 +90,8 @@ impl Discovery {
     }
 
     /// All paths that are served, for the root document.
-    pub fn paths(&self) -> Vec<String> {
+    pub fn paths(&self, exchange: &Exchange) -> Vec<String> {
+        let rows = &self.documents(exchange).rows;
         let mut paths = vec![
             "/.well-known/openid-configuration".to_owned(),
             "/api".to_owned(),
@@ -76,9 +99,9 @@ impl Discovery {
             "/apis".to_owned(),
             "/apis/".to_owned(),
         ];
-        for group in TABLE.groups().into_iter().filter(|g| !g.is_empty()) {
+        for group in groups(rows).into_iter().filter(|g| !g.is_empty()) {
             paths.push(format!("/apis/{group}"));
-            paths.extend(TABLE.versions(group).into_iter().map(|v| format!("/apis/{group}/{v}")));
+            paths.extend(versions(rows, group).into_iter().map(|v| format!("/apis/{group}/{v}")));
         }
         paths[5..].sort();
         paths.extend(
@@ -103,6 +126,44 @@ impl Discovery {
         );
         paths
     }
+}
+
+impl Documents {
+    fn new(served: &Served) -> Self {
+        let mut rows = TABLE.rows.clone();
+        rows.extend(served.rows());
+        let named: Vec<&str> = groups(&rows).into_iter().filter(|g| !g.is_empty()).collect();
+        let list: Vec<Value> = named.iter().map(|g| group(&rows, g, false)).collect();
+        Self {
+            serial: served.serial,
+            groups: object!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list}),
+            aggregated_core: tagged(&aggregated(&rows, &[""])),
+            aggregated: tagged(&aggregated(&rows, &named)),
+            rows,
+        }
+    }
+}
+
+/// Groups in order of discovery.
+fn groups(rows: &[Row]) -> Vec<&'static str> {
+    let mut groups: Vec<&'static str> = Vec::new();
+    for row in rows {
+        if groups.last() != Some(&row.group) && !groups.contains(&row.group) {
+            groups.push(row.group);
+        }
+    }
+    groups
+}
+
+/// Versions of a group, preferred first.
+fn versions(rows: &[Row], group: &str) -> Vec<&'static str> {
+    let mut versions: Vec<&'static str> = Vec::new();
+    for row in rows.iter().filter(|r| r.group == group) {
+        if !versions.contains(&row.version) {
+            versions.push(row.version);
+        }
+    }
+    versions
 }
 
 fn wants_aggregated(exchange: &Exchange) -> bool {
@@ -136,9 +197,8 @@ fn cached((bytes, tag): &(Bytes, String), exchange: &Exchange) -> Response<Body>
     response
 }
 
-fn group(name: &str, alone: bool) -> Value {
-    let versions: Vec<Value> = TABLE
-        .versions(name)
+fn group(rows: &[Row], name: &str, alone: bool) -> Value {
+    let versions: Vec<Value> = versions(rows, name)
         .into_iter()
         .map(|v| object!({"groupVersion": (format!("{name}/{v}")), "version": v}))
         .collect();
@@ -154,13 +214,12 @@ fn group(name: &str, alone: bool) -> Value {
     out
 }
 
-fn rows(group: &str, version: &str) -> impl Iterator<Item = &'static Resource> {
-    let (group, version) = (group.to_owned(), version.to_owned());
-    TABLE.rows.iter().filter(move |r| r.group == group && r.version == version)
+fn rows_of<'r>(rows: &'r [Row], group: &'r str, version: &'r str) -> impl Iterator<Item = &'r Row> {
+    rows.iter().filter(move |r| r.group == group && r.version == version)
 }
 
-fn resources(group: &str, version: &str) -> Value {
-    let list: Vec<Value> = rows(group, version)
+fn resources(rows: &[Row], group: &str, version: &str) -> Value {
+    let list: Vec<Value> = rows_of(rows, group, version)
         .flat_map(|row| {
             std::iter::once(resource(row)).chain(row.subresources.iter().map(|s| subresource(row, s)))
         })
@@ -186,15 +245,21 @@ fn resource(row: &Resource) -> Value {
     if !row.categories.is_empty() {
         out.set(&["categories"], row.categories.clone());
     }
-    if let Some(store) = row.store {
-        out.set(&["storageVersionHash"], storage_version_hash(TABLE.storage_row(store)));
+    if let Some(custom) = &row.custom {
+        out.set(
+            &["storageVersionHash"],
+            storage_version_hash(row.group, custom.kind.storage().name, row.kind),
+        );
+    } else if let Some(store) = row.store {
+        let stored = TABLE.storage_row(store);
+        out.set(&["storageVersionHash"], storage_version_hash(stored.group, stored.version, stored.kind));
     }
     out
 }
 
 /// A short digest of the stored kind, by which clients notice that it changed.
-fn storage_version_hash(row: &Resource) -> String {
-    let text = format!("{}/{}/{}", row.group, row.version, row.kind);
+fn storage_version_hash(group: &str, version: &str, kind: &str) -> String {
+    let text = format!("{group}/{version}/{kind}");
     base64::engine::general_purpose::STANDARD.encode(&digest(&SHA256, text.as_bytes()).as_ref()[..8])
 }
 
@@ -211,15 +276,15 @@ fn subresource(row: &Resource, sub: &Subresource) -> Value {
     out
 }
 
-fn aggregated(groups: &[&str]) -> Value {
+fn aggregated(rows: &[Row], groups: &[&str]) -> Value {
     let items: Vec<Value> = groups
         .iter()
         .map(|group| {
-            let versions: Vec<Value> = TABLE
-                .versions(group)
+            let versions: Vec<Value> = versions(rows, group)
                 .into_iter()
                 .map(|version| {
-                    let resources: Vec<Value> = rows(group, version).map(aggregated_resource).collect();
+                    let resources: Vec<Value> =
+                        rows_of(rows, group, version).map(|r| aggregated_resource(r)).collect();
                     object!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();
@@ -230,7 +295,7 @@ fn aggregated(groups: &[&str]) -> Value {
     object!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
-fn aggregated_resource(row: &'static Resource) -> Value {
+fn aggregated_resource(row: &Resource) -> Value {
     let kind =
         |group: &str, version: &str, kind: &str| object!({"group": group, "version": version, "kind": kind});
     let mut out = object!({

@@ -15,7 +15,7 @@ use crate::http::Exchange;
 use crate::negotiate::Form;
 use crate::registry::{Call, WriteOptions};
 use crate::render;
-use crate::resources::{Resource, TABLE};
+use crate::resources::{Row, TABLE};
 
 /// Answers a request that may be answered.
 pub async fn dispatch(exchange: Exchange) -> Result<Response<Body>> {
@@ -23,10 +23,24 @@ pub async fn dispatch(exchange: Exchange) -> Result<Response<Body>> {
         return document(exchange).await;
     }
     let info = &exchange.info;
-    if !TABLE.versions(&info.group).contains(&info.version.as_str()) {
+    let storage = &exchange.server.storage;
+    let Some(row) = storage.resource(&info.group, &info.version, &info.resource) else {
+        if TABLE.versions(&info.group).contains(&info.version.as_str()) {
+            return Err(ApiError::path_not_found());
+        }
         return Ok(not_found());
+    };
+    let row = &row;
+    if let Some(custom) = &row.custom {
+        let scoped = row.namespaced || info.namespace.is_empty();
+        if !scoped || (row.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch"))
+        {
+            return Ok(not_found());
+        }
+        if let Some(text) = &custom.version().deprecation {
+            exchange.warnings.add(text.clone());
+        }
     }
-    let row = TABLE.find(&info.group, &info.version, &info.resource).ok_or_else(ApiError::path_not_found)?;
     if info.subresource.is_empty() {
         objects::handle(exchange, row).await
     } else {
@@ -66,7 +80,7 @@ async fn document(exchange: Exchange) -> Result<Response<Body>> {
             return Ok(render::respond(StatusCode::OK, "application/jwk-set+json", keys));
         }
         "/" => {
-            let paths = server.discovery.paths();
+            let paths = server.discovery.paths(&exchange);
             return Ok(render::value(
                 StatusCode::OK,
                 &object!({"paths": paths}),
@@ -101,7 +115,7 @@ fn issuer(exchange: &Exchange) -> Response<Body> {
 
 impl Exchange {
     /// The call to the resource that the request is.
-    fn call(&self, row: &'static Resource) -> Call {
+    fn call(&self, row: &Row) -> Call {
         let mut call = Call::new(self.server.clone(), row, self.user.clone());
         call.namespace.clone_from(&self.info.namespace);
         call.name.clone_from(&self.info.name);
@@ -111,7 +125,7 @@ impl Exchange {
     }
 
     /// The call of a write, with its options.
-    fn write_call(&self, row: &'static Resource, options: &str) -> Result<Call> {
+    fn write_call(&self, row: &Row, options: &str) -> Result<Call> {
         let mut call = self.call(row);
         call.write = WriteOptions::parse(&self.query, self.user_agent(), options)?;
         Ok(call)
@@ -129,7 +143,13 @@ impl Exchange {
         let mut decoded = crate::negotiate::decode(self.headers(), &body, kind)?;
         check_type(&mut decoded.value, group_version, kind)?;
         let version = group_version.rsplit('/').next().unwrap_or_default();
-        let (object, warnings) = schema::decode::object(decoded, ty, (version, kind), call.write.validation)?;
+        let mode = call.write.validation;
+        let (object, warnings) = match &call.row.custom {
+            Some(custom) if kind == call.row.kind => {
+                custom.version().ty.read(decoded, (version, kind), mode)?
+            }
+            _ => schema::decode::object(decoded, ty, (version, kind), mode)?,
+        };
         for warning in warnings {
             call.warn(warning);
         }

@@ -162,7 +162,8 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
     if let Ok(id) = HeaderValue::from_str(&names::new_uid()) {
         headers.insert("audit-id", id);
     }
-    server.metrics.answered(&info, response.status().as_u16(), started.elapsed().as_secs_f64());
+    let known = server.storage.resource(&info.group, &info.version, &info.resource).is_some();
+    server.metrics.answered(known, &info, response.status().as_u16(), started.elapsed().as_secs_f64());
     tracing::debug!(
         verb = info.verb,
         path = info.path,

@@ -7,6 +7,7 @@ mod apps;
 mod batch;
 mod certificates;
 mod core;
+pub mod definition;
 mod metadata;
 mod misc;
 mod networking;
@@ -177,6 +178,7 @@ static STRATEGIES: LazyLock<HashMap<(&'static str, &'static str), &'static Strat
         storage::STRATEGIES,
         admissionregistration::STRATEGIES,
         misc::STRATEGIES,
+        definition::STRATEGIES,
     ];
     tables.into_iter().flatten().map(|(group, plural, s)| ((*group, *plural), *s)).collect()
 });

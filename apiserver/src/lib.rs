@@ -16,6 +16,7 @@ pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod config;
+pub mod custom;
 pub mod discovery;
 pub mod handlers;
 pub mod http;

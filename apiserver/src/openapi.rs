@@ -1,6 +1,6 @@
 //! OpenAPI documents, made from the table of resources and the schema when they are first asked for, and kept.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use api::{Map, Value, object};
 use bytes::Bytes;
@@ -11,8 +11,9 @@ use ring::digest::{SHA512, digest};
 use schema::openapi::{self, Connect};
 use serve::Body;
 
+use crate::custom::Served;
 use crate::http::Exchange;
-use crate::resources::{Resource, TABLE};
+use crate::resources::{Resource, Row, TABLE, interned};
 
 const JSON: &str = "application/json";
 const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -24,80 +25,97 @@ struct Document {
     tag: String,
 }
 
-/// The OpenAPI documents that were asked for.
+/// The OpenAPI documents that were asked for since custom resources last came or went.
 #[derive(Default)]
 pub struct OpenApi {
-    made: Mutex<HashMap<String, Document>>,
+    made: Mutex<(u64, HashMap<String, Document>)>,
 }
 
 impl OpenApi {
     /// The answer, if the path is one of OpenAPI.
     pub fn respond(&self, exchange: &Exchange) -> Option<Response<Body>> {
         let path = exchange.info.path.trim_end_matches('/');
+        let served = exchange.server.storage.custom().load();
         if path == "/openapi/v2" {
             let accept = exchange.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
             let protobuf = accept.contains("proto-openapi");
             let (key, media_type) = if protobuf { ("v2.pb", GNOSTIC) } else { ("v2", JSON) };
-            let document = self.document(key, || {
-                let document = openapi::v2(&rows());
+            let document = self.document(&served, key, || {
+                let rows = all_rows(&served);
+                let document = openapi::v2(&entries(&rows));
                 if protobuf { openapi::gnostic(&document) } else { document.to_json() }
             });
             return Some(answer(&document, media_type, exchange, false));
         }
         if path == "/openapi/v3" {
-            let document = self.document("v3", || self.index().to_json());
+            let document = self.document(&served, "v3", || index(&all_rows(&served)).to_json());
             return Some(answer(&document, JSON, exchange, false));
         }
         let version = path.strip_prefix("/openapi/v3/")?;
-        let document = self.version(version)?;
+        let document = self.version(&served, version)?;
         // A client that names the hash has what it names for ever.
         Some(answer(&document, JSON, exchange, exchange.query.has("hash")))
     }
 
     /// The document of `api/v1` or `apis/group/version`.
-    fn version(&self, path: &str) -> Option<Document> {
+    fn version(&self, served: &Served, path: &str) -> Option<Document> {
         let parts: Vec<&str> = path.split('/').collect();
         let (group, version) = match parts.as_slice() {
             ["api", version] => ("", *version),
             ["apis", group, version] if !group.is_empty() => (*group, *version),
             _ => return None,
         };
-        TABLE
-            .versions(group)
-            .contains(&version)
-            .then(|| self.document(path, || openapi::v3(group, version, &rows()).to_json()))
+        let rows = all_rows(served);
+        let known = rows.iter().any(|r| r.group == group && r.version == version);
+        known.then(|| self.document(served, path, || openapi::v3(group, version, &entries(&rows)).to_json()))
     }
 
-    fn document(&self, key: &str, make: impl FnOnce() -> Vec<u8>) -> Document {
-        if let Some(made) = self.made.lock().get(key) {
-            return made.clone();
+    fn document(&self, served: &Served, key: &str, make: impl FnOnce() -> Vec<u8>) -> Document {
+        {
+            let mut made = self.made.lock();
+            if made.0 != served.serial {
+                *made = (served.serial, HashMap::new());
+            }
+            if let Some(made) = made.1.get(key) {
+                return made.clone();
+            }
         }
         let bytes = Bytes::from(make());
         let tag: String = digest(&SHA512, &bytes).as_ref().iter().map(|b| format!("{b:02X}")).collect();
         let document = Document { bytes, tag };
-        self.made.lock().insert(key.to_owned(), document.clone());
+        let mut made = self.made.lock();
+        if made.0 == served.serial {
+            made.1.insert(key.to_owned(), document.clone());
+        }
         document
     }
+}
 
-    /// Where the documents are. The hash in an address changes with the build that makes the document.
-    fn index(&self) -> Value {
-        let mut paths = Map::new();
-        for group in TABLE.groups() {
-            for version in TABLE.versions(group) {
-                let path = if group.is_empty() {
-                    format!("api/{version}")
-                } else {
-                    format!("apis/{group}/{version}")
-                };
-                let text = format!("{path} {} {}", daemon::KUBERNETES_VERSION, env!("CARGO_PKG_VERSION"));
-                let hash: String =
-                    digest(&SHA512, text.as_bytes()).as_ref().iter().map(|b| format!("{b:02X}")).collect();
-                let url = format!("/openapi/v3/{path}?hash={hash}");
-                paths.push(path, object!({"serverRelativeURL": url}));
-            }
+/// Where the documents are. The hash in an address changes with the build that makes the document, and with the custom
+/// resources that are in it.
+fn index(rows: &[Row]) -> Value {
+    let mut texts: BTreeMap<String, String> = BTreeMap::new();
+    let mut order = Vec::new();
+    for row in rows {
+        let path = openapi::v3_path(row.group, row.version);
+        if !texts.contains_key(&path) {
+            order.push(path.clone());
         }
-        object!({"paths": paths})
+        let text = texts.entry(path.clone()).or_insert_with(|| {
+            format!("{path} {} {}", daemon::KUBERNETES_VERSION, env!("CARGO_PKG_VERSION"))
+        });
+        if let Some(custom) = &row.custom {
+            text.push_str(&format!(" {} {}", row.plural, custom.version().ty.schema()));
+        }
     }
+    let mut paths = Map::new();
+    for path in order {
+        let text = texts.get(&path).map(String::as_bytes).unwrap_or_default();
+        let hash: String = digest(&SHA512, text).as_ref().iter().map(|b| format!("{b:02X}")).collect();
+        let url = format!("/openapi/v3/{path}?hash={hash}");
+        paths.push(path, object!({"serverRelativeURL": url}));
+    }
+    object!({"paths": paths})
 }
 
 fn answer(
@@ -125,12 +143,20 @@ fn answer(
     response
 }
 
-/// The table as the document maker wants it.
-fn rows() -> Vec<openapi::Resource<'static>> {
-    TABLE.rows.iter().flat_map(row).collect()
+/// Every row that clients can discover.
+fn all_rows(served: &Served) -> Vec<Row> {
+    let mut rows = TABLE.rows.clone();
+    rows.extend(served.rows());
+    rows
 }
 
-fn row(row: &'static Resource) -> Vec<openapi::Resource<'static>> {
+/// The table as the document maker wants it.
+fn entries(rows: &[Row]) -> Vec<openapi::Resource<'_>> {
+    rows.iter().flat_map(|row| entries_of(row)).collect()
+}
+
+fn entries_of(row: &Resource) -> Vec<openapi::Resource<'_>> {
+    let schema = row.custom.as_ref().map(|c| c.version().ty.schema());
     let own = openapi::Resource {
         group: row.group,
         version: row.version,
@@ -138,6 +164,7 @@ fn row(row: &'static Resource) -> Vec<openapi::Resource<'static>> {
         namespaced: row.namespaced,
         kind: row.kind,
         verbs: &row.verbs,
+        schema,
         ..Default::default()
     };
     let mut out = vec![own];
@@ -145,30 +172,17 @@ fn row(row: &'static Resource) -> Vec<openapi::Resource<'static>> {
         out.push(openapi::Resource {
             group: row.group,
             version: row.version,
-            name: leaked(row.plural, sub.name),
+            name: interned(&format!("{}/{}", row.plural, sub.name)),
             namespaced: row.namespaced,
             kind: sub.kind,
             of: sub.group_version,
             verbs: &sub.verbs,
             connect: connect(row.plural, sub.name),
             options: (sub.name == "log").then_some("core/v1.PodLogOptions"),
-            schema: None,
+            schema: schema.filter(|_| sub.group_version.is_none()),
         });
     }
     out
-}
-
-/// `pods/status`, kept for the life of the process: there are a few dozen.
-fn leaked(plural: &str, sub: &str) -> &'static str {
-    static NAMES: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
-    let name = format!("{plural}/{sub}");
-    let mut names = NAMES.lock();
-    if let Some(known) = names.iter().find(|n| **n == name) {
-        return known;
-    }
-    let kept: &'static str = Box::leak(name.into_boxed_str());
-    names.push(kept);
-    kept
 }
 
 fn connect(plural: &str, sub: &str) -> Option<Connect<'static>> {

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::http::Exchange;
 use crate::render;
-use crate::resources::{Resource, TABLE};
+use crate::resources::{Row, TABLE};
 
 const KUBELET_PORT: u16 = 10_250;
 
@@ -102,7 +102,7 @@ fn authority(host: &str, port: u16) -> String {
 }
 
 /// The pod of the request.
-async fn pod_of(exchange: &Exchange, row: &'static Resource) -> Result<Value> {
+async fn pod_of(exchange: &Exchange, row: &Row) -> Result<Value> {
     let mut call = crate::registry::Call::new(exchange.server.clone(), row, exchange.user.clone());
     call.namespace.clone_from(&exchange.info.namespace);
     call.name.clone_from(&exchange.info.name);
@@ -149,7 +149,7 @@ fn node_of(pod: &Value) -> Result<String> {
 }
 
 /// The log of a container.
-pub async fn log(exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+pub async fn log(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     const PASSED: [&str; 8] = [
         "follow",
         "previous",
@@ -216,7 +216,7 @@ fn chain(e: &dyn std::error::Error) -> String {
 }
 
 /// exec, attach and port-forward.
-pub async fn stream(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+pub async fn stream(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let pod = pod_of(&exchange, row).await?;
     let node = node_of(&pod)?;
     let verb = exchange.info.subresource.clone();
@@ -381,7 +381,7 @@ struct Target {
 }
 
 /// HTTP to a node, a pod or a Service.
-pub async fn proxy(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+pub async fn proxy(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let target = target(&exchange, row).await?;
     let server = exchange.server.clone();
     let kubelets = &server.kubelets;
@@ -443,7 +443,7 @@ fn parts(text: &str) -> (&'static str, String, String) {
     }
 }
 
-async fn target(exchange: &Exchange, row: &'static Resource) -> Result<Target> {
+async fn target(exchange: &Exchange, row: &Row) -> Result<Target> {
     let (scheme, name, port) = parts(&exchange.info.name);
     match row.plural {
         "nodes" => {

@@ -5,6 +5,7 @@
 //! the request runs again whenever the object turns out to have changed meanwhile.
 
 mod convert;
+mod custom;
 mod delete;
 mod fields;
 mod options;
@@ -26,15 +27,16 @@ use schema::Ty;
 
 use crate::authn::UserInfo;
 use crate::http::Warnings;
-use crate::resources::Resource;
+use crate::resources::{Resource, Row};
 use crate::server::Server;
+use crate::storage::Cache;
 
 /// One request to a resource: who asks, for what, and what to tell them besides.
 pub struct Call {
     /// The server.
     pub server: Arc<Server>,
     /// The resource.
-    pub row: &'static Resource,
+    pub row: Row,
     /// Who asks.
     pub user: UserInfo,
     /// Namespace; empty for requests of the cluster.
@@ -51,10 +53,10 @@ pub struct Call {
 
 impl Call {
     /// A call to a resource.
-    pub fn new(server: Arc<Server>, row: &'static Resource, user: UserInfo) -> Self {
+    pub fn new(server: Arc<Server>, row: &Row, user: UserInfo) -> Self {
         Self {
             server,
-            row,
+            row: row.clone(),
             user,
             namespace: String::new(),
             name: String::new(),
@@ -65,7 +67,7 @@ impl Call {
     }
 
     /// A call of the server itself, to another resource.
-    pub fn internal(&self, row: &'static Resource, namespace: &str, name: &str) -> Self {
+    pub fn internal(&self, row: &Row, namespace: &str, name: &str) -> Self {
         let mut call = Self::new(self.server.clone(), row, UserInfo::server());
         call.namespace = namespace.to_owned();
         call.name = name.to_owned();
@@ -79,18 +81,22 @@ impl Call {
     }
 
     /// The type of the resource's objects.
-    pub fn ty(&self) -> Ty<'static> {
-        schema_of(self.row)
+    pub fn ty(&self) -> Ty<'_> {
+        schema_of(&self.row)
     }
 
     fn key(&self) -> String {
         self.row.key(&self.namespace, &self.name)
     }
 
-    fn store(&self) -> Result<usize> {
-        self.row.store.ok_or_else(|| {
-            ApiError::method_not_allowed("the server does not allow this method on the requested resource")
-        })
+    fn cache(&self) -> Result<Arc<Cache>> {
+        match (&self.row.custom, self.row.store) {
+            (Some(custom), _) => Ok(custom.cache.clone()),
+            (None, Some(store)) => Ok(self.server.storage.cache(store).clone()),
+            (None, None) => Err(ApiError::method_not_allowed(
+                "the server does not allow this method on the requested resource",
+            )),
+        }
     }
 
     fn not_found(&self) -> ApiError {
@@ -99,7 +105,10 @@ impl Call {
 }
 
 /// The type of a resource's objects.
-pub fn schema_of(row: &Resource) -> Ty<'static> {
+pub fn schema_of(row: &Resource) -> Ty<'_> {
+    if let Some(custom) = &row.custom {
+        return custom.version().ty.ty();
+    }
     schema::kind(row.group, row.version, row.kind).expect("every row of the table has a schema")
 }
 

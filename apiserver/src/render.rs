@@ -10,7 +10,7 @@ use serve::Body;
 
 use crate::negotiate::{Encoding, Form, Shape};
 use crate::registry::{Call, Change, Page, bookmark, from_storage, set_type};
-use crate::resources::{Resource, TABLE};
+use crate::resources::{Resource, Row, TABLE};
 use crate::storage::Stored;
 use crate::table;
 
@@ -82,7 +82,7 @@ pub fn one(call: &Call, code: StatusCode, object: &Value, form: Form) -> Respons
         Shape::Object => None,
         Shape::Table if object.kind() == "Status" => None,
         Shape::Table => {
-            Some(table::of(call.row, std::slice::from_ref(object), &list_metadata_of(object), true))
+            Some(table::of(&call.row, std::slice::from_ref(object), &list_metadata_of(object), true))
         }
         Shape::Metadata => Some(metadata_of(object)),
     };
@@ -99,7 +99,8 @@ fn metadata_of(object: &Value) -> Value {
 
 /// True when the stored bytes are what the row serves.
 fn served_as_stored(row: &Resource) -> bool {
-    row.store.is_some_and(|s| std::ptr::eq(TABLE.storage_row(s), row))
+    // The registry has brought custom resources into the row's version already.
+    row.custom.is_some() || row.store.is_some_and(|s| std::ptr::eq(&**TABLE.storage_row(s), row))
 }
 
 /// The object in the version of the row.
@@ -110,23 +111,23 @@ pub fn object_of(row: &Resource, stored: &Stored) -> Value {
 /// The answer of one stored object.
 pub fn stored(call: &Call, stored: &Stored, form: Form) -> Response<Body> {
     let plain = form.shape == Shape::Object && form.encoding == Encoding::Json && !form.pretty;
-    if plain && served_as_stored(call.row) {
+    if plain && served_as_stored(&call.row) {
         let mut body = BytesMut::with_capacity(stored.json.len() + 1);
         body.extend_from_slice(&stored.json);
         body.put_u8(b'\n');
         return respond(StatusCode::OK, Encoding::Json.media_type(), body.freeze());
     }
-    one(call, StatusCode::OK, &object_of(call.row, stored), form)
+    one(call, StatusCode::OK, &object_of(&call.row, stored), form)
 }
 
 /// The answer of a list.
 pub fn list(call: &Call, page: &Page, form: Form) -> Response<Body> {
     let plain = form.shape == Shape::Object && form.encoding == Encoding::Json && !form.pretty;
-    if plain && served_as_stored(call.row) {
-        return respond(StatusCode::OK, Encoding::Json.media_type(), concatenated(call.row, page));
+    if plain && served_as_stored(&call.row) {
+        return respond(StatusCode::OK, Encoding::Json.media_type(), concatenated(&call.row, page));
     }
-    let objects: Vec<Value> = page.items.iter().map(|s| object_of(call.row, s)).collect();
-    value(StatusCode::OK, &shaped_list(call.row, objects, page.metadata(), form), form)
+    let objects: Vec<Value> = page.items.iter().map(|s| object_of(&call.row, s)).collect();
+    value(StatusCode::OK, &shaped_list(&call.row, objects, page.metadata(), form), form)
 }
 
 /// A list of objects in the shape of the form.
@@ -140,12 +141,22 @@ pub fn shaped_list(row: &Resource, objects: Vec<Value>, metadata: Value, form: F
             })
         }
         Shape::Object => {
+            if row.custom.is_some() {
+                return custom_list(row, metadata, objects);
+            }
             let items: Vec<Value> = objects.into_iter().map(without_type).collect();
             object!({
                 "kind": (row.list_kind()), "apiVersion": (row.api_version()), "metadata": metadata, "items": items,
             })
         }
     }
+}
+
+/// Lists of custom resources are in order of name, and their items say what they are.
+fn custom_list(row: &Resource, metadata: Value, items: Vec<Value>) -> Value {
+    object!({
+        "apiVersion": (row.api_version()), "items": items, "kind": (row.list_kind()), "metadata": metadata,
+    })
 }
 
 /// Objects in a list do not say what they are.
@@ -158,6 +169,9 @@ fn without_type(mut object: Value) -> Value {
 
 /// The bytes of a list are the bytes of its objects, less the type that each begins with.
 fn concatenated(row: &Resource, page: &Page) -> Bytes {
+    if row.custom.is_some() {
+        return concatenated_custom(row, page);
+    }
     let mut typed = Value::object();
     set_type(&mut typed, row);
     let mut prefix = typed.to_json();
@@ -185,9 +199,26 @@ fn concatenated(row: &Resource, page: &Page) -> Bytes {
     out.freeze()
 }
 
+fn concatenated_custom(row: &Resource, page: &Page) -> Bytes {
+    let list = custom_list(row, page.metadata(), Vec::new()).to_json();
+    let open = list.windows(2).position(|w| w == b"[]").map_or(list.len(), |at| at + 1);
+    let size: usize = page.items.iter().map(|s| s.json.len() + 1).sum();
+    let mut out = BytesMut::with_capacity(size + list.len() + 1);
+    out.extend_from_slice(&list[..open]);
+    for (i, stored) in page.items.iter().enumerate() {
+        if i > 0 {
+            out.put_u8(b',');
+        }
+        out.extend_from_slice(&stored.json);
+    }
+    out.extend_from_slice(&list[open..]);
+    out.put_u8(b'\n');
+    out.freeze()
+}
+
 /// The answer of a watch.
 pub fn watch(
-    row: &'static Resource,
+    row: Row,
     changes: impl Stream<Item = Vec<Change>> + Send + 'static,
     form: Form,
     gauge: prometheus::IntGauge,
@@ -199,7 +230,7 @@ pub fn watch(
         let _ = &guard;
         let mut out = BytesMut::new();
         for change in batch {
-            event(row, &change, form, &mut first, &mut out);
+            event(&row, &change, form, &mut first, &mut out);
         }
         Ok::<_, std::convert::Infallible>(out.freeze())
     });

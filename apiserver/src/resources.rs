@@ -1,10 +1,16 @@
 //! The table of resources: every served kind is a row of data, from which routing, discovery, OpenAPI and printing are
 //! derived. The rows stand in `data/resources.txt`; what a kind does beyond the generic is its [`Strategy`].
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, LazyLock};
 
+use parking_lot::Mutex;
+
+use crate::custom::Custom;
 use crate::kinds::{self, Strategy};
+
+/// A row, shared by everything that is about its resource. Rows of custom resources come and go.
+pub type Row = Arc<Resource>;
 
 /// One served resource: a plural name in a version of a group.
 pub struct Resource {
@@ -34,6 +40,8 @@ pub struct Resource {
     pub store: Option<usize>,
     /// What the kind does beyond the generic.
     pub strategy: &'static Strategy,
+    /// What the definition of a custom resource says; none for built-in resources.
+    pub custom: Option<Custom>,
 }
 
 /// A path below an object, such as `status` or `log`.
@@ -80,14 +88,32 @@ impl Resource {
 
     /// The list kind, such as `PodList`.
     pub fn list_kind(&self) -> String {
-        format!("{}List", self.kind)
+        self.custom.as_ref().map_or_else(|| format!("{}List", self.kind), |c| c.list_kind().to_owned())
+    }
+
+    /// True when there are objects, not only answers.
+    pub fn is_stored(&self) -> bool {
+        self.store.is_some() || self.custom.is_some()
+    }
+
+    /// Where the selectable field `label` stands among the values that are kept of each object.
+    pub fn field_index(&self, label: &str) -> Option<usize> {
+        match &self.custom {
+            Some(custom) => custom.field_index(label),
+            None => self.strategy.field_index(label),
+        }
+    }
+
+    /// True when objects can be selected by more than their names.
+    pub fn has_fields(&self) -> bool {
+        self.custom.as_ref().map_or(!self.strategy.fields.is_empty(), Custom::has_fields)
     }
 }
 
 /// All rows and the look-ups over them.
 pub struct Table {
     /// The rows in order of discovery.
-    pub rows: Vec<Resource>,
+    pub rows: Vec<Row>,
     /// Distinct etcd prefixes; a row's `store` is an index into them.
     pub prefixes: Vec<&'static str>,
     by_path: HashMap<(&'static str, &'static str, &'static str), usize>,
@@ -96,12 +122,25 @@ pub struct Table {
 const ALL_VERBS: [&str; 8] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
+/// The names of custom resources, each kept once for the life of the process: rows come and go far more often than
+/// names, of which there are a handful for each kind that anybody ever defines.
+pub fn interned(text: &str) -> &'static str {
+    static NAMES: LazyLock<Mutex<HashSet<&'static str>>> = LazyLock::new(Mutex::default);
+    let mut names = NAMES.lock();
+    if let Some(known) = names.get(text) {
+        return known;
+    }
+    let kept: &'static str = Box::leak(text.into());
+    names.insert(kept);
+    kept
+}
+
 /// The built-in resources.
 pub static TABLE: LazyLock<Table> = LazyLock::new(|| Table::parse(include_str!("../data/resources.txt")));
 
 impl Table {
     /// The resource at `group/version/plural`.
-    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Resource> {
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Row> {
         // The key's lifetime is 'static only because the rows' is; looking up needs no more than equality.
         self.by_path
             .iter()
@@ -109,7 +148,7 @@ impl Table {
     }
 
     /// The first resource of that group and plural name: its preferred version.
-    pub fn find_any_version(&self, group: &str, plural: &str) -> Option<&Resource> {
+    pub fn find_any_version(&self, group: &str, plural: &str) -> Option<&Row> {
         self.rows.iter().find(|r| r.group == group && r.plural == plural)
     }
 
@@ -121,14 +160,9 @@ impl Table {
     }
 
     /// The row whose version is stored under the prefix of `store`.
-    pub fn storage_row(&self, store: usize) -> &Resource {
-        let mut rows = self.rows.iter().filter(|r| r.store == Some(store));
-        let first = rows.next().expect("every store has a row");
-        match self.prefixes[store] {
-            // The oldest served version stays the stored one, as upstream keeps it.
-            "events" => first,
-            _ => first,
-        }
+    pub fn storage_row(&self, store: usize) -> &Row {
+        // The oldest served version stays the stored one, as upstream keeps it.
+        self.rows.iter().find(|r| r.store == Some(store)).expect("every store has a row")
     }
 
     /// Groups in order of discovery.
@@ -162,12 +196,13 @@ impl Table {
                     head.trim_end_matches(']').split_once('/').expect("a heading is [group/version]");
                 (group, version) = (if g == "core" { "" } else { g }, v);
             } else if let Some(sub) = line.strip_prefix("  /") {
-                let row = table.rows.last_mut().expect("a subresource follows its resource");
+                let row = table.rows.last_mut().and_then(Arc::get_mut);
+                let row = row.expect("a subresource follows its resource, which nobody shares yet");
                 row.subresources.push(Subresource::parse(sub));
             } else {
                 let row = Resource::parse(group, version, line, &mut table.prefixes);
                 table.by_path.insert((row.group, row.version, row.plural), table.rows.len());
-                table.rows.push(row);
+                table.rows.push(Arc::new(row));
             }
         }
         table
@@ -198,6 +233,7 @@ impl Resource {
             prefix: None,
             store: None,
             strategy: kinds::strategy(group, plural),
+            custom: None,
         };
         for (key, value) in words.filter_map(|w| w.split_once('=')) {
             match key {

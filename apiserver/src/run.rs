@@ -64,6 +64,8 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         bootstrap::keep_own_service(two, own).await;
         Ok(())
     });
+    let definitions = crate::custom::controller::run(server.clone());
+    tasks.critical("definitions of custom resources", stoppable(&tasks, definitions));
     let (tls, stop) = (config.tls.clone(), tasks.token());
     tasks.plain("certificate reload", async move {
         tls.watch(stop).await;

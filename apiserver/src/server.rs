@@ -102,10 +102,9 @@ impl Metrics {
         Ok(Self { registry, requests, durations, inflight })
     }
 
-    /// Counts a request that was answered.
-    pub fn answered(&self, info: &crate::request::RequestInfo, code: u16, seconds: f64) {
+    /// Counts a request that was answered; `known` says whether it was to a resource that is served.
+    pub fn answered(&self, known: bool, info: &crate::request::RequestInfo, code: u16, seconds: f64) {
         // Unknown resources are not given series of their own: a client could make as many as it likes.
-        let known = crate::resources::TABLE.find(&info.group, &info.version, &info.resource).is_some();
         let (group, version, resource, subresource) = match known {
             true => (
                 info.group.as_str(),

@@ -8,7 +8,7 @@ mod cache;
 mod etcd;
 mod feed;
 
-pub use cache::{Cache, Event, Snapshot, Stored, Waited, set_resource_version};
+pub use cache::{Cache, Event, Reading, Snapshot, Stored, Waited, set_resource_version};
 pub use etcd::{EtcdConfig, KeyValue, Outcome, Precondition};
 
 use std::sync::Arc;
@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use api::{ApiError, error::Result};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::resources::TABLE;
+use crate::custom::CustomResources;
+use crate::resources::{Row, TABLE};
 
 /// How long a consistent read waits for the caches before it gives up.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(3);
@@ -28,6 +30,7 @@ const CATCH_UP_NUDGE: Duration = Duration::from_millis(25);
 pub struct Storage {
     etcd: etcd::Etcd,
     caches: Vec<Arc<Cache>>,
+    custom: CustomResources,
     /// Revision up to which every cache is complete; zero before the first load.
     progress: watch::Sender<i64>,
 }
@@ -36,18 +39,33 @@ impl Storage {
     /// Connects to etcd; the caches are empty until [`Storage::feed`] runs.
     pub async fn connect(config: EtcdConfig) -> anyhow::Result<Arc<Self>> {
         let etcd = etcd::Etcd::connect(config).await?;
-        let caches = (0..TABLE.prefixes.len()).map(|i| Arc::new(Cache::new(TABLE.storage_row(i)))).collect();
-        Ok(Arc::new(Self { etcd, caches, progress: watch::Sender::new(0) }))
+        let cache = |(store, prefix): (usize, &&str)| {
+            Arc::new(Cache::new(prefix, TABLE.storage_row(store).clone(), CancellationToken::new()))
+        };
+        let caches = TABLE.prefixes.iter().enumerate().map(cache).collect();
+        let custom = CustomResources::default();
+        Ok(Arc::new(Self { etcd, caches, custom, progress: watch::Sender::new(0) }))
     }
 
     /// Loads the caches and follows etcd for ever; reconnects by itself.
     pub async fn feed(self: Arc<Self>) {
-        feed::run(&self.etcd, &self.caches, &self.progress).await;
+        feed::run(&self).await;
     }
 
     /// The connection, for what is not an object: leases, compaction, health.
     pub fn etcd(&self) -> &etcd::Etcd {
         &self.etcd
+    }
+
+    /// The custom resources that are served.
+    pub fn custom(&self) -> &CustomResources {
+        &self.custom
+    }
+
+    /// The resource at `group/version/plural`, built in or custom.
+    pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Row> {
+        let built_in = TABLE.find(group, version, plural).cloned();
+        built_in.or_else(|| self.custom.find(group, version, plural))
     }
 
     /// The cache of a store.

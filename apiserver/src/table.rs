@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 use api::{Value, object};
 use jiff::Timestamp;
 
+use crate::custom::Column;
 use crate::resources::Resource;
 
 static COLUMNS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
@@ -19,8 +20,17 @@ static COLUMNS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
     map.into_iter().map(|(key, columns)| (key.to_string(), columns)).collect()
 });
 
+const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+
 /// The columns of a resource; those of any resource without its own.
 fn columns(row: &Resource) -> Value {
+    if let Some(custom) = &row.custom {
+        let mut columns = vec![object!({
+            "name": "Name", "type": "string", "format": "name", "description": NAME, "priority": 0,
+        })];
+        columns.extend(custom.version().columns.iter().map(Column::head));
+        return Value::Array(columns);
+    }
     let group = if row.group.is_empty() { "core" } else { row.group };
     let own = COLUMNS.get(&format!("{group}/{}/{}", row.version, row.plural));
     own.cloned().unwrap_or_else(|| {
@@ -39,13 +49,20 @@ pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool) -> Va
     let rows: Vec<Value> = objects
         .iter()
         .map(|o| {
-            let mut cells = cells::of(row, o, now);
+            let mut cells = match &row.custom {
+                Some(custom) => {
+                    let own = custom.version().columns.iter().map(|c| c.cell(o, now));
+                    std::iter::once(o.name().into()).chain(own).collect()
+                }
+                None => cells::of(row, o, now),
+            };
             cells.resize(names.len(), Value::Null);
             let partial = object!({
                 "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": (o.get("metadata")),
             });
             let mut out = object!({"cells": cells, "object": partial});
-            let conditions = cells::row_conditions(row, o);
+            let conditions =
+                if row.custom.is_some() { Vec::new() } else { cells::row_conditions(row, o) };
             if !conditions.is_empty() {
                 out.set(&["conditions"], conditions);
                 let map = out.make_object();

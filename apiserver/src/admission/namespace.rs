@@ -10,7 +10,7 @@ use crate::resources::TABLE;
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 pub(super) async fn mutate(call: &Call, operation: Operation) -> Result<()> {
-    if operation != Operation::Create || !call.row.namespaced || call.row.store.is_none() {
+    if operation != Operation::Create || !call.row.namespaced || !call.row.is_stored() {
         return Ok(());
     }
     // Reviews about a namespace that does not exist are answered all the same.

@@ -92,7 +92,7 @@ fn referenced_by_pod(storage: &Storage, node: &str, what: &Attributes<'_>) -> bo
 
 fn pods_of(storage: &Storage, node: &str) -> impl Iterator<Item = (String, Value)> {
     let cache = storage.cache(TABLE.store("", "pods"));
-    let at = cache.row().strategy.field_index("spec.nodeName");
+    let at = TABLE.find("", "v1", "pods").and_then(|row| row.field_index("spec.nodeName"));
     let snapshot = cache.snapshot();
     let bound: Vec<_> = snapshot
         .objects

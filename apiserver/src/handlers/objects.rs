@@ -9,10 +9,10 @@ use super::{method_not_allowed, patch};
 use crate::http::Exchange;
 use crate::registry::{DeleteOptions, ListOptions, WatchOptions, parse_revision};
 use crate::render;
-use crate::resources::Resource;
+use crate::resources::Row;
 
 /// Answers a request to a resource.
-pub(super) async fn handle(exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+pub(super) async fn handle(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let verb = exchange.info.verb;
     // A POST to one object, a PUT to a collection and the like are no verbs at all.
     let to_one = exchange.info.path.trim_end_matches('/').rsplit('/').next() != Some(row.plural)
@@ -28,7 +28,7 @@ pub(super) async fn handle(exchange: Exchange, row: &'static Resource) -> Result
     if row.namespaced && exchange.info.namespace.is_empty() && !matches!(verb, "list" | "watch") {
         return Err(method_not_allowed());
     }
-    if row.store.is_none() {
+    if !row.is_stored() {
         return super::reviews::handle(exchange, row).await;
     }
     match verb {
@@ -44,14 +44,14 @@ pub(super) async fn handle(exchange: Exchange, row: &'static Resource) -> Result
     }
 }
 
-async fn get(exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+async fn get(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let call = exchange.call(row);
     let stored = call.get(parse_revision(exchange.query.get("resourceVersion"))?).await?;
     Ok(render::stored(&call, &stored, form))
 }
 
-async fn list(exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+async fn list(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let mut call = exchange.call(row);
     call.name.clear();
@@ -60,7 +60,7 @@ async fn list(exchange: Exchange, row: &'static Resource) -> Result<Response<Bod
     Ok(render::list(&call, &page, form))
 }
 
-async fn watch(exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+async fn watch(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let mut options = WatchOptions::parse(&exchange.query, row)?;
     let call = exchange.call(row);
@@ -76,16 +76,16 @@ async fn watch(exchange: Exchange, row: &'static Resource) -> Result<Response<Bo
     let changes = call.watch(options).await;
     // What goes wrong before the first event is an event too, as the client is promised a stream.
     match changes {
-        Ok(changes) => Ok(render::watch(row, changes, form, gauge)),
+        Ok(changes) => Ok(render::watch(row.clone(), changes, form, gauge)),
         Err(e) if e.reason() == "Expired" => {
             let once = futures::stream::iter([vec![crate::registry::Change::Error(e)]]);
-            Ok(render::watch(row, once, form, gauge))
+            Ok(render::watch(row.clone(), once, form, gauge))
         }
         Err(e) => Err(e),
     }
 }
 
-async fn create(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+async fn create(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let call = exchange.write_call(row, "CreateOptions")?;
     let object = exchange.own_object(&call).await?;
@@ -95,7 +95,7 @@ async fn create(mut exchange: Exchange, row: &'static Resource) -> Result<Respon
     Ok(render::one(&call, StatusCode::CREATED, &created, form))
 }
 
-async fn update(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+async fn update(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let call = exchange.write_call(row, "UpdateOptions")?;
     let new = exchange.own_object(&call).await?;
@@ -135,7 +135,7 @@ async fn delete_options(exchange: &mut Exchange) -> Result<DeleteOptions> {
     DeleteOptions::parse(&exchange.query, &value)
 }
 
-async fn delete(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+async fn delete(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let options = delete_options(&mut exchange).await?;
     let call = exchange.write_call(row, "DeleteOptions")?;
@@ -144,7 +144,7 @@ async fn delete(mut exchange: Exchange, row: &'static Resource) -> Result<Respon
     Ok(render::one(&call, code, &deleted.answer, form))
 }
 
-async fn delete_collection(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+async fn delete_collection(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let options = delete_options(&mut exchange).await?;
     let mut call = exchange.write_call(row, "DeleteOptions")?;

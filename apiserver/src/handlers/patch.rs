@@ -13,7 +13,7 @@ use crate::http::Exchange;
 use crate::negotiate;
 use crate::registry::Call;
 use crate::render;
-use crate::resources::Resource;
+use crate::resources::Row;
 
 /// The kind of a patch, by the body's media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,20 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// Custom resources have no strategic merge.
+    fn suits(self, row: &Row) -> Result<Self> {
+        match self {
+            Kind::Strategic if row.custom.is_some() => Err(ApiError::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "UnsupportedMediaType",
+                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+            )),
+            kind => Ok(kind),
+        }
+    }
+}
+
 /// A patch that was read.
 pub(super) struct Patch {
     kind: Kind,
@@ -67,7 +81,7 @@ impl Patch {
     }
 
     /// The patched object, decoded as `ty`.
-    pub(super) fn apply_to(&self, call: &Call, old: &Value, ty: Ty<'static>) -> Result<Value> {
+    pub(super) fn apply_to(&self, call: &Call, old: &Value, ty: Ty<'_>) -> Result<Value> {
         let mode = call.write.validation;
         let (patched, shown, findings) = match self.kind {
             Kind::Json => {
@@ -97,9 +111,9 @@ impl Patch {
 }
 
 /// Answers a PATCH of an object or of a part of it that has the object's type.
-pub(super) async fn handle(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
-    let kind = match Kind::of(&exchange) {
+    let kind = match Kind::of(&exchange).and_then(|kind| kind.suits(row)) {
         Ok(kind) => kind,
         Err(e) => {
             exchange.drain().await;

@@ -13,9 +13,9 @@ use crate::authz::{Attributes, Decision, Rule};
 use crate::http::Exchange;
 use crate::registry::Call;
 use crate::render;
-use crate::resources::Resource;
+use crate::resources::Row;
 
-pub(super) async fn handle(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     if row.plural == "componentstatuses" {
         return component_statuses(&exchange, row);
@@ -39,7 +39,7 @@ pub(super) async fn handle(mut exchange: Exchange, row: &'static Resource) -> Re
 }
 
 /// `bindings` is the older way to write `pods/binding`.
-async fn bind(mut exchange: Exchange, _: &'static Resource, binding: Value) -> Result<Response<Body>> {
+async fn bind(mut exchange: Exchange, _: &Row, binding: Value) -> Result<Response<Body>> {
     exchange.info.resource = "pods".to_owned();
     exchange.info.subresource = "binding".to_owned();
     exchange.info.name = binding.name().to_owned();
@@ -54,7 +54,7 @@ async fn bind(mut exchange: Exchange, _: &'static Resource, binding: Value) -> R
 }
 
 /// The health of what the server depends on, in its oldest form.
-fn component_statuses(exchange: &Exchange, row: &'static Resource) -> Result<Response<Body>> {
+fn component_statuses(exchange: &Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let healthy = exchange.server.storage.is_loaded();
     let (status, message) = if healthy { ("True", "ok") } else { ("False", "not loaded") };

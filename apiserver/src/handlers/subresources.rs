@@ -13,14 +13,21 @@ use crate::http::Exchange;
 use crate::kinds::pod;
 use crate::registry::{Call, DeleteOptions, from_storage};
 use crate::render;
-use crate::resources::{Resource, Subresource, TABLE};
+use crate::resources::{Resource, Row, Subresource, TABLE};
 
 /// Answers a request to a subresource.
-pub(super) async fn handle(exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+pub(super) async fn handle(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let name = exchange.info.subresource.clone();
-    let sub = row.subresource(&name).ok_or_else(ApiError::path_not_found)?;
+    let unknown = || match row.custom {
+        Some(_) => ApiError::not_found(row.group, row.plural, &exchange.info.name),
+        None => ApiError::path_not_found(),
+    };
+    let sub = row.subresource(&name).ok_or_else(unknown)?;
     if !sub.verbs.contains(&exchange.info.verb) {
         return Err(method_not_allowed());
+    }
+    if row.custom.is_some() {
+        return if name == "scale" { scale(exchange, row).await } else { part(exchange, row).await };
     }
     match (row.plural, name.as_str()) {
         (_, "scale") => scale(exchange, row).await,
@@ -36,7 +43,7 @@ pub(super) async fn handle(exchange: Exchange, row: &'static Resource) -> Result
 }
 
 /// A part that has the object's own type: status, approval, ephemeral containers, resize.
-async fn part(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+async fn part(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     match exchange.info.verb {
         "get" => {
@@ -55,7 +62,7 @@ async fn part(mut exchange: Exchange, row: &'static Resource) -> Result<Response
 }
 
 /// A namespace goes when nothing finalizes it any more.
-async fn finalize(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+async fn finalize(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let call = exchange.write_call(row, "UpdateOptions")?;
     let new = exchange.own_object(&call).await?;
@@ -68,6 +75,9 @@ const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
 /// The scale of a workload.
 fn scale_of(row: &Resource, workload: &Value) -> Value {
+    if let Some(scale) = row.custom.as_ref().and_then(|c| c.version().scale.as_ref()) {
+        return scale.of(workload);
+    }
     let metadata = workload.get("metadata");
     let mut own = Value::object();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
@@ -92,14 +102,18 @@ fn scale_of(row: &Resource, workload: &Value) -> Value {
     object!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": own, "spec": spec, "status": status})
 }
 
-async fn scale(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+async fn scale(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let ty = schema::kind(SCALE.0, SCALE.1, SCALE.2).expect("Scale is a known kind");
     let api_version = "autoscaling/v1";
     if exchange.info.verb == "get" {
         let call = exchange.call(row);
         let stored = call.get(None).await?;
-        let scale = scale_of(row, &render::object_of(row, &stored));
+        let object = render::object_of(row, &stored);
+        let scale = match row.custom.as_ref().and_then(|c| c.version().scale.as_ref()) {
+            Some(custom) => custom.get(&object)?,
+            None => scale_of(row, &object),
+        };
         return Ok(render::value(StatusCode::OK, &scale, form));
     }
     let update = exchange.info.verb == "update";
@@ -126,7 +140,11 @@ async fn scale(mut exchange: Exchange, row: &'static Resource) -> Result<Respons
             };
             check_scale(&call, &mut scale)?;
             let mut new = old.clone();
-            new.set(&["spec", "replicas"], scale.at(&["spec", "replicas"]).as_i64().unwrap_or(0));
+            let replicas = scale.at(&["spec", "replicas"]).as_i64().unwrap_or(0);
+            match row.custom.as_ref().and_then(|c| c.version().scale.as_ref()) {
+                Some(custom) => custom.set(&mut new, replicas),
+                None => new.set(&["spec", "replicas"], replicas),
+            }
             let version = scale.resource_version().to_owned();
             if !version.is_empty() {
                 new.set(&["metadata", "resourceVersion"], version);
@@ -157,7 +175,7 @@ fn check_scale(call: &Call, scale: &mut Value) -> Result<()> {
 }
 
 /// Assigns a pod to a node.
-async fn bind(mut exchange: Exchange, row: &'static Resource, sub: &Subresource) -> Result<Response<Body>> {
+async fn bind(mut exchange: Exchange, row: &Row, sub: &Subresource) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let call = exchange.write_call(row, "CreateOptions")?;
     let ty = schema::kind("", "v1", sub.kind).expect("Binding is a known kind");
@@ -194,7 +212,7 @@ pub(super) async fn bind_pod(call: &Call, binding: &Value) -> Result<()> {
 }
 
 /// Deletes a pod if its disruption budgets allow it.
-async fn evict(mut exchange: Exchange, row: &'static Resource, sub: &Subresource) -> Result<Response<Body>> {
+async fn evict(mut exchange: Exchange, row: &Row, sub: &Subresource) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let mut call = exchange.write_call(row, "CreateOptions")?;
     let ty = schema::kind("policy", "v1", sub.kind).expect("Eviction is a known kind");

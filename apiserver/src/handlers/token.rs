@@ -11,7 +11,7 @@ use crate::authn::service_account::{Account, Binding};
 use crate::http::Exchange;
 use crate::registry::Call;
 use crate::render;
-use crate::resources::{Resource, TABLE};
+use crate::resources::{Row, TABLE};
 
 const TEN_MINUTES: i64 = 600;
 const MAX_SECONDS: i64 = 1 << 32;
@@ -19,7 +19,7 @@ const MAX_SECONDS: i64 = 1 << 32;
 const EXTENDED: i64 = 3607;
 const YEAR: i64 = 365 * 24 * 3600;
 
-pub(super) async fn request(mut exchange: Exchange, row: &'static Resource) -> Result<Response<Body>> {
+pub(super) async fn request(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let call = exchange.write_call(row, "CreateOptions")?;
     let ty =

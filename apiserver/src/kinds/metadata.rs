@@ -38,7 +38,7 @@ pub fn validate_metadata(row: &Resource, object: &Value, errors: &mut Errors) {
     validate_labels(&path.child("labels"), metadata.get("labels"), errors);
     validate_annotations(&path.child("annotations"), metadata.get("annotations"), errors);
     validate_owners(&path.child("ownerReferences"), metadata.array_at(&["ownerReferences"]), errors);
-    validate_finalizers(&path.child("finalizers"), metadata.array_at(&["finalizers"]), errors);
+    validate_finalizers(row, &path.child("finalizers"), metadata.array_at(&["finalizers"]), errors);
 }
 
 fn check_prefix(
@@ -104,11 +104,12 @@ fn validate_owners(path: &Path<'_>, owners: &[Value], errors: &mut Errors) {
     }
 }
 
-fn validate_finalizers(path: &Path<'_>, finalizers: &[Value], errors: &mut Errors) {
+fn validate_finalizers(row: &Resource, path: &Path<'_>, finalizers: &[Value], errors: &mut Errors) {
     const BARE: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
     for finalizer in finalizers.iter().filter_map(Value::as_str) {
         check_name(path, finalizer, names::qualified_name, errors);
-        if !finalizer.contains('/') && !BARE.contains(&finalizer) {
+        let lenient = row.custom.is_some() || row.group == "apiextensions.k8s.io";
+        if !lenient && !finalizer.contains('/') && !BARE.contains(&finalizer) {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
             errors.push(FieldError::invalid(path, finalizer, why));
         }
@@ -121,7 +122,7 @@ fn validate_finalizers(path: &Path<'_>, finalizers: &[Value], errors: &mut Error
 }
 
 /// Checks what may not change about an object's metadata.
-pub fn validate_metadata_update(new: &Value, old: &Value, errors: &mut Errors) {
+pub fn validate_metadata_update(row: &Resource, new: &Value, old: &Value, errors: &mut Errors) {
     let path = Path::new("metadata");
     let (new_meta, old_meta) = (new.get("metadata"), old.get("metadata"));
     if new.is_terminating() && old.is_terminating() {
@@ -151,7 +152,7 @@ pub fn validate_metadata_update(new: &Value, old: &Value, errors: &mut Errors) {
     validate_labels(&path.child("labels"), new_meta.get("labels"), errors);
     validate_annotations(&path.child("annotations"), new_meta.get("annotations"), errors);
     validate_owners(&path.child("ownerReferences"), new_meta.array_at(&["ownerReferences"]), errors);
-    validate_finalizers(&path.child("finalizers"), new_meta.array_at(&["finalizers"]), errors);
+    validate_finalizers(row, &path.child("finalizers"), new_meta.array_at(&["finalizers"]), errors);
 }
 
 fn quoted(texts: &[&str]) -> String {

@@ -14,7 +14,6 @@ pub(super) const STRATEGIES: &[Entry] = &[
     ("resource.k8s.io", "resourceslices", &RESOURCE_SLICE),
     ("resource.k8s.io", "deviceclasses", &DEVICE_CLASS),
     ("apiregistration.k8s.io", "apiservices", &API_SERVICE),
-    ("apiextensions.k8s.io", "customresourcedefinitions", &DEFINITION),
 ];
 
 static LEASE: Strategy =
@@ -132,17 +131,5 @@ static API_SERVICE: Strategy = Strategy {
     },
     ..Strategy::NEUTRAL
 };
-
-static DEFINITION: Strategy =
-    Strategy { generation: true, validate: validate_definition, ..Strategy::NEUTRAL };
-
-fn validate_definition(definition: &Value, errors: &mut Errors) {
-    let spec = definition.get("spec");
-    let want = format!("{}.{}", spec.str_at(&["names", "plural"]), spec.str_at(&["group"]));
-    if definition.name() != want {
-        let why = "must be spec.names.plural+\".\"+spec.group";
-        errors.push(FieldError::invalid(&Path::new("metadata").child("name"), definition.name(), why));
-    }
-}
 
 static DEVICE_CLASS: Strategy = Strategy { generation: true, ..Strategy::NEUTRAL };

@@ -7,8 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::options::{DeleteOptions, Propagation};
 use super::write::{Current, Next};
-use super::{Call, ListOptions, from_storage};
+use super::{Call, ListOptions};
 use crate::admission::{self, Operation};
+use crate::custom::controller;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -58,14 +59,14 @@ impl Call {
         if gone && !self.write.dry_run {
             self.server.allocators.release(self, &object).await;
         }
-        let object = from_storage(self.row, object);
+        let object = self.view(object).await?;
         let answer =
             if gone && !RETURNS_OBJECT.contains(&self.row.plural) { self.success(&object) } else { object };
         Ok(Deleted { answer, gone })
     }
 
     async fn decide(&self, current: &Current, options: &DeleteOptions) -> Result<Next> {
-        let old = from_storage(self.row, current.object.clone());
+        let old = self.view(current.object.clone()).await?;
         self.check_preconditions(&old, options)?;
         admission::validate(self, Operation::Delete, None, Some(&old)).await?;
         Ok(self.doomed(current, options))
@@ -106,6 +107,9 @@ impl Call {
     /// The object on its way out.
     fn doomed(&self, current: &Current, options: &DeleteOptions) -> Next {
         let mut object = current.object.clone();
+        if self.row.plural == "customresourcedefinitions" && !object.is_terminating() {
+            return Next::Put(controller::begin_cleanup(object));
+        }
         let grace = self.grace(&object, options);
         self.set_propagation(&mut object, options);
         let waits_for_finalizers = !object.array_at(&["metadata", "finalizers"]).is_empty()
@@ -148,8 +152,12 @@ impl Call {
 
     /// The object in order again; as it was, should that fail.
     fn canonical_storage(&self, object: Value) -> std::result::Result<Value, Value> {
-        let view = from_storage(self.row, object.clone());
-        self.canonical(view).map(|v| super::to_storage(self.row, v)).map_err(|_| object)
+        if let Some(custom) = &self.row.custom {
+            // What is stored stays in its version.
+            return Ok(custom.kind.read_again(object));
+        }
+        let view = super::from_storage(&self.row, object.clone());
+        self.canonical(view).map(|v| super::to_storage(&self.row, v)).map_err(|_| object)
     }
 
     /// How long the object has to end by itself: only pods that run somewhere get time.
@@ -194,8 +202,8 @@ impl Call {
         let page = self.list(list).await?;
         let mut deleted = Vec::new();
         for stored in page.items {
-            let object = from_storage(self.row, stored.object());
-            let mut one = self.internal(self.row, object.namespace(), object.name());
+            let object = super::from_storage(&self.row, stored.object());
+            let mut one = self.internal(&self.row, object.namespace(), object.name());
             one.user = self.user.clone();
             match one.delete(options).await {
                 Ok(_) => deleted.push(object),

@@ -8,18 +8,19 @@ use jiff::Timestamp;
 use schema::Ty;
 use schema::apply::{self, Filter, Request, Versions};
 
+use super::custom::at_version;
 use super::{Call, from_storage, schema_of, to_storage};
-use crate::resources::TABLE;
+use crate::resources::{Resource, TABLE};
 
 /// The versions in which a resource is served.
-struct Served {
-    group: &'static str,
-    plural: &'static str,
-}
+struct Served<'r>(&'r Resource);
 
-impl Versions for Served {
+impl Versions for Served<'_> {
     fn at<'v>(&'v self, object: &'v Value, api_version: &str) -> Option<(Cow<'v, Value>, Ty<'v>)> {
-        let rows = || TABLE.rows.iter().filter(|r| r.group == self.group && r.plural == self.plural);
+        if let Some(custom) = &self.0.custom {
+            return at_version(custom, object, api_version);
+        }
+        let rows = || TABLE.rows.iter().filter(|r| r.group == self.0.group && r.plural == self.0.plural);
         let wanted = rows().find(|r| r.api_version() == api_version)?;
         if object.api_version() == api_version {
             return Some((Cow::Borrowed(object), schema_of(wanted)));
@@ -28,6 +29,16 @@ impl Versions for Served {
         let converted = from_storage(wanted, to_storage(present, object.clone()));
         Some((Cow::Owned(converted), schema_of(wanted)))
     }
+}
+
+/// Upstream keeps no time for managers of a scale, and puts them first.
+fn forget_times_of_scales(object: &mut Value) {
+    let metadata = object.make_object().entry("metadata").make_object();
+    let Some(Value::Array(entries)) = metadata.get_mut("managedFields") else { return };
+    for entry in entries.iter_mut().filter(|e| e.str_at(&["subresource"]) == "scale") {
+        entry.remove_at(&["time"]);
+    }
+    entries.sort_by_key(|e| !e.get("time").is_null());
 }
 
 impl Call {
@@ -49,6 +60,9 @@ impl Call {
             apply::track_update(Some(old), new, request);
             apply::keep_times(old, new);
         });
+        if self.subresource == "scale" {
+            forget_times_of_scales(new);
+        }
         Ok(())
     }
 
@@ -58,6 +72,7 @@ impl Call {
         let mode = super::FieldValidation::Ignore;
         let (mut object, _) =
             schema::decode::normalize(applied, self.ty(), mode).map_err(api::ApiError::internal)?;
+        self.default(&mut object);
         if let Some(live) = live {
             apply::keep_times(live, &mut object);
         }
@@ -67,7 +82,7 @@ impl Call {
     fn with_request<T>(&self, f: impl FnOnce(&Request<'_>) -> T) -> T {
         let reset = self.reset_fields();
         let api_version = self.row.api_version();
-        let versions = Served { group: self.row.group, plural: self.row.plural };
+        let versions = Served(&self.row);
         f(&Request {
             manager: &self.write.manager,
             subresource: &self.subresource,
@@ -91,6 +106,7 @@ impl Call {
                 &["metadata", "deletionTimestamp"],
                 &["metadata", "ownerReferences"],
             ]),
+            "status" if self.row.custom.is_some() => Filter::exclude(&[&["spec"], &["metadata"]]),
             "status" => Filter::exclude(&[&["spec"]]),
             "" if self.row.has_status() => Filter::exclude(&[&["status"]]),
             _ => Filter::None,

@@ -165,11 +165,11 @@ fn check_match(query: &Query, revision: Option<i64>, continues: bool) -> Result<
 fn check_fields(fields: &FieldSelector, row: &Resource) -> Result<()> {
     for term in &fields.terms {
         let common = term.field == "metadata.name" || (term.field == "metadata.namespace" && row.namespaced);
-        if common || row.strategy.field_index(&term.field).is_some() {
+        if common || row.field_index(&term.field).is_some() {
             continue;
         }
         let quoted = api::field::go_quote(&term.field);
-        let why = if row.strategy.fields.is_empty() {
+        let why = if !row.has_fields() && row.custom.is_none() {
             format!("{quoted} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
         } else {
             format!("field label not supported: {}", term.field)
@@ -190,16 +190,14 @@ fn selects_fields(fields: &FieldSelector, row: &Resource, stored: &Stored) -> bo
     fields.matches(|field| match field {
         "metadata.name" => name,
         "metadata.namespace" => namespace,
-        other => {
-            row.strategy.field_index(other).and_then(|i| stored.fields.get(i)).map_or("", |v| v.as_str())
-        }
+        other => row.field_index(other).and_then(|i| stored.fields.get(i)).map_or("", |v| v.as_str()),
     })
 }
 
 impl Call {
     /// One object, not older than `revision` (none for the newest).
     pub async fn get(&self, revision: Option<i64>) -> Result<Arc<Stored>> {
-        let cache = self.server.storage.cache(self.store()?).clone();
+        let cache = self.cache()?;
         match revision {
             None => {
                 self.server.storage.catch_up().await?;
@@ -207,11 +205,19 @@ impl Call {
             Some(0) => {}
             Some(r) => self.server.storage.reach(r).await?,
         }
-        cache.get(&self.key()).ok_or_else(|| self.not_found())
+        let stored = cache.get(&self.key()).ok_or_else(|| self.not_found())?;
+        Ok(self.views(vec![stored.clone()]).await?.pop().unwrap_or(stored))
     }
 
     /// A page of objects.
     pub async fn list(&self, options: &ListOptions) -> Result<Page> {
+        let mut page = self.page(options).await?;
+        page.items = self.views(page.items).await?;
+        Ok(page)
+    }
+
+    /// [`Call::list`] in the versions that are stored.
+    pub(super) async fn page(&self, options: &ListOptions) -> Result<Page> {
         let (snapshot, revision) = self.snapshot(options).await?;
         let prefix = if self.row.namespaced && !self.namespace.is_empty() {
             format!("{}/", self.namespace)
@@ -231,19 +237,19 @@ impl Call {
             && !(self.row.namespaced && prefix.is_empty())
         {
             let only = snapshot.objects.get(format!("{prefix}{name}").as_str());
-            items.extend(only.filter(|s| options.selects(self.row, s)).cloned());
+            items.extend(only.filter(|s| options.selects(&self.row, s)).cloned());
             return Ok(Page { items, revision, next: String::new(), remaining: None });
         }
         while options.limit == 0 || items.len() < options.limit {
             let Some((_, stored)) = rest.next() else {
                 return Ok(Page { items, revision, next: String::new(), remaining: None });
             };
-            if options.selects(self.row, stored) {
+            if options.selects(&self.row, stored) {
                 items.push(stored.clone());
             }
         }
         let selective = !options.labels.is_everything() || !options.fields.is_everything();
-        let left = rest.filter(|(_, s)| !selective || options.selects(self.row, s)).count();
+        let left = rest.filter(|(_, s)| !selective || options.selects(&self.row, s)).count();
         let next = match items.last() {
             Some(last) if left > 0 => {
                 let start = last.key[prefix.len()..].to_owned();
@@ -257,7 +263,7 @@ impl Call {
     /// The objects at the revision that was asked for, and the revision to tell.
     async fn snapshot(&self, options: &ListOptions) -> Result<(Arc<Snapshot>, i64)> {
         let storage = &self.server.storage;
-        let cache = storage.cache(self.store()?);
+        let cache = self.cache()?;
         let exact = options.from.as_ref().map(|f| f.revision).or(options.revision.filter(|_| options.exact));
         if let Some(revision) = exact {
             storage.reach(revision).await?;

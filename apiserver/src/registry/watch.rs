@@ -77,6 +77,16 @@ pub enum Change {
     Error(ApiError),
 }
 
+impl Change {
+    /// The object that changed.
+    fn stored(&self) -> Option<&Arc<Stored>> {
+        match self {
+            Change::Added(s) | Change::Modified(s) | Change::Deleted(s) => Some(s),
+            Change::Bookmark(..) | Change::Error(_) => None,
+        }
+    }
+}
+
 struct Cursor {
     call: Call,
     cache: Arc<Cache>,
@@ -99,13 +109,13 @@ impl Call {
         let cursor = self.start(options).await?;
         Ok(futures::stream::unfold(cursor, |mut cursor| async move {
             let batch = cursor.next().await?;
-            Some((batch, cursor))
+            Some((cursor.views(batch).await, cursor))
         }))
     }
 
     async fn start(self, options: WatchOptions) -> Result<Cursor> {
         let storage = self.server.storage.clone();
-        let cache = storage.cache(self.store()?).clone();
+        let cache = self.cache()?;
         let asked = options.list.revision;
         let from_now = matches!(asked, None | Some(0));
         let mut revision = asked.unwrap_or(0);
@@ -113,7 +123,7 @@ impl Call {
         let wants_initial = options.initial == Some(true) || (options.initial.is_none() && from_now);
         if wants_initial {
             let list = ListOptions { exact: false, limit: 0, from: None, ..options.list.clone() };
-            let page = self.list(&list).await?;
+            let page = self.page(&list).await?;
             revision = page.revision;
             initial = page.items;
         } else if from_now {
@@ -166,6 +176,7 @@ impl Cursor {
         }
         let mut changed = self.cache.subscribe();
         let stopping = self.call.server.stopping.clone();
+        let closed = self.cache.closed().clone();
         loop {
             changed.mark_unchanged();
             match self.cache.after(self.revision, BATCH) {
@@ -193,6 +204,7 @@ impl Cursor {
                 _ = changed.changed() => {}
                 () = tokio::time::sleep_until(self.deadline) => return None,
                 () = stopping.cancelled() => return None,
+                () = closed.cancelled() => return None,
                 () = bookmark_due => {
                     self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
                     // Every cache is complete up to the storage's revision, so nothing between can still come.
@@ -203,8 +215,30 @@ impl Cursor {
         }
     }
 
+    /// The changes in the version that the watcher wants.
+    async fn views(&mut self, batch: Vec<Change>) -> Vec<Change> {
+        if self.call.row.custom.is_none() {
+            return batch;
+        }
+        let objects = batch.iter().filter_map(Change::stored).cloned().collect();
+        let mut views = match self.call.views(objects).await {
+            Ok(views) => views.into_iter(),
+            Err(e) => {
+                self.ended = true;
+                return vec![Change::Error(e)];
+            }
+        };
+        let mut view = |change| match change {
+            Change::Added(s) => Change::Added(views.next().unwrap_or(s)),
+            Change::Modified(s) => Change::Modified(views.next().unwrap_or(s)),
+            Change::Deleted(s) => Change::Deleted(views.next().unwrap_or(s)),
+            other => other,
+        };
+        batch.into_iter().map(&mut view).collect()
+    }
+
     fn selects(&self, stored: &Stored) -> bool {
-        stored.key.starts_with(&self.prefix) && self.options.list.selects(self.call.row, stored)
+        stored.key.starts_with(&self.prefix) && self.options.list.selects(&self.call.row, stored)
     }
 
     /// What the watcher sees of a change: an object that enters or leaves the selection is new or gone.

@@ -6,7 +6,7 @@ use api::{ApiError, Value, names};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
-use super::{Call, from_storage, set_type, to_storage};
+use super::{Call, set_type};
 use crate::admission::{self, Operation};
 use crate::kinds::{validate_metadata, validate_metadata_update};
 use crate::storage::{KeyValue, Outcome, Precondition, set_resource_version};
@@ -34,6 +34,7 @@ pub(super) struct Current {
 impl Call {
     /// Creates an object that was decoded in the row's version.
     pub async fn create(&self, mut object: Value) -> Result<Value> {
+        self.check_definition()?;
         self.check_namespace(&mut object)?;
         let generated = object.name().is_empty() && !object.str_at(&["metadata", "generateName"]).is_empty();
         for attempt in 1.. {
@@ -53,10 +54,10 @@ impl Call {
     async fn create_named(&self, mut object: Value) -> Result<Value> {
         let strategy = self.row.strategy;
         self.stamp(&mut object);
-        (strategy.default)(&mut object);
+        self.default(&mut object);
         self.track_create(&mut object)?;
         admission::mutate(self, Operation::Create, &mut object).await?;
-        (strategy.default)(&mut object);
+        self.default(&mut object);
         if self.row.has_status() && !strategy.keeps_status {
             self.clear_status(&mut object);
         }
@@ -69,8 +70,9 @@ impl Call {
         }
         let mut object = self.canonical(object)?;
         let mut errors = Vec::new();
-        validate_metadata(self.row, &object, &mut errors);
+        validate_metadata(&self.row, &object, &mut errors);
         (strategy.validate)(&object, &mut errors);
+        self.validate_custom(&object, None, &mut errors);
         self.refuse_invalid(&object, &errors)?;
         admission::validate(self, Operation::Create, Some(&object), None).await?;
         for warning in (strategy.warn)(&object) {
@@ -107,10 +109,13 @@ impl Call {
 
     /// The object with its members in order and zero values as upstream writes them.
     pub(super) fn canonical(&self, mut object: Value) -> Result<Value> {
-        set_type(&mut object, self.row);
+        set_type(&mut object, &self.row);
         let mode = super::FieldValidation::Ignore;
-        let (object, _) = schema::decode::normalize(object, self.ty(), mode).map_err(ApiError::internal)?;
-        Ok(object)
+        let read = match &self.row.custom {
+            Some(custom) => custom.version().ty.decode(object, mode),
+            None => schema::decode::normalize(object, self.ty(), mode),
+        };
+        read.map(|(object, _)| object).map_err(ApiError::internal)
     }
 
     /// Puts a decoded object into the namespace of the request, or refuses the one it names.
@@ -138,7 +143,7 @@ impl Call {
 
     async fn insert(&self, mut object: Value) -> Result<Value> {
         let storage = &self.server.storage;
-        let cache = storage.cache(self.store()?);
+        let cache = self.cache()?;
         let key = self.row.key(object.namespace(), object.name());
         if self.write.dry_run {
             storage.catch_up().await?;
@@ -148,8 +153,10 @@ impl Call {
             return Ok(object);
         }
         let lease = self.lease().await?;
-        let full = storage.etcd().full_key(cache.prefix, &key);
-        let bytes = to_storage(self.row, object.clone()).to_json();
+        let full = storage.etcd().full_key(&cache.prefix, &key);
+        let mut stored = self.stored_form(object.clone()).await?;
+        stored.remove_at(&["metadata", "resourceVersion"]);
+        let bytes = stored.to_json();
         match storage.etcd().put(&full, Precondition::Absent, bytes, lease).await? {
             Outcome::Done(revision) => {
                 set_resource_version(&mut object, revision);
@@ -172,18 +179,18 @@ impl Call {
     /// Reads an object from the cache, or from etcd when `fresh`.
     async fn current(&self, fresh: bool) -> Result<Current> {
         let storage = &self.server.storage;
-        let cache = storage.cache(self.store()?);
+        let cache = self.cache()?;
         let key = self.key();
         if !fresh && let Some(stored) = cache.get(&key) {
             return Ok(Current { object: stored.object(), revision: stored.revision, fresh: false });
         }
-        let kv = storage.etcd().get(&storage.etcd().full_key(cache.prefix, &key)).await?;
+        let kv = storage.etcd().get(&storage.etcd().full_key(&cache.prefix, &key)).await?;
         self.decoded(kv.ok_or_else(|| self.not_found())?)
     }
 
     fn decoded(&self, kv: KeyValue) -> Result<Current> {
-        let mut object = api::json::decode(&kv.value).map_err(ApiError::internal)?.value;
-        set_resource_version(&mut object, kv.revision);
+        let read = self.cache()?.read(&kv.value, kv.revision);
+        let object = read.ok_or_else(|| ApiError::internal("etcd holds something that is no object"))?;
         Ok(Current { object, revision: kv.revision, fresh: true })
     }
 
@@ -205,7 +212,7 @@ impl Call {
             Ok(next) => next,
         };
         let storage = &self.server.storage;
-        let full = storage.etcd().full_key(storage.cache(self.store()?).prefix, &self.key());
+        let full = storage.etcd().full_key(&self.cache()?.prefix, &self.key());
         let guard = Precondition::Revision(current.revision);
         let (mut object, outcome, removed) = match next {
             Next::Put(object) | Next::Remove(object) if self.write.dry_run => {
@@ -260,7 +267,7 @@ impl Call {
     pub async fn update(&self, change: impl Fn(&Value) -> Result<Value> + Send + Sync) -> Result<Value> {
         let mut current = self.attempt().await?;
         loop {
-            let old = from_storage(self.row, current.object.clone());
+            let old = self.view(current.object.clone()).await?;
             let next = match change(&old) {
                 Ok(new) => self.advance(old, new, current.revision).await,
                 Err(e) => Err(e),
@@ -269,7 +276,7 @@ impl Call {
             if removed {
                 self.server.allocators.release(self, &object).await;
             }
-            return Ok(from_storage(self.row, object));
+            return self.view(object).await;
         }
     }
 
@@ -292,11 +299,11 @@ impl Call {
         self.check_identity(&new, revision)?;
         self.check_namespace(&mut new)?;
         self.carry_over(&old, &mut new);
-        (strategy.default)(&mut new);
+        self.default(&mut new);
         self.scope_to_subresource(&old, &mut new);
         self.track_update(&old, &mut new)?;
         admission::mutate(self, Operation::Update, &mut new).await?;
-        (strategy.default)(&mut new);
+        self.default(&mut new);
         self.scope_to_subresource(&old, &mut new);
         if self.subresource == "status" {
             (strategy.prepare_status)(&mut new, &old);
@@ -306,7 +313,7 @@ impl Call {
         let new = self.canonical(new)?;
         let new = self.count_generation(&old, new);
         let mut errors = Vec::new();
-        validate_metadata_update(&new, &old, &mut errors);
+        validate_metadata_update(&self.row, &new, &old, &mut errors);
         // The generic check and the kind's own both report the metadata.
         errors.extend(errors.clone());
         if matches!(self.subresource.as_str(), "" | "scale") {
@@ -316,6 +323,7 @@ impl Call {
         if let Some(part) = strategy.part(&self.subresource) {
             (part.validate)(&new, &old, &mut errors);
         }
+        self.validate_custom(&new, Some(&old), &mut errors);
         self.refuse_invalid(&new, &errors)?;
         admission::validate(self, Operation::Update, Some(&new), Some(&old)).await?;
         if self.subresource.is_empty() {
@@ -326,7 +334,7 @@ impl Call {
         let mut new = new;
         let allocated = self.server.allocators.allocate(self, &mut new, Some(&old)).await?;
         allocated.keep();
-        let stored = to_storage(self.row, new);
+        let stored = self.stored_form(new).await?;
         Ok(if self.is_finished(&stored) { Next::Remove(stored) } else { Next::Put(stored) })
     }
 
@@ -394,6 +402,10 @@ impl Call {
             let metadata = new.get("metadata").clone();
             *new = old.clone();
             new.set(&["status"], status);
+            if self.row.custom.is_some() {
+                put_or_remove(new, "managedFields", metadata.get("managedFields"));
+                return;
+            }
             let keeps_labels = matches!(
                 self.row.plural,
                 "pods" | "nodes" | "persistentvolumes" | "persistentvolumeclaims" | "services" | "namespaces"
@@ -418,12 +430,16 @@ impl Call {
         if !self.row.strategy.generation || self.subresource == "status" {
             return new;
         }
+        let status_counts = self.row.custom.is_some() && !self.row.has_status();
         let desired = |o: &Value| {
             let mut o = o.clone();
             let annotations = o.remove_at(&["metadata", "annotations"]);
             let map = o.make_object();
-            for field in ["metadata", "status", "kind", "apiVersion"] {
+            for field in ["metadata", "kind", "apiVersion"] {
                 map.remove(field);
+            }
+            if !status_counts {
+                map.remove("status");
             }
             (o, annotations.filter(|_| self.row.plural == "deployments"))
         };
@@ -464,14 +480,22 @@ fn put_or_remove(object: &mut Value, field: &str, value: &Value) {
 impl Call {
     /// Writes what finalizes a namespace; without any left it is removed.
     pub async fn finalize_namespace(&self, finalizers: &Value) -> Result<Value> {
-        let mut current = self.attempt().await?;
-        loop {
-            let mut object = current.object.clone();
+        self.rewrite(|object| {
             if finalizers.is_empty() {
                 object.remove_at(&["spec", "finalizers"]);
             } else {
                 object.set(&["spec", "finalizers"], finalizers);
             }
+        })
+        .await
+    }
+
+    /// A change by the server itself, beside the chain of ordinary writes: what is finished then is removed.
+    pub async fn rewrite(&self, change: impl Fn(&mut Value) + Send + Sync) -> Result<Value> {
+        let mut current = self.attempt().await?;
+        loop {
+            let mut object = current.object.clone();
+            change(&mut object);
             let next = self.canonical(object);
             let next = next.map(|o| if self.is_finished(&o) { Next::Remove(o) } else { Next::Put(o) });
             if let Some((object, _)) = self.settle(&mut current, next).await? {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use compact_str::CompactString;
 use parking_lot::RwLock;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::resources::Resource;
 
@@ -72,31 +73,57 @@ struct Log {
     start: i64,
 }
 
+/// How the objects of a cache are read, and which of their fields are kept for selectors.
+pub trait Reading: Send + Sync {
+    /// The object as it is kept, from what etcd holds.
+    fn read(&self, object: Value) -> Value;
+
+    /// Values of the selectable fields, in their order.
+    fn fields(&self, object: &Value) -> Box<[CompactString]>;
+}
+
+impl Reading for Resource {
+    fn read(&self, object: Value) -> Value {
+        object
+    }
+
+    fn fields(&self, object: &Value) -> Box<[CompactString]> {
+        self.strategy.fields.iter().map(|f| f.value_of(object)).collect()
+    }
+}
+
 /// The watch cache of one resource.
 pub struct Cache {
     /// Prefix of its keys in etcd, below the prefix of the cluster.
-    pub prefix: &'static str,
-    row: &'static Resource,
+    pub prefix: Box<str>,
+    reading: Arc<dyn Reading>,
+    closed: CancellationToken,
     snapshot: ArcSwap<Snapshot>,
     log: RwLock<Log>,
     changed: watch::Sender<i64>,
 }
 
 impl Cache {
-    /// An empty cache of the resource stored by `row`.
-    pub fn new(row: &'static Resource) -> Self {
+    /// An empty cache of the objects below `prefix`; watches of it end when it is closed.
+    pub fn new(prefix: &str, reading: Arc<dyn Reading>, closed: CancellationToken) -> Self {
         Self {
-            prefix: row.prefix.expect("only stored resources have caches"),
-            row,
+            prefix: prefix.into(),
+            reading,
+            closed,
             snapshot: ArcSwap::from_pointee(Snapshot { revision: 0, objects: imbl::OrdMap::new() }),
             log: RwLock::new(Log { events: VecDeque::new(), bytes: 0, start: i64::MAX }),
             changed: watch::Sender::new(0),
         }
     }
 
-    /// The row in whose version objects are kept.
-    pub fn row(&self) -> &'static Resource {
-        self.row
+    /// Ends all watches: the resource is not served any more, or in another form.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// Cancelled when the cache is closed.
+    pub fn closed(&self) -> &CancellationToken {
+        &self.closed
     }
 
     /// The current objects.
@@ -176,6 +203,10 @@ impl Cache {
     /// Publishes the changes of one revision.
     pub(super) fn publish(&self, changes: Vec<(Arc<str>, Option<Arc<Stored>>)>, revision: i64) {
         let mut snapshot = Snapshot::clone(&self.snapshot.load());
+        if revision <= snapshot.revision {
+            // The cache was loaded at a later moment than the others.
+            return;
+        }
         snapshot.revision = revision;
         {
             let mut log = self.log.write();
@@ -208,9 +239,14 @@ impl Cache {
 
     /// Encodes what etcd holds at `key`; none when the bytes are no object.
     pub fn encode(&self, key: &str, bytes: &[u8], revision: i64) -> Option<Stored> {
-        let mut object = decode(bytes)?;
+        Some(self.stored(key, &self.read(bytes, revision)?, revision))
+    }
+
+    /// The object that etcd holds as `bytes`; none when these are no object.
+    pub fn read(&self, bytes: &[u8], revision: i64) -> Option<Value> {
+        let mut object = self.reading.read(decode(bytes)?);
         set_resource_version(&mut object, revision);
-        Some(self.stored(key, &object, revision))
+        Some(object)
     }
 
     /// Encodes an object that has its resourceVersion already.
@@ -222,7 +258,7 @@ impl Cache {
             revision,
             json: object.to_json().into(),
             labels: labels.into_iter().flat_map(|m| m.iter()).map(|(k, v)| (k.into(), text(v))).collect(),
-            fields: self.row.strategy.fields.iter().map(|f| f.value_of(object)).collect(),
+            fields: self.reading.fields(object),
         }
     }
 }
@@ -247,8 +283,12 @@ fn decode(bytes: &[u8]) -> Option<Value> {
 pub fn set_resource_version(object: &mut Value, revision: i64) {
     let metadata = object.make_object().entry("metadata").make_object();
     let known = metadata.contains_key("resourceVersion");
+    // Custom resources have their members in order of name.
+    let sorted = metadata.keys().is_sorted();
     metadata.insert("resourceVersion", revision.to_string());
-    if !known {
+    if !known && sorted {
+        metadata.sort_keys();
+    } else if !known {
         const BEFORE: [&str; 5] = ["name", "generateName", "namespace", "selfLink", "uid"];
         metadata.sort_by_key(|key| match key {
             key if BEFORE.contains(&key) => 0,
@@ -284,7 +324,11 @@ mod tests {
     use crate::resources::TABLE;
 
     fn cache() -> Cache {
-        Cache::new(TABLE.find("", "v1", "configmaps").unwrap())
+        Cache::new(
+            "configmaps",
+            TABLE.find("", "v1", "configmaps").unwrap().clone(),
+            CancellationToken::new(),
+        )
     }
 
     fn change(cache: &Cache, key: &str, revision: i64, present: bool) {

@@ -181,13 +181,13 @@ impl Etcd {
         Ok(answer.take_kvs().into_iter().next().map(KeyValue::from))
     }
 
-    /// One page of all keys from `start` on, as of `revision` (zero for now), with the revision it shows.
+    /// One page of the keys from `start` to before `end`, as of `revision` (zero for now), with the revision it shows.
     pub(super) async fn page(
         &self,
         start: Vec<u8>,
+        end: Vec<u8>,
         revision: i64,
     ) -> Result<(Vec<etcd_client::KeyValue>, bool, i64)> {
-        let end = range_end(self.root().as_bytes());
         let options = GetOptions::new().with_range(end).with_limit(PAGE).with_revision(revision);
         let mut answer = within(self.kv.clone().get(start, Some(options))).await?;
         let at = answer.header().map_or(0, |h| h.revision());

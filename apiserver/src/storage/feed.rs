@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use etcd_client::{EventType, KeyValue};
-use tokio::sync::watch;
 
+use super::Storage;
 use super::cache::{Cache, Stored};
-use super::etcd::Etcd;
+use super::etcd::range_end;
+use crate::custom::{Served, definitions_store};
 
 /// Pause after the first failure; it doubles with each one after that.
 const RETRY: Duration = Duration::from_millis(250);
@@ -31,7 +32,7 @@ enum FeedError {
 }
 
 /// Runs for ever. After a break it resumes where it was, and loads anew only when etcd has compacted that away.
-pub(super) async fn run(etcd: &Etcd, caches: &[Arc<Cache>], progress: &watch::Sender<i64>) {
+pub(super) async fn run(storage: &Storage) {
     let mut revision = 0;
     let mut pause = RETRY;
     let mut told: Option<(String, Instant)> = None;
@@ -39,10 +40,11 @@ pub(super) async fn run(etcd: &Etcd, caches: &[Arc<Cache>], progress: &watch::Se
         let started = Instant::now();
         let result = async {
             if revision == 0 {
-                revision = load(etcd, caches).await?;
-                progress.send_replace(revision);
+                revision = load(storage).await?;
+                serve_custom(storage).await?;
+                storage.progress.send_replace(revision);
             }
-            follow(etcd, caches, progress, &mut revision).await
+            follow(storage, &mut revision).await
         }
         .await;
         if let Err(e) = result {
@@ -67,35 +69,46 @@ pub(super) async fn run(etcd: &Etcd, caches: &[Arc<Cache>], progress: &watch::Se
 /// Which cache a full key belongs to, and its key there.
 struct Router<'c> {
     root: String,
-    by_prefix: HashMap<&'static str, &'c Arc<Cache>>,
+    by_prefix: HashMap<&'c str, &'c Arc<Cache>>,
+    custom: Arc<Served>,
 }
 
 impl<'c> Router<'c> {
-    fn new(etcd: &Etcd, caches: &'c [Arc<Cache>]) -> Self {
-        Self { root: etcd.root(), by_prefix: caches.iter().map(|c| (c.prefix, c)).collect() }
+    fn new(storage: &'c Storage) -> Self {
+        Self {
+            root: storage.etcd.root(),
+            by_prefix: storage.caches.iter().map(|c| (&*c.prefix, c)).collect(),
+            custom: storage.custom.load(),
+        }
     }
 
-    fn route<'k>(&self, key: &'k [u8]) -> Option<(&'c Arc<Cache>, &'k str)> {
+    fn route<'k>(&self, key: &'k [u8]) -> Option<(Arc<Cache>, &'k str)> {
         let key = std::str::from_utf8(key).ok()?.strip_prefix(&self.root)?;
         // A prefix has one segment, or two (`services/specs`).
         let slashes = key.match_indices('/').map(|(i, _)| i).take(2);
-        slashes.into_iter().find_map(|i| Some((*self.by_prefix.get(&key[..i])?, &key[i + 1..])))
+        slashes.into_iter().find_map(|i| {
+            let cache = self.by_prefix.get(&key[..i]).copied().or_else(|| self.custom.cache(&key[..i]))?;
+            Some((cache.clone(), &key[i + 1..]))
+        })
     }
 }
 
-async fn load(etcd: &Etcd, caches: &[Arc<Cache>]) -> Result<i64, FeedError> {
-    let router = Router::new(etcd, caches);
-    let mut loaded: HashMap<&'static str, imbl::OrdMap<Arc<str>, Arc<Stored>>> = HashMap::new();
-    let (mut start, mut revision) = (etcd.root().into_bytes(), 0);
+type Objects = imbl::OrdMap<Arc<str>, Arc<Stored>>;
+
+async fn load(storage: &Storage) -> Result<i64, FeedError> {
+    let router = Router::new(storage);
+    let mut loaded: HashMap<Box<str>, Objects> = HashMap::new();
+    let (mut start, mut revision) = (storage.etcd.root().into_bytes(), 0);
+    let end = range_end(&start);
     loop {
-        let (kvs, more, at) = etcd.page(start, revision).await?;
+        let (kvs, more, at) = storage.etcd.page(start, end.clone(), revision).await?;
         if revision == 0 {
             revision = at;
         }
         let next = kvs.last().map(|kv| [kv.key(), b"\0"].concat());
         for kv in kvs {
             if let Some((cache, stored)) = read(&router, &kv) {
-                loaded.entry(cache.prefix).or_default().insert(stored.key.clone(), Arc::new(stored));
+                loaded.entry(cache.prefix.clone()).or_default().insert(stored.key.clone(), Arc::new(stored));
             }
         }
         match next {
@@ -103,19 +116,56 @@ async fn load(etcd: &Etcd, caches: &[Arc<Cache>]) -> Result<i64, FeedError> {
             _ => break,
         }
     }
-    for cache in caches {
-        cache.load(loaded.remove(cache.prefix).unwrap_or_default(), revision);
+    for cache in storage.caches.iter().chain(router.custom.caches()) {
+        cache.load(loaded.remove(&cache.prefix).unwrap_or_default(), revision);
     }
     tracing::info!(revision, "loaded the caches from etcd");
     Ok(revision)
 }
 
-fn read<'c>(router: &Router<'c>, kv: &KeyValue) -> Option<(&'c Arc<Cache>, Stored)> {
+/// Brings what is served of custom resources in line with the definitions; new caches are filled before they serve.
+async fn serve_custom(storage: &Storage) -> Result<(), FeedError> {
+    let definitions = storage.cache(definitions_store()).snapshot();
+    let Some((served, fresh)) = storage.custom.plan(&definitions) else { return Ok(()) };
+    for cache in fresh {
+        load_one(storage, &cache).await?;
+    }
+    storage.custom.publish(served);
+    Ok(())
+}
+
+/// Loads one cache as of now. What the watch still has to tell of the time before is dropped by the cache.
+async fn load_one(storage: &Storage, cache: &Cache) -> Result<(), FeedError> {
+    let root = storage.etcd.full_key(&cache.prefix, "");
+    let (mut start, mut revision) = (root.clone().into_bytes(), 0);
+    let end = range_end(&start);
+    let mut objects = Objects::new();
+    loop {
+        let (kvs, more, at) = storage.etcd.page(start, end.clone(), revision).await?;
+        if revision == 0 {
+            revision = at;
+        }
+        for kv in &kvs {
+            let key = std::str::from_utf8(kv.key()).ok().and_then(|k| k.strip_prefix(&root));
+            if let Some(stored) = key.and_then(|key| cache.encode(key, kv.value(), kv.mod_revision())) {
+                objects.insert(stored.key.clone(), Arc::new(stored));
+            }
+        }
+        match kvs.last() {
+            Some(last) if more => start = [last.key(), b"\0"].concat(),
+            _ => break,
+        }
+    }
+    cache.load(objects, revision);
+    Ok(())
+}
+
+fn read(router: &Router<'_>, kv: &KeyValue) -> Option<(Arc<Cache>, Stored)> {
     let (cache, key) = router.route(kv.key())?;
     let stored = cache.encode(key, kv.value(), kv.mod_revision());
     if stored.is_none() {
         tracing::error!(
-            prefix = cache.prefix,
+            prefix = &*cache.prefix,
             key,
             "etcd holds something that is no object; it is not served"
         );
@@ -123,14 +173,9 @@ fn read<'c>(router: &Router<'c>, kv: &KeyValue) -> Option<(&'c Arc<Cache>, Store
     stored.map(|s| (cache, s))
 }
 
-async fn follow(
-    etcd: &Etcd,
-    caches: &[Arc<Cache>],
-    progress: &watch::Sender<i64>,
-    revision: &mut i64,
-) -> Result<(), FeedError> {
-    let router = Router::new(etcd, caches);
-    let mut stream = etcd.watch(*revision + 1).await?;
+async fn follow(storage: &Storage, revision: &mut i64) -> Result<(), FeedError> {
+    let mut router = Router::new(storage);
+    let mut stream = storage.etcd.watch(*revision + 1).await?;
     let mut pending = Vec::new();
     while let Some(answer) = stream.message().await? {
         if answer.compact_revision() > 0 {
@@ -153,9 +198,11 @@ async fn follow(
         }
         apply(&router, &pending);
         pending.clear();
+        serve_custom(storage).await?;
+        router.custom = storage.custom.load();
         if at > *revision {
             *revision = at;
-            progress.send_replace(at);
+            storage.progress.send_replace(at);
         }
     }
     Err(FeedError::Ended("closed by etcd".to_owned()))
@@ -171,7 +218,7 @@ fn apply(router: &Router<'_>, events: &[etcd_client::Event]) {
         let end = rest.partition_point(|e| e.kv().is_some_and(|kv| kv.mod_revision() <= revision));
         let (now, later) = rest.split_at(end.max(1));
         rest = later;
-        let mut changes: Vec<(&Arc<Cache>, Vec<KeyedChange>)> = Vec::new();
+        let mut changes: Vec<(Arc<Cache>, Vec<KeyedChange>)> = Vec::new();
         for event in now {
             let Some(kv) = event.kv() else { continue };
             let change = match event.event_type() {
@@ -179,7 +226,7 @@ fn apply(router: &Router<'_>, events: &[etcd_client::Event]) {
                 EventType::Put => read(router, kv).map(|(c, s)| (c, (s.key.clone(), Some(Arc::new(s))))),
             };
             let Some((cache, change)) = change else { continue };
-            match changes.iter_mut().find(|(c, _)| Arc::ptr_eq(c, cache)) {
+            match changes.iter_mut().find(|(c, _)| Arc::ptr_eq(c, &cache)) {
                 Some((_, list)) => list.push(change),
                 None => changes.push((cache, vec![change])),
             }

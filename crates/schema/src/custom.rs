@@ -7,17 +7,29 @@
 
 use std::collections::HashMap;
 
-use api::Value;
 use api::field::FieldError;
+use api::json::Decoded;
+use api::{ApiError, Value};
 
-use crate::decode::{DecodeError, Finding, Mode, normalize};
+use crate::decode::{self, DecodeError, Finding, Mode, normalize};
 use crate::types::{Schema, Ty, TypeId};
 
 mod build;
 mod defaults;
+mod embedded;
 mod formats;
 mod lists;
 mod validate;
+
+/// Why a pattern is no regular expression.
+pub fn pattern_error(pattern: &str) -> Option<String> {
+    regex::Regex::new(pattern).err().map(|e| e.to_string())
+}
+
+/// True for formats that are looked at in values of the type `kind`.
+pub fn is_known_format(kind: &str, format: &str) -> bool {
+    formats::is_known(kind, format)
+}
 
 /// The objects of one version of a CustomResourceDefinition.
 #[derive(Debug)]
@@ -60,6 +72,32 @@ impl CustomType {
         Ok((object, findings))
     }
 
+    /// Reads the body of a request, which the client calls `kind` of `version`: [`CustomType::decode`] with the warnings
+    /// for the client, or the error for it.
+    pub fn read(
+        &self,
+        body: Decoded,
+        (version, kind): (&str, &str),
+        mode: Mode,
+    ) -> Result<(Value, Vec<String>), ApiError> {
+        decode::read((version, kind), &body.duplicates, mode, self.decode(body.value, mode))
+    }
+
+    /// Reads an object that was stored before its metadata was checked: members of the metadata that cannot be read
+    /// are dropped.
+    pub fn decode_dropping_metadata(&self, mut object: Value) -> Value {
+        let metadata = object.get("metadata").clone();
+        object.set(&["metadata"], Value::object());
+        for (name, value) in metadata.as_object().into_iter().flat_map(|m| m.iter()) {
+            let mut alone = Value::object();
+            alone.set(&["metadata", name], value);
+            if self.decode(alone, Mode::Ignore).is_ok() {
+                object.set(&["metadata", name], value);
+            }
+        }
+        self.decode(object.clone(), Mode::Ignore).map_or(object, |(object, _)| object)
+    }
+
     /// Sets defaults, also where null stands and may not.
     pub fn default(&self, object: &mut Value) {
         defaults::set(object, &self.schema);
@@ -67,8 +105,20 @@ impl CustomType {
 
     /// Everything about an object that is not as the schema says, in the words of upstream.
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = validate::validate(object, &self.schema, &self.patterns);
-        lists::check(object, &self.schema, "", &mut errors);
+        self.validate_change(object, None)
+    }
+
+    /// [`CustomType::validate`] of an object that replaces `old`: what was wrong before and did not change is let pass.
+    pub fn validate_change(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = validate::validate(object, old, &self.schema, &self.patterns);
+        embedded::check(object, &self.schema, "", &mut errors);
+        let mut before = Vec::new();
+        if let Some(old) = old {
+            lists::check(old, &self.schema, "", &mut before);
+        }
+        if before.is_empty() {
+            lists::check(object, &self.schema, "", &mut errors);
+        }
         errors
     }
 }

@@ -56,15 +56,25 @@ pub fn object(
     (version, kind): (&str, &str),
     mode: Mode,
 ) -> Result<(Value, Vec<String>), ApiError> {
+    read((version, kind), &body.duplicates, mode, normalize(body.value, ty, mode))
+}
+
+/// The object and the warnings of a body that was read, or the error for the client.
+pub(crate) fn read(
+    (version, kind): (&str, &str),
+    duplicates: &[String],
+    mode: Mode,
+    normalized: Result<(Value, Vec<Finding>), DecodeError>,
+) -> Result<(Value, Vec<String>), ApiError> {
     let refuse = |why: &dyn std::fmt::Display| {
         ApiError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
     };
-    let (value, findings) = normalize(body.value, ty, mode).map_err(|e| refuse(&e))?;
+    let (value, findings) = normalized.map_err(|e| refuse(&e))?;
     if mode == Mode::Ignore {
         return Ok((value, Vec::new()));
     }
     // DIVERGES: upstream reports both kinds in the order of the document.
-    let mut texts: Vec<String> = body.duplicates.iter().map(|d| format!("duplicate field \"{d}\"")).collect();
+    let mut texts: Vec<String> = duplicates.iter().map(|d| format!("duplicate field \"{d}\"")).collect();
     texts.extend(findings.into_iter().map(|f| f.0));
     if mode == Mode::Strict && !texts.is_empty() {
         return Err(refuse(&format!("strict decoding error: {}", texts.join(", "))));

@@ -2,6 +2,46 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+/// Names of the formats of strings, without dashes. Those of books and cards are known, but fit everything.
+const STRINGS: [&str; 26] = [
+    "bsonobjectid",
+    "byte",
+    "cidr",
+    "creditcard",
+    "date",
+    "datetime",
+    "duration",
+    "email",
+    "hexcolor",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "isbn",
+    "isbn10",
+    "isbn13",
+    "k8slongname",
+    "k8sshortname",
+    "mac",
+    "password",
+    "rgbcolor",
+    "ssn",
+    "uri",
+    "uuid",
+    "uuid3",
+    "uuid4",
+    "uuid5",
+];
+
+/// True for formats that are looked at in values of the type `kind`.
+pub(super) fn is_known(kind: &str, format: &str) -> bool {
+    match kind {
+        "" | "string" => STRINGS.contains(&format.replace('-', "").as_str()),
+        "integer" => matches!(format, "int32" | "int64"),
+        "number" => matches!(format, "float" | "double"),
+        _ => false,
+    }
+}
+
 /// True when the text has the format.
 pub(super) fn fits(text: &str, format: &str) -> bool {
     match format {
@@ -17,6 +57,8 @@ pub(super) fn fits(text: &str, format: &str) -> bool {
         "email" => email(text),
         "uri" => uri(text),
         "byte" => base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).is_ok(),
+        "k8s-short-name" => api::names::dns_label(text).is_empty(),
+        "k8s-long-name" => api::names::dns_subdomain(text).is_empty(),
         "bsonobjectid" => text.len() == 24 && hex(text),
         "hexcolor" => text.strip_prefix('#').is_some_and(|t| matches!(t.len(), 3 | 6) && hex(t)),
         _ => true,

@@ -28,11 +28,26 @@ pub(super) fn collect_patterns(schema: &Value, out: &mut Patterns) {
     }
 }
 
-/// Everything that is wrong with a value.
-pub(super) fn validate(value: &Value, schema: &Value, patterns: &Patterns) -> Vec<FieldError> {
+/// Everything that is wrong with a value; parts that are as they were in `old` are not looked at.
+pub(super) fn validate(
+    value: &Value,
+    old: Option<&Value>,
+    schema: &Value,
+    patterns: &Patterns,
+) -> Vec<FieldError> {
     let mut walker = Walker { patterns, errors: Vec::new(), matched: 0 };
-    walker.visit(value, schema, "");
+    walker.visit(value, old, schema, "");
     walker.errors
+}
+
+/// The item of an old list that became `item`: only items of maps are known again, by their keys.
+fn counterpart<'v>(old: Option<&'v Value>, item: &Value, schema: &Value) -> Option<&'v Value> {
+    if schema.str_at(&["x-kubernetes-list-type"]) != "map" {
+        return None;
+    }
+    let keys = schema.array_at(&["x-kubernetes-list-map-keys"]);
+    let same = |other: &&Value| keys.iter().filter_map(Value::as_str).all(|k| other.get(k) == item.get(k));
+    old?.as_array()?.iter().find(same)
 }
 
 struct Walker<'p> {
@@ -52,8 +67,8 @@ impl Walker<'_> {
         self.push(path, Problem::Invalid(value), format!("{path} in body {what}"));
     }
 
-    fn visit(&mut self, value: &Value, schema: &Value, path: &str) {
-        if !matches!(schema, Value::Object(_)) {
+    fn visit(&mut self, value: &Value, old: Option<&Value>, schema: &Value, path: &str) {
+        if !matches!(schema, Value::Object(_)) || old == Some(value) {
             return;
         }
         self.kind(value, schema, path);
@@ -67,12 +82,12 @@ impl Walker<'_> {
                 self.format(text, schema, path);
             }
             Value::Int(_) | Value::Float(_) => self.number(value, schema, path),
-            Value::Array(items) => self.list(items, schema, path),
+            Value::Array(items) => self.list(items, old, schema, path),
             _ => {}
         }
         self.one_of_enum(value, schema, path);
         if let Value::Object(map) = value {
-            self.object(map, schema, path);
+            self.object(map, old, schema, path);
         }
         self.matched += 1;
     }
@@ -182,9 +197,9 @@ impl Walker<'_> {
         }
     }
 
-    fn list(&mut self, items: &[Value], schema: &Value, path: &str) {
+    fn list(&mut self, items: &[Value], old: Option<&Value>, schema: &Value, path: &str) {
         for (i, item) in items.iter().enumerate() {
-            self.visit(item, schema.get("items"), &format!("{path}[{i}]"));
+            self.visit(item, counterpart(old, item, schema), schema.get("items"), &format!("{path}[{i}]"));
         }
         let size = items.len() as i64;
         if let Some(min) = schema.get("minItems").as_i64().filter(|min| size < *min) {
@@ -200,7 +215,7 @@ impl Walker<'_> {
         }
     }
 
-    fn object(&mut self, map: &api::Map, schema: &Value, path: &str) {
+    fn object(&mut self, map: &api::Map, old: Option<&Value>, schema: &Value, path: &str) {
         let size = map.len() as i64;
         if let Some(min) = schema.get("minProperties").as_i64().filter(|min| size < *min) {
             self.invalid(path, size.into(), format!("should have at least {min} properties"));
@@ -212,9 +227,10 @@ impl Walker<'_> {
         let properties = schema.get("properties").as_object();
         for (name, value) in map.iter() {
             let inner = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+            let before = old.and_then(|o| o.as_object()?.get(name));
             match properties.and_then(|p| p.get(name)) {
-                Some(of) => self.visit(value, of, &inner),
-                None => self.visit(value, schema.get("additionalProperties"), &inner),
+                Some(of) => self.visit(value, before, of, &inner),
+                None => self.visit(value, before, schema.get("additionalProperties"), &inner),
             }
         }
         for name in schema.array_at(&["required"]).iter().filter_map(Value::as_str) {
@@ -227,7 +243,7 @@ impl Walker<'_> {
     /// Checks one alternative apart.
     fn alone(&self, value: &Value, schema: &Value, path: &str) -> (Vec<FieldError>, usize) {
         let mut walker = Walker { patterns: self.patterns, errors: Vec::new(), matched: 0 };
-        walker.visit(value, schema, path);
+        walker.visit(value, None, schema, path);
         (walker.errors, walker.matched)
     }
 

@@ -1,0 +1,64 @@
+//! Columns of custom resources in tables.
+
+use api::{Value, object};
+use jiff::Timestamp;
+
+use super::JsonPath;
+
+/// A column besides the name.
+pub struct Column {
+    head: Value,
+    kind: String,
+    path: JsonPath,
+}
+
+impl Column {
+    /// The columns of `additionalPrinterColumns`; without any, the age.
+    pub fn all(columns: &Value) -> Vec<Self> {
+        let age = object!([{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": AGE}]);
+        let given = if columns.is_empty() { &age } else { columns };
+        given.as_array().into_iter().flatten().filter_map(Self::new).collect()
+    }
+
+    fn new(column: &Value) -> Option<Self> {
+        let text = |key: &str| column.str_at(&[key]).to_owned();
+        let path = text("jsonPath");
+        let mut description = text("description");
+        if description.is_empty() {
+            description = format!("Custom resource definition column (in JSONPath format): {path}");
+        }
+        let priority = column.get("priority").as_i64().unwrap_or(0);
+        let head = object!({
+            "name": (text("name")), "type": (text("type")), "format": (text("format")), "description": description,
+            "priority": priority,
+        });
+        Some(Self { head, kind: text("type"), path: JsonPath::parse(&path).ok()? })
+    }
+
+    /// What the table says of the column.
+    pub fn head(&self) -> Value {
+        self.head.clone()
+    }
+
+    /// The cell of an object.
+    pub fn cell(&self, object: &Value, now: Timestamp) -> Value {
+        let found = self.path.find(object);
+        let Some(value) = found.first() else { return Value::Null };
+        match (self.kind.as_str(), *value) {
+            ("string", Value::Null) => Value::Null,
+            ("string", Value::String(_)) => (*value).clone(),
+            ("string", other) => other.to_string().into(),
+            ("integer", Value::Int(_))
+            | ("number", Value::Int(_) | Value::Float(_))
+            | ("boolean", Value::Bool(_)) => (*value).clone(),
+            ("integer", Value::Float(n)) => Value::Int(*n as i64),
+            ("date", Value::String(text)) => match api::time::parse(text) {
+                Some(time) => api::time::human_duration(now.as_second() - time.as_second()).into(),
+                None => "<invalid>".into(),
+            },
+            _ => Value::Null,
+        }
+    }
+}
+
+const AGE: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";

@@ -1,0 +1,178 @@
+//! Which custom resources are served at the moment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::Value;
+use arc_swap::ArcSwap;
+
+use super::{CustomKind, compare_versions, is_true};
+use crate::resources::{Row, TABLE};
+use crate::storage::{Cache, Snapshot};
+
+/// A definition whose resource is served.
+#[derive(Clone)]
+pub struct Definition {
+    uid: String,
+    generation: i64,
+    accepted: Value,
+    /// Shown in discovery.
+    pub established: bool,
+    /// On its way out: nothing is created any more.
+    pub terminating: bool,
+    /// Revision of the definition.
+    pub revision: i64,
+    /// The objects.
+    pub cache: Arc<Cache>,
+    /// The rows of the served versions.
+    pub rows: Vec<Row>,
+    /// The row of the version that is stored, served or not.
+    pub stored: Row,
+}
+
+/// Everything that is served.
+#[derive(Clone, Default)]
+pub struct Served {
+    /// Grows whenever what clients can discover changes.
+    pub serial: u64,
+    /// Revision of the last change of a definition.
+    revision: i64,
+    /// By name of the definition.
+    definitions: BTreeMap<String, Definition>,
+}
+
+/// What is served now, to be replaced as a whole.
+#[derive(Default)]
+pub struct CustomResources(ArcSwap<Served>);
+
+impl CustomResources {
+    /// What is served now.
+    pub fn load(&self) -> Arc<Served> {
+        self.0.load_full()
+    }
+
+    /// The row at `group/version/plural`.
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Row> {
+        self.0.load().find(group, version, plural).cloned()
+    }
+
+    /// What is to be served, given these definitions, with the caches that must be filled before; none when nothing
+    /// changed.
+    pub fn plan(&self, definitions: &Snapshot) -> Option<(Served, Vec<Arc<Cache>>)> {
+        let before = self.0.load();
+        if before.revision == definitions.revision {
+            return None;
+        }
+        let mut after = Served { revision: definitions.revision, ..Served::default() };
+        let mut fresh = Vec::new();
+        for (name, stored) in &definitions.objects {
+            let known = before.definitions.get(&**name);
+            if let Some(same) = known.filter(|d| d.revision == stored.revision) {
+                after.definitions.insert(name.to_string(), same.clone());
+                continue;
+            }
+            let Some(definition) = Definition::new(&stored.object(), stored.revision, known, &mut fresh)
+            else {
+                continue;
+            };
+            after.definitions.insert(name.to_string(), definition);
+        }
+        after.serial = before.serial + u64::from(!after.looks_like(&before));
+        Some((after, fresh))
+    }
+
+    /// Serves `served` from now on; watches of what is not served any more end.
+    pub fn publish(&self, served: Served) {
+        let before = self.0.swap(Arc::new(served));
+        let now = self.0.load();
+        for (name, definition) in &before.definitions {
+            let kept = now.definitions.get(name).is_some_and(|d| Arc::ptr_eq(&d.cache, &definition.cache));
+            if !kept {
+                definition.cache.close();
+            }
+        }
+    }
+}
+
+impl Definition {
+    fn new(object: &Value, revision: i64, known: Option<&Self>, fresh: &mut Vec<Arc<Cache>>) -> Option<Self> {
+        let established = is_true(object, "Established");
+        if !established && !is_true(object, "NamesAccepted") {
+            return None;
+        }
+        let generation = object.at(&["metadata", "generation"]).as_i64().unwrap_or(0);
+        let accepted = object.at(&["status", "acceptedNames"]);
+        let same =
+            known.filter(|d| d.uid == object.uid() && d.generation == generation && d.accepted == *accepted);
+        let (cache, rows, stored) = match same {
+            Some(same) => (same.cache.clone(), same.rows.clone(), same.stored.clone()),
+            None => {
+                let kind = CustomKind::new(object);
+                if kind.versions.is_empty() || TABLE.find_any_version(kind.group, kind.plural).is_some() {
+                    return None;
+                }
+                let storage = kind.storage;
+                let (cache, rows) = Arc::new(kind).rows(object);
+                fresh.push(cache.clone());
+                let stored = rows.get(storage)?.clone();
+                let served = |r: &Row| r.custom.as_ref().is_some_and(|c| c.version().served);
+                (cache, rows.into_iter().filter(served).collect(), stored)
+            }
+        };
+        Some(Self {
+            uid: object.uid().to_owned(),
+            generation,
+            accepted: accepted.clone(),
+            established,
+            terminating: is_true(object, "Terminating"),
+            revision,
+            cache,
+            rows,
+            stored,
+        })
+    }
+}
+
+impl Served {
+    /// True when clients can discover the same.
+    fn looks_like(&self, other: &Self) -> bool {
+        let visible = |s: &Self| -> Vec<*const Cache> {
+            s.definitions.values().filter(|d| d.established).map(|d| Arc::as_ptr(&d.cache)).collect()
+        };
+        visible(self) == visible(other)
+    }
+
+    /// The definition of a resource.
+    pub fn definition(&self, group: &str, plural: &str) -> Option<&Definition> {
+        self.definitions.get(&format!("{plural}.{group}"))
+    }
+
+    /// The row at `group/version/plural`.
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Row> {
+        self.definition(group, plural)?.rows.iter().find(|r| r.version == version)
+    }
+
+    /// The cache of the objects below that prefix.
+    pub fn cache(&self, prefix: &str) -> Option<&Arc<Cache>> {
+        let (group, plural) = prefix.split_once('/')?;
+        self.definition(group, plural).map(|d| &d.cache)
+    }
+
+    /// All caches.
+    pub fn caches(&self) -> impl Iterator<Item = &Arc<Cache>> {
+        self.definitions.values().map(|d| &d.cache)
+    }
+
+    /// The rows that clients can discover, in order of group, version and name.
+    pub fn rows(&self) -> Vec<Row> {
+        let established = self.definitions.values().filter(|d| d.established);
+        let mut rows: Vec<Row> = established.flat_map(|d| d.rows.iter().cloned()).collect();
+        rows.sort_by(|a, b| {
+            a.group
+                .cmp(b.group)
+                .then_with(|| compare_versions(a.version, b.version))
+                .then_with(|| a.plural.cmp(b.plural))
+        });
+        rows
+    }
+}

@@ -1,0 +1,102 @@
+//! Where the registry treats custom resources differently: their defaults, their validation, and the versions they
+//! are stored and served in.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use api::error::Result;
+use api::field::FieldError;
+use api::{ApiError, Value};
+use schema::Ty;
+
+use super::{Call, from_storage, to_storage};
+use crate::custom::Custom;
+use crate::storage::Stored;
+
+impl Call {
+    /// Fills in absent fields.
+    pub(super) fn default(&self, object: &mut Value) {
+        match &self.row.custom {
+            Some(custom) => custom.version().ty.default(object),
+            None => (self.row.strategy.default)(object),
+        }
+    }
+
+    /// What is wrong with an object by the schema of its definition.
+    pub(super) fn validate_custom(&self, object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+        if let Some(custom) = &self.row.custom {
+            errors.extend(custom.version().validate(object, old));
+        }
+    }
+
+    /// Nothing is created any more of a resource whose definition is going.
+    pub(super) fn check_definition(&self) -> Result<()> {
+        if self.row.custom.is_none() {
+            return Ok(());
+        }
+        let served = self.server.storage.custom().load();
+        match served.definition(self.row.group, self.row.plural) {
+            Some(definition) if definition.terminating => {
+                let why = "create not allowed while custom resource definition is terminating";
+                Err(ApiError::forbidden(self.row.group, self.row.plural, &self.name, why))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A stored object in the version of the call.
+    pub(super) async fn view(&self, object: Value) -> Result<Value> {
+        let Some(custom) = &self.row.custom else { return Ok(from_storage(&self.row, object)) };
+        let mut objects = custom.kind.convert(vec![object], custom.version()).await?;
+        Ok(objects.pop().unwrap_or_default())
+    }
+
+    /// An object of the call in the version that is stored.
+    pub(super) async fn stored_form(&self, object: Value) -> Result<Value> {
+        let Some(custom) = &self.row.custom else { return Ok(to_storage(&self.row, object)) };
+        let mut objects = custom.kind.convert(vec![object], custom.kind.storage()).await?;
+        Ok(objects.pop().unwrap_or_default())
+    }
+
+    /// Stored objects in the version of the call; those of built-in resources are left to whoever shows them.
+    pub(super) async fn views(&self, items: Vec<Arc<Stored>>) -> Result<Vec<Arc<Stored>>> {
+        let Some(custom) = &self.row.custom else { return Ok(items) };
+        let version = custom.version();
+        let foreign: Vec<usize> = items
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| !says(s, &version.api_version))
+            .map(|(i, _)| i)
+            .collect();
+        if foreign.is_empty() {
+            return Ok(items);
+        }
+        let objects = foreign.iter().map(|i| items[*i].object()).collect();
+        let converted = custom.kind.convert(objects, version).await?;
+        let mut items = items;
+        for (i, object) in foreign.into_iter().zip(converted) {
+            let (key, revision) = (items[i].key.clone(), items[i].revision);
+            items[i] = Arc::new(custom.cache.stored(&key, &object, revision));
+        }
+        Ok(items)
+    }
+}
+
+/// True when the object is in that version; custom resources begin with it.
+fn says(stored: &Stored, api_version: &str) -> bool {
+    let rest = stored.json.strip_prefix(b"{\"apiVersion\":\"");
+    rest.and_then(|r| r.strip_prefix(api_version.as_bytes())).is_some_and(|r| r.first() == Some(&b'"'))
+}
+
+/// An object of a custom resource in another of its versions, for the fields of managers that use it.
+pub(super) fn at_version<'v>(
+    custom: &'v Custom,
+    object: &'v Value,
+    api_version: &str,
+) -> Option<(Cow<'v, Value>, Ty<'v>)> {
+    let version = custom.kind.at(api_version)?;
+    if object.api_version() == api_version {
+        return Some((Cow::Borrowed(object), version.ty.ty()));
+    }
+    Some((Cow::Owned(custom.kind.rename(object.clone(), version)), version.ty.ty()))
+}
