@@ -28,7 +28,7 @@ use compact_str::CompactString;
 
 use crate::authn::UserInfo;
 
-pub use metadata::{validate_metadata, validate_metadata_update};
+pub use metadata::{validate_labels_and_annotations, validate_metadata, validate_metadata_update};
 
 /// Findings of a validation.
 pub type Errors = Vec<FieldError>;

@@ -32,3 +32,4 @@ pub mod run;
 pub mod server;
 pub mod storage;
 pub mod table;
+pub mod webhook;

@@ -51,6 +51,12 @@ fn check_prefix(
     errors.extend(rule(masked).into_iter().map(|e| FieldError::invalid(path, value, e)));
 }
 
+/// Checks the labels and annotations of some metadata.
+pub fn validate_labels_and_annotations(path: &Path<'_>, metadata: &Value, errors: &mut Errors) {
+    validate_labels(&path.child("labels"), metadata.get("labels"), errors);
+    validate_annotations(&path.child("annotations"), metadata.get("annotations"), errors);
+}
+
 /// Checks a map of labels.
 pub(super) fn validate_labels(path: &Path<'_>, labels: &Value, errors: &mut Errors) {
     for (key, value) in members(labels) {

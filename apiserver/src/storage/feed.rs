@@ -41,16 +41,16 @@ pub(super) async fn run(storage: &Storage) {
         let result = async {
             if revision == 0 {
                 revision = load(storage).await?;
-                serve_custom(storage).await?;
-                storage.progress.send_replace(revision);
             }
+            serve_custom(storage).await?;
+            storage.progress.send_replace(revision);
             follow(storage, &mut revision).await
         }
         .await;
         if let Err(e) = result {
             let text = e.to_string();
             if told.as_ref().is_none_or(|(before, at)| *before != text || at.elapsed() > TELL_EVERY) {
-                let endpoints = etcd.endpoints();
+                let endpoints = storage.etcd.endpoints();
                 tracing::warn!(error = text, endpoints, revision, "no connection to etcd, trying again");
                 told = Some((text, Instant::now()));
             }

@@ -87,7 +87,10 @@ async fn delete_objects(server: &Arc<Server>, definition: &Value) -> Result<()> 
     let (group, plural) =
         (definition.str_at(&["spec", "group"]), definition.str_at(&["spec", "names", "plural"]));
     let Some(custom) = served.definition(group, plural) else {
-        return Err(ApiError::internal("its resource is not served"));
+        // Another server may have been faster.
+        server.storage.catch_up().await?;
+        let gone = server.storage.cache(definitions_store()).get(definition.name()).is_none();
+        return if gone { Ok(()) } else { Err(ApiError::internal("its resource is not served")) };
     };
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let mut changed = custom.cache.subscribe();

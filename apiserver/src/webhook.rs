@@ -1,0 +1,178 @@
+//! Webhooks: HTTPS requests to those whom an object of the cluster names, with limits on time and size.
+//!
+//! Who answers is named by a URL or by a Service, whose cluster address is dialled and whose name its certificate must
+//! have. Source: <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>.
+
+use std::time::Duration;
+
+use api::Value;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use parking_lot::Mutex;
+use serve::outbound::{self, HttpsClient, OutboundError};
+
+use crate::resources::TABLE;
+use crate::storage::Storage;
+
+/// Where the authorities of the machine are, for webhooks that bring none.
+const SYSTEM_BUNDLES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+
+/// Why a webhook gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// The configuration names nobody.
+    #[error("{0}")]
+    Address(String),
+    /// The client cannot be made.
+    #[error("{0}")]
+    Client(#[from] OutboundError),
+    /// No connection, or it broke.
+    #[error("Post {url:?}: {why}")]
+    Connection {
+        /// Where it should have gone.
+        url: String,
+        /// What went wrong, with its causes.
+        why: String,
+    },
+    /// The answer took too long.
+    #[error("Post {0:?}: context deadline exceeded")]
+    Timeout(String),
+    /// The answer is no success.
+    #[error("the server answered with status {0}")]
+    Status(StatusCode),
+    /// The answer cannot be read.
+    #[error("{0}")]
+    Body(String),
+}
+
+/// Somebody who answers reviews.
+pub struct Webhook {
+    config: Value,
+    limit: usize,
+    client: Mutex<Option<HttpsClient>>,
+}
+
+/// What the configuration comes down to.
+struct Target {
+    url: String,
+    /// The name of a Service, for the certificate and the `Host` header.
+    host: Option<String>,
+}
+
+impl Webhook {
+    /// Reads a `clientConfig`. Answers may be as large as `limit` bytes.
+    pub fn new(config: &Value, limit: usize) -> Self {
+        Self { config: config.clone(), limit, client: Mutex::new(None) }
+    }
+
+    /// Sends a review and reads the answer.
+    ///
+    /// # Errors
+    /// When nobody answers in time, or with something else than a JSON document.
+    pub async fn call(
+        &self,
+        storage: &Storage,
+        review: &Value,
+        timeout: Duration,
+    ) -> Result<Value, WebhookError> {
+        let target = self.target(storage)?;
+        let url = format!("{}?timeout={}s", target.url, timeout.as_secs());
+        let client = self.client(target.host.as_deref()).await?;
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(&url)
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json, */*");
+        if let Some(host) = &target.host {
+            request = request.header(HOST, host);
+        }
+        let request = request
+            .body(serve::full(Bytes::from(review.to_json())))
+            .map_err(|e| WebhookError::Address(e.to_string()))?;
+        let answer = async {
+            let broken = |why: String| WebhookError::Connection { url: url.clone(), why };
+            let response = client.request(request).await.map_err(|e| broken(chain(&e)))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), self.limit).collect().await;
+            let body = body.map_err(|e| WebhookError::Body(format!("the answer could not be read: {e}")))?;
+            if !status.is_success() {
+                return Err(WebhookError::Status(status));
+            }
+            let decoded = api::json::decode(&body.to_bytes());
+            decoded.map(|d| d.value).map_err(|e| WebhookError::Body(format!("the answer is no JSON: {e}")))
+        };
+        tokio::time::timeout(timeout, answer).await.map_err(|_| WebhookError::Timeout(url.clone()))?
+    }
+
+    fn target(&self, storage: &Storage) -> Result<Target, WebhookError> {
+        if let Some(url) = self.config.get("url").as_str() {
+            return Ok(Target { url: url.to_owned(), host: None });
+        }
+        let service = self.config.get("service");
+        let (namespace, name) = (service.str_at(&["namespace"]), service.str_at(&["name"]));
+        let port = service.get("port").as_i64().unwrap_or(443);
+        let path = service.str_at(&["path"]).trim_start_matches('/');
+        let found = storage.cache(TABLE.store("", "services")).get(&format!("{namespace}/{name}"));
+        let Some(object) = found.map(|s| s.object()) else {
+            let quoted = api::field::go_quote(name);
+            return Err(WebhookError::Address(format!("service {quoted} not found")));
+        };
+        let address = match object.str_at(&["spec", "type"]) {
+            "ExternalName" => object.str_at(&["spec", "externalName"]).to_owned(),
+            _ => object.str_at(&["spec", "clusterIP"]).to_owned(),
+        };
+        let served = object.array_at(&["spec", "ports"]).iter().any(|p| p.get("port").as_i64() == Some(port));
+        if matches!(address.as_str(), "" | "None") {
+            return Err(WebhookError::Address(format!("service {namespace}/{name} has no cluster address")));
+        }
+        if !served && object.str_at(&["spec", "type"]) != "ExternalName" {
+            return Err(WebhookError::Address(format!(
+                "no service port {port} found for service {}",
+                api::field::go_quote(name)
+            )));
+        }
+        let address = if address.contains(':') { format!("[{address}]") } else { address };
+        let url = format!("https://{address}:{port}/{path}");
+        Ok(Target { url, host: Some(format!("{name}.{namespace}.svc")) })
+    }
+
+    /// The client, made when it is first used.
+    async fn client(&self, host: Option<&str>) -> Result<HttpsClient, WebhookError> {
+        if let Some(client) = self.client.lock().as_ref() {
+            return Ok(client.clone());
+        }
+        let bundle = self.config.get("caBundle").as_str().unwrap_or_default();
+        let ca = match STANDARD.decode(bundle) {
+            Ok(pem) if !pem.is_empty() => Some(pem),
+            _ => system_bundle().await,
+        };
+        let options = outbound::Options { ca, server_name: host.map(str::to_owned), ..Default::default() };
+        let client = outbound::client(&options)?;
+        *self.client.lock() = Some(client.clone());
+        Ok(client)
+    }
+}
+
+async fn system_bundle() -> Option<Vec<u8>> {
+    for path in SYSTEM_BUNDLES {
+        if let Ok(pem) = tokio::fs::read(path).await {
+            return Some(pem);
+        }
+    }
+    None
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text = format!("{text}: {e}");
+        cause = e.source();
+    }
+    text
+}
