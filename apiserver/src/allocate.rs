@@ -70,7 +70,7 @@ impl Allocators {
 
     /// Fills in the address and ports of a Service that has none; other objects are left alone.
     pub async fn allocate(&self, call: &Call, object: &mut Value, old: Option<&Value>) -> Result<Allocated> {
-        if call.row.plural != "services" || !matches!(call.subresource.as_str(), "") {
+        if call.row.built_in() != "services" || !matches!(call.subresource.as_str(), "") {
             return Ok(Allocated::NOTHING);
         }
         call.server.storage.catch_up().await?;
@@ -245,7 +245,7 @@ impl Allocators {
 
     /// Gives back what a removed Service held.
     pub async fn release(&self, call: &Call, object: &Value) {
-        if call.row.plural != "services" || !call.row.group.is_empty() {
+        if call.row.built_in() != "services" || !call.row.group.is_empty() {
             return;
         }
         {

@@ -141,7 +141,10 @@ impl Exchange {
     ) -> Result<Value> {
         let body = self.body().await?;
         let mut decoded = crate::negotiate::decode(self.headers(), &body, kind)?;
-        check_type(&mut decoded.value, group_version, kind)?;
+        match &call.row.custom {
+            Some(_) if kind == call.row.kind => check_custom_type(call, &mut decoded.value)?,
+            _ => check_type(&mut decoded.value, group_version, kind)?,
+        }
         let version = group_version.rsplit('/').next().unwrap_or_default();
         let mode = call.write.validation;
         let (object, warnings) = match &call.row.custom {
@@ -160,6 +163,31 @@ impl Exchange {
     async fn own_object(&mut self, call: &Call) -> Result<Value> {
         self.object(call, &call.row.api_version(), call.row.kind, call.ty()).await
     }
+}
+
+/// The body of a custom resource says what it is.
+fn check_custom_type(call: &Call, value: &mut Value) -> Result<()> {
+    let (want, kind) = (call.row.api_version(), call.row.kind);
+    if !matches!(value, Value::Object(_)) {
+        return check_type(value, &want, kind);
+    }
+    let (given, given_kind) = (value.api_version().to_owned(), value.kind().to_owned());
+    if given_kind.is_empty() {
+        value.set(&["kind"], kind);
+    }
+    if given.is_empty() {
+        value.set(&["apiVersion"], want.as_str());
+    } else if given != want {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version ({want})"
+        )));
+    }
+    if !given_kind.is_empty() && given_kind != kind {
+        let path = api::field::Path::new("kind");
+        let error = api::field::FieldError::invalid(&path, given_kind, format!("must be {kind}"));
+        return Err(ApiError::invalid(call.row.group, kind, value.name(), &[error]));
+    }
+    Ok(())
 }
 
 /// A body says what it is, or is taken for what is expected.

@@ -91,6 +91,11 @@ impl Resource {
         self.custom.as_ref().map_or_else(|| format!("{}List", self.kind), |c| c.list_kind().to_owned())
     }
 
+    /// The name in paths of a built-in resource; empty for custom ones, whose names may be the same.
+    pub fn built_in(&self) -> &'static str {
+        if self.custom.is_some() { "" } else { self.plural }
+    }
+
     /// True when there are objects, not only answers.
     pub fn is_stored(&self) -> bool {
         self.store.is_some() || self.custom.is_some()

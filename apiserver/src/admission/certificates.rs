@@ -13,7 +13,7 @@ pub(super) fn validate(
     object: Option<&Value>,
     old: Option<&Value>,
 ) -> Result<()> {
-    if call.row.plural != "certificatesigningrequests" {
+    if call.row.built_in() != "certificatesigningrequests" {
         return Ok(());
     }
     let (Some(new), Operation::Create | Operation::Update) = (object, operation) else { return Ok(()) };

@@ -49,7 +49,7 @@ pub(super) fn protect_volumes(call: &Call, operation: Operation, object: &mut Va
     if operation != Operation::Create || !call.row.group.is_empty() || !call.subresource.is_empty() {
         return;
     }
-    let finalizer = match call.row.plural {
+    let finalizer = match call.row.built_in() {
         "persistentvolumeclaims" => "kubernetes.io/pvc-protection",
         "persistentvolumes" => "kubernetes.io/pv-protection",
         _ => return,

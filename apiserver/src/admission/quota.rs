@@ -24,7 +24,7 @@ pub(super) async fn validate(
     if !call.row.namespaced
         || !call.subresource.is_empty()
         || call.row.store.is_none()
-        || call.row.plural == "resourcequotas"
+        || call.row.built_in() == "resourcequotas"
     {
         return Ok(());
     }
@@ -63,7 +63,7 @@ fn usage(call: &Call, object: &Value) -> Usage {
     let mut usage = Usage::new();
     let one = Quantity::from_units(1, api::quantity::Format::DecimalSi);
     usage.insert(format!("count/{}", api::error::qualified(call.row.group, call.row.plural)), one);
-    match call.row.plural {
+    match call.row.built_in() {
         "pods" => {
             if matches!(object.str_at(&["status", "phase"]), "Failed" | "Succeeded") {
                 return Usage::new();
@@ -143,7 +143,7 @@ async fn charge(call: &Call, quota: &Value, object: &Value, delta: &Usage) -> Re
     let mut inner = call.internal(row, &call.namespace, quota.name());
     inner.subresource = "status".to_owned();
     let limited: Vec<String> = quantities(quota.at(&["spec", "hard"])).map(|(name, _)| name).collect();
-    if call.row.plural == "pods" {
+    if call.row.built_in() == "pods" {
         must_say(call, quota, object, &limited)?;
     }
     if !limited.iter().any(|name| delta.contains_key(name)) {

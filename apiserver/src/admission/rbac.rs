@@ -22,7 +22,7 @@ pub(super) fn validate(
     if call.row.group != GROUP || call.user.is_in("system:masters") {
         return Ok(());
     }
-    match call.row.plural {
+    match call.row.built_in() {
         "roles" | "clusterroles" => {
             if old.is_some_and(|o| o.get("rules") == new.get("rules"))
                 || may(call, "escalate", call.row.plural, new.name())

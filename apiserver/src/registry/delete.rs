@@ -60,8 +60,11 @@ impl Call {
             self.server.allocators.release(self, &object).await;
         }
         let object = self.view(object).await?;
-        let answer =
-            if gone && !RETURNS_OBJECT.contains(&self.row.plural) { self.success(&object) } else { object };
+        let answer = if gone && !RETURNS_OBJECT.contains(&self.row.built_in()) {
+            self.success(&object)
+        } else {
+            object
+        };
         Ok(Deleted { answer, gone })
     }
 
@@ -107,13 +110,13 @@ impl Call {
     /// The object on its way out.
     fn doomed(&self, current: &Current, options: &DeleteOptions) -> Next {
         let mut object = current.object.clone();
-        if self.row.plural == "customresourcedefinitions" && !object.is_terminating() {
+        if self.row.built_in() == "customresourcedefinitions" && !object.is_terminating() {
             return Next::Put(controller::begin_cleanup(object));
         }
         let grace = self.grace(&object, options);
         self.set_propagation(&mut object, options);
         let waits_for_finalizers = !object.array_at(&["metadata", "finalizers"]).is_empty()
-            || (self.row.plural == "namespaces" && !object.array_at(&["spec", "finalizers"]).is_empty());
+            || (self.row.built_in() == "namespaces" && !object.array_at(&["spec", "finalizers"]).is_empty());
         if grace == 0 && !waits_for_finalizers {
             if object.is_terminating() {
                 object.set(&["metadata", "deletionGracePeriodSeconds"], 0);
@@ -131,7 +134,7 @@ impl Call {
                 .map(|t| t - SignedDuration::from_secs(left.unwrap_or(0)));
             let end = since.unwrap_or(now) + SignedDuration::from_secs(grace);
             object.set(&["metadata", "deletionTimestamp"], api::time::format(end.max(now)));
-            if self.row.plural != "namespaces" {
+            if self.row.built_in() != "namespaces" {
                 object.set(&["metadata", "deletionGracePeriodSeconds"], grace);
             }
             let counts = self.row.strategy.generation;
@@ -141,7 +144,7 @@ impl Call {
                 object.set(&["metadata", "generation"], generation + 1);
             }
         }
-        if self.row.plural == "namespaces" {
+        if self.row.built_in() == "namespaces" {
             object.set(&["status", "phase"], "Terminating");
         }
         match self.canonical_storage(object) {
@@ -162,7 +165,7 @@ impl Call {
 
     /// How long the object has to end by itself: only pods that run somewhere get time.
     fn grace(&self, object: &Value, options: &DeleteOptions) -> i64 {
-        if self.row.plural != "pods" {
+        if self.row.built_in() != "pods" {
             return 0;
         }
         let default = object.at(&["spec", "terminationGracePeriodSeconds"]).as_i64().unwrap_or(30);

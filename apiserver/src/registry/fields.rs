@@ -101,7 +101,7 @@ impl Call {
         }
         match self.subresource.as_str() {
             "" if !self.row.strategy.reset.is_empty() => Filter::exclude(self.row.strategy.reset),
-            "status" if self.row.plural == "pods" => Filter::exclude(&[
+            "status" if self.row.built_in() == "pods" => Filter::exclude(&[
                 &["spec"],
                 &["metadata", "deletionTimestamp"],
                 &["metadata", "ownerReferences"],

@@ -441,7 +441,7 @@ impl Call {
             if !status_counts {
                 map.remove("status");
             }
-            (o, annotations.filter(|_| self.row.plural == "deployments"))
+            (o, annotations.filter(|_| self.row.built_in() == "deployments"))
         };
         if desired(old) != desired(&new) {
             let generation = old.at(&["metadata", "generation"]).as_i64().unwrap_or(0);
@@ -454,7 +454,7 @@ impl Call {
     fn is_finished(&self, object: &Value) -> bool {
         let waits = object.at(&["metadata", "deletionGracePeriodSeconds"]).as_i64().unwrap_or(0) > 0;
         let namespace_waits =
-            self.row.plural == "namespaces" && !object.array_at(&["spec", "finalizers"]).is_empty();
+            self.row.built_in() == "namespaces" && !object.array_at(&["spec", "finalizers"]).is_empty();
         object.is_terminating()
             && !waits
             && !namespace_waits
