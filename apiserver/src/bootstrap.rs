@@ -188,7 +188,8 @@ async fn local_api_services(server: &Arc<Server>) -> api::error::Result<()> {
     Ok(())
 }
 
-async fn available(server: &Arc<Server>, name: &str) -> api::error::Result<()> {
+/// Says of an APIService that it is served here.
+pub async fn available(server: &Arc<Server>, name: &str) -> api::error::Result<()> {
     let mut call = call(server, "apiregistration.k8s.io", "apiservices", "", name);
     call.subresource = "status".to_owned();
     let now = api::time::format(jiff::Timestamp::now());

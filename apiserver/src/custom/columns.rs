@@ -62,3 +62,34 @@ impl Column {
 }
 
 const AGE: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_have_the_types_of_their_columns() {
+        let columns = object!([
+            {"name": "A", "type": "string", "jsonPath": ".a"},
+            {"name": "B", "type": "integer", "jsonPath": ".b"},
+            {"name": "C", "type": "date", "jsonPath": ".c"},
+            {"name": "D", "type": "boolean", "jsonPath": ".d"},
+            {"name": "E", "type": "string", "jsonPath": ".none"},
+        ]);
+        let now = api::time::parse("2026-01-01T00:05:00Z").unwrap();
+        let cells = |json: &str| -> String {
+            let object = api::json::decode(json.as_bytes()).unwrap().value;
+            let cells: Vec<Value> = Column::all(&columns).iter().map(|c| c.cell(&object, now)).collect();
+            Value::Array(cells).to_string()
+        };
+        assert_eq!(
+            cells(r#"{"a":7,"b":2.9,"c":"2026-01-01T00:00:00Z","d":true}"#),
+            r#"["7",2,"5m",true,null]"#
+        );
+        assert_eq!(
+            cells(r#"{"a":{"x":[1]},"b":"2","c":"soon","d":"yes"}"#),
+            r#"["{\"x\":[1]}",null,"<invalid>",null,null]"#
+        );
+        assert_eq!(Column::all(&Value::Null)[0].head().str_at(&["name"]), "Age");
+    }
+}

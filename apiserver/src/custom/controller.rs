@@ -4,6 +4,7 @@
 //! Several API servers may run on one etcd: each decides from what is there, and a write that another was faster with
 //! changes nothing. Mirrors the controllers of apiextensions-apiserver.
 
+mod api_services;
 mod cleanup;
 mod status;
 
@@ -40,8 +41,9 @@ pub async fn run(server: Arc<Server>) {
     let cache = server.storage.cache(definitions_store()).clone();
     let mut changed = cache.subscribe();
     let mut known: BTreeMap<String, Known> = BTreeMap::new();
-    let mut cleanups: JoinSet<(String, Result<()>)> = JoinSet::new();
+    let mut cleanups: JoinSet<String> = JoinSet::new();
     let mut cleaning: BTreeSet<String> = BTreeSet::new();
+    let mut aligned = None;
     loop {
         changed.mark_unchanged();
         let due = look(&cache.snapshot(), &mut known);
@@ -58,19 +60,28 @@ pub async fn run(server: Arc<Server>) {
             if cleaning.insert(name.clone()) {
                 let server = server.clone();
                 cleanups.spawn(async move {
-                    let result = cleanup::clean_up(&server, &name).await;
-                    (name, result)
+                    if let Err(e) = cleanup::clean_up(&server, &name).await {
+                        tracing::warn!(definition = name, error = %e, "could not delete the objects of a definition");
+                        tokio::time::sleep(RETRY).await;
+                    }
+                    name
                 });
+            }
+        }
+        let serial = server.storage.custom().load().serial;
+        if aligned != Some(serial) {
+            match api_services::align(&server).await {
+                Ok(()) => aligned = Some(serial),
+                Err(e) => {
+                    tracing::warn!(error = %e, "could not bring APIServices up to date");
+                    failed = true;
+                }
             }
         }
         tokio::select! {
             _ = changed.changed() => {}
             Some(ended) = cleanups.join_next() => match ended {
-                Ok((name, result)) => {
-                    if let Err(e) = result {
-                        tracing::warn!(definition = name, error = %e, "could not delete the objects of a definition");
-                        tokio::time::sleep(RETRY).await;
-                    }
+                Ok(name) => {
                     cleaning.remove(&name);
                 }
                 Err(e) => {

@@ -176,3 +176,104 @@ impl Served {
         rows
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use api::object;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    fn definitions(list: &[(&str, Value, i64)]) -> Snapshot {
+        let row = TABLE.find("apiextensions.k8s.io", "v1", "customresourcedefinitions").unwrap().clone();
+        let cache = Cache::new("definitions", row, CancellationToken::new());
+        let objects = list
+            .iter()
+            .map(|(name, object, revision)| {
+                let stored = cache.encode(name, &object.to_json(), *revision).unwrap();
+                (Arc::from(*name), Arc::new(stored))
+            })
+            .collect();
+        Snapshot { revision: list.iter().map(|l| l.2).max().unwrap_or(0), objects }
+    }
+
+    fn widgets(generation: i64, condition: &str, default: i64) -> Value {
+        object!({
+            "metadata": {"name": "widgets.e.io", "uid": "u", "generation": generation},
+            "spec": {
+                "group": "e.io", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+                "versions": [
+                    {"name": "v1beta1", "served": true, "storage": false, "schema": {"openAPIV3Schema": {"type": "object"}}},
+                    {"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+                     "selectableFields": [{"jsonPath": ".spec.n"}],
+                     "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {
+                        "n": {"type": "integer", "default": default}}}}}}},
+                    {"name": "v2", "served": false, "storage": false, "schema": {"openAPIV3Schema": {"type": "object"}}},
+                ],
+            },
+            "status": {
+                "acceptedNames": {"plural": "widgets", "kind": "Widget", "listKind": "WidgetList", "singular": "widget"},
+                "conditions": [{"type": condition, "status": "True"}],
+            },
+        })
+    }
+
+    /// Brings what is served up to date; returns how many caches had to be filled.
+    fn apply(custom: &CustomResources, list: &[(&str, Value, i64)]) -> usize {
+        let Some((served, fresh)) = custom.plan(&definitions(list)) else { return 0 };
+        custom.publish(served);
+        fresh.len()
+    }
+
+    const NAME: &str = "widgets.e.io";
+
+    #[test]
+    fn versions_are_served_once_names_are_accepted_and_discovered_once_established() {
+        let custom = CustomResources::default();
+        assert_eq!(apply(&custom, &[(NAME, widgets(1, "Other", 1), 5)]), 0);
+        assert!(custom.find("e.io", "v1", "widgets").is_none());
+        assert_eq!(apply(&custom, &[(NAME, widgets(1, "NamesAccepted", 1), 6)]), 1);
+        assert!(custom.find("e.io", "v1", "widgets").is_some());
+        assert!(custom.find("e.io", "v2", "widgets").is_none(), "it is not served");
+        assert!(custom.load().rows().is_empty());
+        let serial = custom.load().serial;
+        assert_eq!(apply(&custom, &[(NAME, widgets(1, "Established", 1), 7)]), 0, "the cache is kept");
+        let versions: Vec<&str> = custom.load().rows().iter().map(|r| r.version).collect();
+        assert_eq!(versions, ["v1", "v1beta1"]);
+        assert!(custom.load().serial > serial);
+    }
+
+    #[test]
+    fn watches_end_when_a_definition_changes_or_goes() {
+        let custom = CustomResources::default();
+        apply(&custom, &[(NAME, widgets(1, "Established", 1), 5)]);
+        let cache = |c: &CustomResources| c.load().cache("e.io/widgets").cloned();
+        let first = cache(&custom).unwrap();
+        assert_eq!(apply(&custom, &[(NAME, widgets(2, "Established", 9), 6)]), 1);
+        assert!(first.closed().is_cancelled());
+        let second = cache(&custom).unwrap();
+        assert!(!second.closed().is_cancelled());
+        apply(&custom, &[("x", Value::object(), 7)]);
+        assert!(second.closed().is_cancelled() && cache(&custom).is_none());
+    }
+
+    #[test]
+    fn objects_from_etcd_are_pruned_defaulted_and_selectable() {
+        let custom = CustomResources::default();
+        apply(&custom, &[(NAME, widgets(1, "Established", 4), 5)]);
+        let row = custom.find("e.io", "v1", "widgets").unwrap();
+        let own = row.custom.as_ref().unwrap();
+        let old = r#"{"apiVersion":"e.io/v1","kind":"Widget","metadata":{"name":"a","namespace":"n","labels":{"a":1}},"spec":{"gone":1}}"#;
+        let stored = own.cache.encode("n/a", old.as_bytes(), 9).unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&stored.json),
+            r#"{"apiVersion":"e.io/v1","kind":"Widget","metadata":{"generation":1,"name":"a","namespace":"n","resourceVersion":"9"},"spec":{"n":4}}"#
+        );
+        let at = row.field_index("spec.n").unwrap();
+        assert_eq!(stored.fields[at], "4");
+        let beta = own.kind.at("e.io/v1beta1").unwrap();
+        let renamed = own.kind.rename(stored.object(), beta);
+        assert_eq!(renamed.api_version(), "e.io/v1beta1");
+        assert!(renamed.get("spec").is_null(), "the other version knows no spec");
+    }
+}

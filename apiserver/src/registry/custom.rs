@@ -29,6 +29,22 @@ impl Call {
         }
     }
 
+    /// Advice about finalizers of custom resources that are new in an object.
+    pub(super) fn warn_of_finalizers(&self, object: &Value, old: Option<&Value>) {
+        const BARE: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+        if self.row.custom.is_none() {
+            return;
+        }
+        let before = old.map_or(&[][..], |o| o.array_at(&["metadata", "finalizers"]));
+        let added = object.array_at(&["metadata", "finalizers"]).iter().filter(|f| !before.contains(f));
+        for name in added.filter_map(Value::as_str).filter(|n| !n.contains('/') && !BARE.contains(n)) {
+            self.warn(format!(
+                "metadata.finalizers: {}: prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers",
+                api::field::go_quote(name)
+            ));
+        }
+    }
+
     /// Nothing is created any more of a resource whose definition is going.
     pub(super) fn check_definition(&self) -> Result<()> {
         if self.row.custom.is_none() {

@@ -201,6 +201,8 @@ impl Cursor {
                 }
             };
             tokio::select! {
+                // What happened before the end is told before it.
+                biased;
                 _ = changed.changed() => {}
                 () = tokio::time::sleep_until(self.deadline) => return None,
                 () = stopping.cancelled() => return None,

@@ -78,6 +78,7 @@ impl Call {
         for warning in (strategy.warn)(&object) {
             self.warn(warning);
         }
+        self.warn_of_finalizers(&object, None);
         let allocated = self.server.allocators.allocate(self, &mut object, None).await?;
         match self.insert(object).await {
             Ok(object) => {
@@ -327,6 +328,7 @@ impl Call {
         self.refuse_invalid(&new, &errors)?;
         admission::validate(self, Operation::Update, Some(&new), Some(&old)).await?;
         if self.subresource.is_empty() {
+            self.warn_of_finalizers(&new, Some(&old));
             for warning in (strategy.warn)(&new) {
                 self.warn(warning);
             }
