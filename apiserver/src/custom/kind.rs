@@ -4,7 +4,6 @@ use std::sync::{Arc, LazyLock};
 
 use api::Value;
 use compact_str::CompactString;
-use schema::decode::Mode;
 use tokio_util::sync::CancellationToken;
 
 use super::conversion::Conversion;
@@ -145,10 +144,7 @@ impl Reading for CustomKind {
     /// longer valid is dropped.
     fn read(&self, object: Value) -> Value {
         let Some(version) = self.at(object.api_version()) else { return object };
-        let mut object = match version.ty.decode(object.clone(), Mode::Ignore) {
-            Ok((object, _)) => object,
-            Err(_) => version.ty.decode_dropping_metadata(object),
-        };
+        let mut object = version.ty.read_stored(object);
         if object.at(&["metadata", "generation"]).as_i64().unwrap_or(0) <= 0 {
             object.set(&["metadata", "generation"], 1);
             object.make_object().entry("metadata").make_object().sort_keys();

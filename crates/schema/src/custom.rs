@@ -83,19 +83,13 @@ impl CustomType {
         decode::read((version, kind), &body.duplicates, mode, self.decode(body.value, mode))
     }
 
-    /// Reads an object that was stored before its metadata was checked: members of the metadata that cannot be read
-    /// are dropped.
-    pub fn decode_dropping_metadata(&self, mut object: Value) -> Value {
-        let metadata = object.get("metadata").clone();
-        object.set(&["metadata"], Value::object());
-        for (name, value) in metadata.as_object().into_iter().flat_map(|m| m.iter()) {
-            let mut alone = Value::object();
-            alone.set(&["metadata", name], value);
-            if self.decode(alone, Mode::Ignore).is_ok() {
-                object.set(&["metadata", name], value);
-            }
-        }
-        self.decode(object.clone(), Mode::Ignore).map_or(object, |(object, _)| object)
+    /// Reads an object that was stored, maybe under an older schema: sets defaults, drops what is unknown, and what cannot
+    /// be read of its metadata.
+    pub fn read_stored(&self, mut object: Value) -> Value {
+        self.default(&mut object);
+        let mut object = decode::normalize_stored(object, self.ty());
+        defaults::drop_nulls(&mut object, &self.schema);
+        object
     }
 
     /// Sets defaults, also where null stands and may not.

@@ -40,11 +40,20 @@ const MAX_FINDINGS: usize = 100;
 
 /// Reads `value` as `ty`. Findings are collected unless `mode` is `Ignore`, and never fail here.
 pub fn normalize(value: Value, ty: Ty<'_>, mode: Mode) -> Result<(Value, Vec<Finding>), DecodeError> {
-    let mut decoder = Decoder { findings: Vec::new(), collect: mode != Mode::Ignore, first: None };
+    let mut decoder = Decoder { collect: mode != Mode::Ignore, ..Decoder::default() };
     let value = decoder.value(value, ty, &At::ROOT)?.unwrap_or_else(|| zero(ty));
     match decoder.first {
         Some(e) => Err(e),
         None => Ok((value, decoder.findings)),
+    }
+}
+
+/// Reads a custom resource that was stored, maybe before its metadata was checked: what cannot be read of that is dropped.
+pub(crate) fn normalize_stored(value: Value, ty: Ty<'_>) -> Value {
+    let mut decoder = Decoder { lenient: true, ..Decoder::default() };
+    match decoder.value(value, ty, &At::ROOT) {
+        Ok(Some(value)) => value,
+        _ => zero(ty),
     }
 }
 
@@ -194,11 +203,32 @@ pub(crate) fn sort(value: &mut Value) {
     }
 }
 
+#[derive(Default)]
 struct Decoder {
     findings: Vec<Finding>,
     collect: bool,
+    /// Members of metadata that cannot be read are dropped.
+    lenient: bool,
     /// The first type error; the walk goes on, since a failing parser takes precedence.
     first: Option<DecodeError>,
+}
+
+/// Those members of an object that can be read as members of the type.
+fn readable_members(object: Value, ty: Ty<'_>) -> Value {
+    let mut out = Value::object();
+    let Value::Object(members) = object else { return out };
+    for (name, value) in members {
+        let alone = Value::Object(Map::from_iter([(name, value)]));
+        let mut decoder = Decoder::default();
+        let read = decoder.value(alone, ty, &At::ROOT);
+        if let (Ok(Some(Value::Object(read))), None) = (read, decoder.first) {
+            for (name, value) in read {
+                out.make_object().insert(name, value);
+            }
+        }
+    }
+    sort(&mut out);
+    out
 }
 
 /// The value, or none where null or nothing was given.
@@ -319,7 +349,7 @@ impl Decoder {
 
     /// The metadata of a custom resource, or of an object in it: of a built-in type.
     fn metadata(&mut self, value: Value, ty: Ty<'_>, at: &At<'_>) -> Result<Value, DecodeError> {
-        let mut inner = Decoder { findings: Vec::new(), collect: self.collect, first: None };
+        let mut inner = Decoder { collect: self.collect, ..Decoder::default() };
         let (shown, path) = (value.clone(), at.field_path(""));
         let read = inner.value(value, ty, &At::ROOT);
         let error = match read {
@@ -335,6 +365,9 @@ impl Decoder {
             Ok(_) => inner.first,
             Err(e) => Some(e),
         };
+        if self.lenient {
+            return Ok(readable_members(shown, ty));
+        }
         let why = error.map(|e| e.0).unwrap_or_default();
         Err(DecodeError(format!("{}: Invalid value: {shown}: {why}", path.trim_end_matches('.'))))
     }
@@ -372,7 +405,7 @@ impl Decoder {
     /// A JSON schema in one of its special places. Upstream reads these apart: what is unknown in them is not reported.
     fn schema_or(&mut self, value: Value, ty: Ty<'_>, id: TypeId) -> Read {
         let props = ty.at(id);
-        let mut inner = Decoder { findings: Vec::new(), collect: false, first: None };
+        let mut inner = Decoder::default();
         let read = match (ty.shape(), value) {
             (_, value @ Value::Object(_)) => inner.value(value, props, &At::ROOT)?,
             (Shape::SchemaOrBool(_), value @ Value::Bool(_)) => Some(value),
