@@ -4,10 +4,11 @@ import json
 import subprocess
 import sys
 
-LEAVES = {"daemon", "serve", "streaming", "cel", "linux"}
-LIBRARIES = LEAVES | {"api", "schema", "client", "placement"}
+LEAVES = {"daemon", "serve", "streaming", "linux"}
+LIBRARIES = LEAVES | {"api", "cel", "schema", "client", "placement"}
 ALLOWED = {
     "api": set(),
+    "cel": {"api"},
     "schema": {"api"},
     "placement": {"api"},
     "client": {"api", "daemon", "serve"},
