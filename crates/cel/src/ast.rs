@@ -116,27 +116,24 @@ impl Expr {
         }
     }
 
-    /// Calls `visit` with this node and every node below.
-    pub(crate) fn walk<'e>(&'e self, visit: &mut impl FnMut(&'e Expr)) {
-        visit(self);
+    /// The nodes directly below.
+    pub(crate) fn children(&self) -> Vec<&Expr> {
         match &self.kind {
-            Kind::Literal(_) | Kind::Ident(_) | Kind::Error => {}
-            Kind::Select { operand, .. } => operand.walk(visit),
-            Kind::Call { target, args, .. } => {
-                target.iter().for_each(|t| t.walk(visit));
-                args.iter().for_each(|a| a.walk(visit));
-            }
-            Kind::List(elements) => elements.iter().for_each(|(e, _)| e.walk(visit)),
-            Kind::Map(entries) => entries.iter().for_each(|e| {
-                e.key.walk(visit);
-                e.value.walk(visit);
-            }),
-            Kind::Struct { fields, .. } => fields.iter().for_each(|f| f.value.walk(visit)),
-            Kind::Comprehension(c) => {
-                for e in [&c.range, &c.init, &c.condition, &c.step, &c.result] {
-                    e.walk(visit);
-                }
-            }
+            Kind::Literal(_) | Kind::Ident(_) | Kind::Error => Vec::new(),
+            Kind::Select { operand, .. } => vec![operand],
+            Kind::Call { target, args, .. } => target.iter().map(AsRef::as_ref).chain(args).collect(),
+            Kind::List(elements) => elements.iter().map(|(e, _)| e).collect(),
+            Kind::Map(entries) => entries.iter().flat_map(|e| [&e.key, &e.value]).collect(),
+            Kind::Struct { fields, .. } => fields.iter().map(|f| &f.value).collect(),
+            Kind::Comprehension(c) => vec![&c.range, &c.init, &c.condition, &c.step, &c.result],
+        }
+    }
+
+    /// Calls `visit` with this node and every node below.
+    pub(crate) fn walk<'e>(&'e self, visit: &mut dyn FnMut(&'e Expr)) {
+        visit(self);
+        for child in self.children() {
+            child.walk(visit);
         }
     }
 }

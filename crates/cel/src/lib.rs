@@ -10,11 +10,18 @@
 //! Language: <https://github.com/google/cel-spec/blob/master/doc/langdef.md>; Kubernetes' libraries:
 //! <https://kubernetes.io/docs/reference/using-api/cel/>.
 
-#![expect(dead_code, reason = "the checker that reads the tree follows")]
+#![expect(dead_code, reason = "the evaluator that reads the tree follows")]
 
 mod ast;
+mod checker;
+mod env;
 mod lexer;
+mod library;
 mod parser;
 mod source;
+mod types;
 
+pub use checker::Checked;
+pub use env::{Env, Version};
 pub use source::{Issue, Issues};
+pub use types::{Declarations, Type};
