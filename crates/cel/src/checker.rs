@@ -334,13 +334,10 @@ impl Checker<'_> {
     }
 
     /// The type of elements that have been `before` when another is `now`.
-    fn join(&mut self, node: &Expr, before: Option<Type>, now: Type) -> Type {
+    fn join(&mut self, before: Option<Type>, now: Type) -> Type {
         let Some(before) = before else { return now };
-        if self.unifier.assignable(&before, &now) {
-            return most_general(&before, &now).clone();
-        }
-        self.mismatch(node.id, &before, &now);
-        Type::Error
+        // Whether elements may be of different types is decided once everything fits.
+        if self.unifier.assignable(&before, &now) { most_general(&before, &now).clone() } else { Type::Dyn }
     }
 
     /// What an element marked with `?` contributes.
@@ -365,7 +362,7 @@ impl Checker<'_> {
             if *optional {
                 t = self.unmark(element, t);
             }
-            joined = Some(self.join(element, joined, t));
+            joined = Some(self.join(joined, t));
         }
         let element = joined.unwrap_or_else(|| self.unifier.fresh());
         self.set(e, Type::list(element));
@@ -377,13 +374,13 @@ impl Checker<'_> {
         for MapEntry { key, value, optional } in entries {
             self.check(key);
             let t = self.get(key);
-            keys = Some(self.join(key, keys, t));
+            keys = Some(self.join(keys, t));
             self.check(value);
             let mut t = self.get(value);
             if *optional {
                 t = self.unmark(value, t);
             }
-            values = Some(self.join(value, values, t));
+            values = Some(self.join(values, t));
         }
         let key = keys.unwrap_or_else(|| self.unifier.fresh());
         let value = values.unwrap_or_else(|| self.unifier.fresh());

@@ -10,18 +10,29 @@
 //! Language: <https://github.com/google/cel-spec/blob/master/doc/langdef.md>; Kubernetes' libraries:
 //! <https://kubernetes.io/docs/reference/using-api/cel/>.
 
-#![expect(dead_code, reason = "the evaluator that reads the tree follows")]
-
 mod ast;
 mod checker;
+mod cost;
+mod decl;
 mod env;
+mod eval;
 mod lexer;
 mod library;
 mod parser;
+mod plan;
 mod source;
 mod types;
+mod value;
 
 pub use checker::Checked;
+pub use decl::{Decl, DeclTypes, MAX_REQUEST, escape};
 pub use env::{Env, Version};
+pub use eval::{Activation, Limits, PER_CALL_LIMIT, Program};
+pub use library::authz::{Attributes, Authorizer, Authz, Decision};
+pub use library::formats::NamedFormat;
+pub use library::net::Cidr;
+pub use library::time::Moment;
+pub use library::url::Url;
 pub use source::{Issue, Issues};
 pub use types::{Declarations, Type};
+pub use value::{EvalError, List, Map, Outcome, Text, Val};

@@ -9,10 +9,23 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use crate::env::Version;
 use crate::types::Type;
 
+mod convert;
+mod lists;
+mod optional;
+mod quantity;
+mod semver;
 mod signatures;
+mod standard;
+mod strings;
 
+pub(crate) mod authz;
+pub(crate) mod call;
+pub(crate) mod format;
+pub(crate) mod formats;
+pub(crate) mod net;
 pub(crate) mod regex;
 pub(crate) mod time;
+pub(crate) mod url;
 
 /// One signature of a function.
 #[derive(Clone, Debug)]

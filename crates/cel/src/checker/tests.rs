@@ -112,6 +112,15 @@ fn mistakes_are_named_as_cel_go_names_them() {
         "y + z",
         "1:1: undeclared reference to 'y' (in container '')\n1:5: undeclared reference to 'z' (in container '')",
     );
+    check(
+        "'%d'.format(['a'])",
+        "1:14: error during formatting: decimal clause can only be used on integers, was given string",
+    );
+    check("'%s'.format([1, 'a'])", "1:12: too many arguments supplied to string.format (expected 1, got 2)");
+    check(
+        "'%z'.format([1])",
+        "1:12: could not parse formatting clause: unrecognized formatting clause \"z\"",
+    );
     check("[?1]", "1:3: expected type 'optional_type(int)' but found 'int'");
 }
 

@@ -3,6 +3,7 @@
 
 use crate::ast::{Expr, Kind, Literal};
 use crate::checker::Checked;
+use crate::library::format::{Clause, Piece, pieces};
 use crate::source::Reporter;
 use crate::types::Type;
 
@@ -12,6 +13,65 @@ pub(crate) fn validate(checked: &Checked, report: &mut Reporter) {
         root.walk(&mut |e| literal_argument(checked, e, function, report));
     }
     homogeneous(checked, root, false, report);
+    root.walk(&mut |e| format_call(checked, e, report));
+}
+
+/// A constant format has clauses for its arguments, and of the right types.
+fn format_call(checked: &Checked, e: &Expr, report: &mut Reporter) {
+    let Kind::Call { function, target: Some(target), args } = &e.kind else { return };
+    let (Kind::Literal(Literal::String(format)), [Expr { kind: Kind::List(arguments), .. }]) =
+        (&target.kind, args.as_slice())
+    else {
+        return;
+    };
+    if function != "format" {
+        return;
+    }
+    let place = checked.ast.place(e.id);
+    let pieces = match pieces(format, arguments.len()) {
+        Ok(pieces) => pieces,
+        Err(message) => return report.at(place, message),
+    };
+    let mut used = 0;
+    for piece in pieces {
+        let Piece::Clause(clause) = piece else { continue };
+        let Some(bad) = unfit(checked, clause, &arguments[used].0) else {
+            used += 1;
+            continue;
+        };
+        let complaint = clause.complaint(checked.type_of(bad).name());
+        return report.at(checked.ast.place(bad.id), format!("error during formatting: {complaint}"));
+    }
+    if arguments.len() > used {
+        let got = arguments.len();
+        report
+            .at(place, format!("too many arguments supplied to string.format (expected {used}, got {got})"));
+    }
+}
+
+/// The part of an argument that a clause cannot show.
+fn unfit<'e>(checked: &Checked, clause: Clause, e: &'e Expr) -> Option<&'e Expr> {
+    let t = checked.type_of(e);
+    let fits = match (clause, t) {
+        (_, Type::Dyn)
+        | (Clause::Decimal | Clause::Octal | Clause::Binary | Clause::Hex { .. }, Type::Int | Type::Uint) => {
+            true
+        }
+        (Clause::String, t) => !matches!(t, Type::Struct(_) | Type::Opaque(..) | Type::Error),
+        (Clause::Fixed(_) | Clause::Scientific(_), t) => matches!(t, Type::Double | Type::String),
+        (Clause::Binary, t) => *t == Type::Bool,
+        (Clause::Hex { .. }, t) => matches!(t, Type::String | Type::Bytes),
+        _ => false,
+    };
+    if !fits {
+        return Some(e);
+    }
+    match (clause, &e.kind) {
+        (Clause::String, Kind::List(_) | Kind::Map(_)) => {
+            e.children().into_iter().find_map(|child| unfit(checked, clause, child))
+        }
+        _ => None,
+    }
 }
 
 fn literal_argument(checked: &Checked, e: &Expr, wanted: &str, report: &mut Reporter) {
