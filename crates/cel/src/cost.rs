@@ -2,6 +2,10 @@
 
 use crate::value::{Outcome, Val};
 
+mod estimate;
+
+pub use estimate::{Range, Sizes};
+
 /// Looking at a character of a text.
 pub(crate) const TEXT: f64 = 0.1;
 /// A character of a pattern.

@@ -203,7 +203,11 @@ impl Declarations for DeclTypes {
 
     fn field(&self, object: &str, field: &str) -> Option<Type> {
         match &self.0.get(object)?.shape {
-            Shape::Object { fields, .. } => fields.get(field).map(|d| d.cel_type()),
+            // A word that cannot be a variable can be a field, without being escaped.
+            Shape::Object { fields, .. } => {
+                let found = fields.get(field).or_else(|| fields.get(escape::reserved(field)?.as_str()));
+                found.map(|d| d.cel_type())
+            }
             _ => None,
         }
     }

@@ -25,6 +25,7 @@ mod types;
 mod value;
 
 pub use checker::Checked;
+pub use cost::{Range, Sizes};
 pub use decl::{Decl, DeclTypes, MAX_REQUEST, escape};
 pub use env::{Env, Version};
 pub use eval::{Activation, Limits, PER_CALL_LIMIT, Program};

@@ -348,8 +348,7 @@ fn finish(mut call: Invocation) -> Result<Node, EvalError> {
         (&*call.name, call.args.get(1))
     {
         let compiled = crate::library::regex::compile(pattern);
-        let compiled = compiled.map_err(|e| EvalError::new(format!("error parsing regexp: {e}")))?;
-        call.pattern = Some(Arc::new(compiled));
+        call.pattern = Some(Arc::new(compiled.map_err(EvalError::new)?));
     }
     Ok(Node::Call(Box::new(call)))
 }

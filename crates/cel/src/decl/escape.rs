@@ -31,13 +31,18 @@ const RESERVED: [&str; 21] = [
 
 const SYMBOLS: [(&str, &str); 4] = [("__", "underscores"), (".", "dot"), ("-", "dash"), ("/", "slash")];
 
+/// How a word that cannot be a variable is escaped.
+pub(crate) fn reserved(word: &str) -> Option<String> {
+    RESERVED.contains(&word).then(|| format!("__{word}__"))
+}
+
 /// The name of the member `name` in expressions; none when it cannot be named.
 pub fn escape(name: &str) -> Option<Cow<'_, str>> {
     if name.is_empty() || name.as_bytes()[0].is_ascii_digit() {
         return None;
     }
-    if RESERVED.contains(&name) {
-        return Some(format!("__{name}__").into());
+    if let Some(escaped) = reserved(name) {
+        return Some(escaped.into());
     }
     if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'/')) {
         return None;

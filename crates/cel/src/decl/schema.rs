@@ -1,10 +1,12 @@
 //! Declarations from an OpenAPI v3 schema.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use api::Value;
 
 use super::{Decl, Format, ListKind, MAX_REQUEST, Shape, escape};
+use crate::cost::{Range, Sizes};
 
 /// Deepest schema that is read.
 const MAX_DEPTH: u32 = 200;
@@ -129,5 +131,30 @@ fn string(schema: &Value) -> Decl {
             };
             of(Format::None, max, 2)
         }
+    }
+}
+
+impl Decl {
+    /// The declaration behind a step of a path: `@items`, `@values`, `@keys` or a field.
+    fn step(&self, step: &str) -> Option<Arc<Decl>> {
+        match (&self.shape, step) {
+            (Shape::List { item, .. }, "@items") => Some(item.clone()),
+            (Shape::Map { value }, "@values") => Some(value.clone()),
+            // Keys have no limit of their own, and are not estimated.
+            (Shape::Map { .. }, "@keys") => Some(Arc::new(Decl { max_elements: 0, ..Decl::string() })),
+            (Shape::Object { fields, .. }, field) => fields.get(field).cloned(),
+            _ => None,
+        }
+    }
+}
+
+/// The sizes of what is below a declaration, whatever the variable is called.
+impl Sizes for Decl {
+    fn size(&self, path: &[String]) -> Option<Range> {
+        let mut found: Option<Arc<Decl>> = None;
+        for step in path.get(1..)? {
+            found = Some(found.as_deref().unwrap_or(self).step(step)?);
+        }
+        Some(Range { min: 0, max: found.as_deref().unwrap_or(self).max_elements })
     }
 }

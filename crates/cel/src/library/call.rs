@@ -30,7 +30,7 @@ pub(crate) struct Call<'c> {
 
 impl Call<'_> {
     /// The compiled pattern.
-    pub(crate) fn pattern(&mut self, text: &str) -> Result<Arc<Regex>, ::regex::Error> {
+    pub(crate) fn pattern(&mut self, text: &str) -> Result<Arc<Regex>, String> {
         if let Some(known) = self.patterns.0.get(text) {
             return Ok(known.clone());
         }

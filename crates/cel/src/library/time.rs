@@ -1,5 +1,6 @@
 //! Points and spans of time, written as Go writes them.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use jiff::Span;
@@ -13,30 +14,52 @@ use crate::value::{EvalError, Outcome, Val};
 const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 const NANOS: i128 = 1_000_000_000;
 
-/// A point in time, in nanoseconds since 1970. The language knows times that `jiff` does not: the last day of the year 9999,
+/// A point in time, in nanoseconds since 1970, and how it was written. The language knows times that `jiff` does not: the last day of the year 9999,
 /// on which much is said to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Moment(i128);
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    nanos: i128,
+    /// Seconds east of UTC, for writing it again.
+    offset: i32,
+}
+
+/// Moments are the same wherever they were written.
+impl PartialEq for Moment {
+    fn eq(&self, other: &Self) -> bool {
+        self.nanos == other.nanos
+    }
+}
+impl Eq for Moment {}
+impl PartialOrd for Moment {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Moment {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.nanos.cmp(&other.nanos)
+    }
+}
 
 impl Moment {
-    fn new(nanos: i128) -> Option<Self> {
-        let moment = Self(nanos);
+    fn new(nanos: i128, offset: i32) -> Option<Self> {
+        let moment = Self { nanos, offset };
         SECONDS.contains(&moment.unix_seconds()).then_some(moment)
     }
 
     /// Whole seconds since 1970, rounded down.
     pub(crate) fn unix_seconds(self) -> i64 {
-        self.0.div_euclid(NANOS) as i64
+        self.nanos.div_euclid(NANOS) as i64
     }
 
     /// The first moment of the year 1, which counts as no time at all.
     pub(crate) fn is_zero(self) -> bool {
-        self.0 == i128::from(*SECONDS.start()) * NANOS
+        self.nanos == i128::from(*SECONDS.start()) * NANOS
     }
 
     /// The time of day on the calendar, this many seconds east of UTC.
     fn civil(self, offset: i64) -> DateTime {
-        let nanos = self.0 + i128::from(offset) * NANOS;
+        let nanos = self.nanos + i128::from(offset) * NANOS;
         let (days, rest) = (nanos.div_euclid(86_400 * NANOS), nanos.rem_euclid(86_400 * NANOS));
         let midnight = date(1970, 1, 1).at(0, 0, 0, 0);
         let span = Span::new().days(days as i64).nanoseconds(rest as i64);
@@ -46,20 +69,26 @@ impl Moment {
 
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let t = self.civil(0);
+        let t = self.civil(i64::from(self.offset));
         write!(f, "{:04}-{:02}-{:02}T", t.year(), t.month(), t.day())?;
         write!(f, "{:02}:{:02}:{:02}", t.hour(), t.minute(), t.second())?;
-        let nanos = format!("{:09}", self.0.rem_euclid(NANOS));
+        let nanos = format!("{:09}", self.nanos.rem_euclid(NANOS));
         match nanos.trim_end_matches('0') {
-            "" => f.write_str("Z"),
-            fraction => write!(f, ".{fraction}Z"),
+            "" => {}
+            fraction => write!(f, ".{fraction}")?,
         }
+        if self.offset == 0 {
+            return f.write_str("Z");
+        }
+        let minutes = self.offset.abs() / 60;
+        let sign = if self.offset < 0 { '-' } else { '+' };
+        write!(f, "{sign}{:02}:{:02}", minutes / 60, minutes % 60)
     }
 }
 
 /// The time `seconds` after 1970, within the years 1 to 9999.
 pub(crate) fn from_unix(seconds: i64) -> Option<Moment> {
-    Moment::new(i128::from(seconds) * NANOS)
+    Moment::new(i128::from(seconds) * NANOS, 0)
 }
 
 /// Reads RFC 3339, strictly: `2006-01-02T15:04:05.999Z`.
@@ -101,7 +130,7 @@ pub(crate) fn parse_timestamp(text: &str) -> Option<Moment> {
         _ => return None,
     };
     let seconds = day * 86_400 + hour * 3600 + minute * 60 + second - offset;
-    Moment::new(i128::from(seconds) * NANOS + nanos)
+    Moment::new(i128::from(seconds) * NANOS + nanos, offset as i32)
 }
 
 /// Days since 1970.
@@ -213,10 +242,12 @@ fn offset(t: Moment, zone: &str) -> Result<i64, EvalError> {
 
 /// The time `nanos` later.
 pub(crate) fn add_to_timestamp<'a>(t: Moment, nanos: i128) -> Outcome<'a> {
-    Moment::new(t.0 + nanos).map(Val::Timestamp).ok_or_else(|| EvalError::new("timestamp overflow"))
+    Moment::new(t.nanos + nanos, t.offset)
+        .map(Val::Timestamp)
+        .ok_or_else(|| EvalError::new("timestamp overflow"))
 }
 
 /// The time between, in nanoseconds, if it can be counted.
 pub(crate) fn difference(a: Moment, b: Moment) -> Option<i64> {
-    i64::try_from(a.0 - b.0).ok()
+    i64::try_from(a.nanos - b.nanos).ok()
 }

@@ -138,11 +138,17 @@ fn equal_maps(a: &Map<'_>, b: &Map<'_>) -> bool {
     if a.len() != b.len() {
         return false;
     }
-    if let (Map::Data(a, da), Map::Data(b, db)) = (a, b)
-        && std::ptr::eq(*da, *db)
-        && matches!(da.shape, Shape::Dyn)
-    {
-        return a == b;
+    if let (Map::Data(a, da), Map::Data(b, db)) = (a, b) {
+        if std::ptr::eq(*da, *db) && matches!(da.shape, Shape::Dyn) {
+            return a == b;
+        }
+        // What is not declared is preserved, and compared as it is.
+        let undeclared = |(key, value): (&str, &api::Value)| {
+            da.member(key).is_some() || b.get(key).is_none_or(|other| other == value)
+        };
+        if da.is_object() && !a.iter().all(undeclared) {
+            return false;
+        }
     }
     // One side is turned into a table, so that big maps are compared in reasonable time.
     let mut table: HashMap<Key, Val<'_>> = HashMap::with_capacity(b.len());
