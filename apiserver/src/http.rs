@@ -5,7 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::error::Result;
 use api::{ApiError, names};
@@ -24,6 +24,9 @@ use crate::handlers;
 use crate::negotiate::{Encoding, Form};
 use crate::request::{Query, RequestInfo};
 use crate::server::Server;
+
+/// Nothing is decided from caches that are empty because etcd has not been read yet; a request waits for this long.
+const LOADING_LIMIT: Duration = Duration::from_secs(5);
 
 /// A request on its way through the chain.
 pub struct Exchange {
@@ -117,7 +120,7 @@ impl Exchange {
         if let Some(body) = self.body.take() {
             let read = Limited::new(body, SMALL).collect();
             // A body that is larger, or late, costs its sender the connection.
-            drop(tokio::time::timeout(std::time::Duration::from_secs(1), read).await);
+            drop(tokio::time::timeout(Duration::from_secs(1), read).await);
         }
     }
 
@@ -192,6 +195,10 @@ async fn pass(mut exchange: Exchange) -> Result<Response<Body>> {
 /// Who asks, and whether they may.
 async fn admit(exchange: &mut Exchange) -> Result<()> {
     let server = exchange.server.clone();
+    let probe = ["/healthz", "/livez", "/readyz"].iter().any(|p| exchange.info.path.starts_with(p));
+    if !probe && tokio::time::timeout(LOADING_LIMIT, server.storage.loaded()).await.is_err() {
+        return Err(ApiError::too_many_requests("storage is (re)initializing", 1));
+    }
     let certificates = exchange.head.extensions.get::<PeerCertificates>().cloned();
     let chain = certificates.as_ref().map_or(&[][..], |c| &c.0[..]);
     let user = server.authenticator.authenticate(&server.storage, chain, exchange.headers()).await;

@@ -166,7 +166,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
     });
     let timeout = config.file.runtime_request_timeout.0;
     let runtime = Runtime::new(&config.runtime_socket, &config.image_socket, timeout);
-    let objects = Arc::new(Objects::new(client.clone()));
+    let objects = Arc::new(Objects::new(client.clone(), tasks.clone()));
     Ok(Kubelet {
         capacity: Capacity::of(&config, &facts),
         host_ips: config.node_ips.iter().map(ToString::to_string).collect(),

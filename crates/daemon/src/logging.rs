@@ -53,6 +53,10 @@ impl LoggingFlags {
     /// Makes these settings the process's; fails when a setting makes no sense.
     pub fn init(&self) -> Result<(), String> {
         let mut directives = level(self.v).to_owned();
+        if self.v < 6 {
+            // It logs every question.
+            directives += ",hickory_server=warn";
+        }
         if self.v < 8 {
             directives += ",hyper=info,hyper_util=info,h2=info,rustls=info,tower=info,kube_client=info";
         }
