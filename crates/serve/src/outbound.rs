@@ -7,15 +7,18 @@ use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilde
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::body::Body;
 use crate::tls::provider;
+
+mod trust;
+
+use trust::Trust;
 
 /// A pooling client; clones share the pool. Upgrades work through `hyper::upgrade::on(&mut response)`.
 pub type HttpsClient = Client<HttpsConnector<HttpConnector>, Body>;
@@ -61,13 +64,12 @@ pub fn tls_config(options: &Options) -> Result<ClientConfig, OutboundError> {
     let verifier: Arc<dyn ServerCertVerifier> = if options.insecure {
         Arc::new(AnyServer)
     } else {
-        let mut roots = RootCertStore::empty();
         let pem = options.ca.as_deref().unwrap_or_default();
-        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).filter_map(Result::ok));
-        if roots.is_empty() {
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect();
+        if certificates.is_empty() {
             return Err(OutboundError::NoAuthority);
         }
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build()?
+        Arc::new(Trust::new(certificates)?)
     };
     let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let Some((chain, key)) = &options.identity else { return Ok(builder.with_no_client_auth()) };
