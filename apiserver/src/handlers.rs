@@ -24,13 +24,19 @@ pub async fn dispatch(exchange: Exchange) -> Result<Response<Body>> {
     }
     let info = &exchange.info;
     let storage = &exchange.server.storage;
-    let Some(row) = storage.resource(&info.group, &info.version, &info.resource) else {
+    let find = || storage.resource(&info.group, &info.version, &info.resource);
+    let mut row = find();
+    if row.is_none() && !info.group.is_empty() {
+        // The definition may have been established by another server a moment ago.
+        storage.catch_up().await?;
+        row = find();
+    }
+    let Some(row) = &row else {
         if TABLE.versions(&info.group).contains(&info.version.as_str()) {
             return Err(ApiError::path_not_found());
         }
         return Ok(not_found());
     };
-    let row = &row;
     if let Some(custom) = &row.custom {
         let scoped = row.namespaced || info.namespace.is_empty();
         if !scoped || (row.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch"))

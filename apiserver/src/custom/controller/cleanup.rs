@@ -12,6 +12,7 @@ use crate::authn::UserInfo;
 use crate::custom::{definitions_store, is_true};
 use crate::kinds::definition::CLEANUP;
 use crate::registry::{Call, DeleteOptions};
+use crate::resources::TABLE;
 use crate::server::Server;
 
 /// How long the last objects may take to go before this is told.
@@ -41,7 +42,12 @@ pub(super) async fn clean_up(server: &Arc<Server>, name: &str) -> Result<()> {
     let Some(definition) = cached.map(|s| s.object()).filter(waits) else { return Ok(()) };
     tell(server, name, "True", "InstanceDeletionInProgress", "CustomResource deletion is in progress")
         .await?;
-    let (reason, message) = if is_true(&definition, "Established") {
+    let spec = definition.get("spec");
+    let overlaps =
+        TABLE.find_any_version(spec.str_at(&["group"]), spec.str_at(&["names", "plural"])).is_some();
+    let (reason, message) = if overlaps {
+        ("OverlappingBuiltInResource", "instances overlap with built-in resources in storage")
+    } else if is_true(&definition, "Established") {
         if let Err(e) = delete_objects(server, &definition).await {
             let why = format!("could not issue all deletes: {e}");
             tell(server, name, "True", "InstanceDeletionFailed", &why).await?;
