@@ -18,12 +18,12 @@ use crate::render;
 use crate::resources::{Row, TABLE};
 
 /// Answers a request that may be answered.
-pub async fn dispatch(exchange: Exchange) -> Result<Response<Body>> {
+pub async fn dispatch(mut exchange: Exchange) -> Result<Response<Body>> {
     if !exchange.info.is_resource {
         return document(exchange).await;
     }
-    let info = &exchange.info;
-    let storage = &exchange.server.storage;
+    let info = exchange.info.clone();
+    let storage = exchange.server.storage.clone();
     let find = || storage.resource(&info.group, &info.version, &info.resource);
     let mut row = find();
     if row.is_none() && !info.group.is_empty() {
@@ -38,6 +38,7 @@ pub async fn dispatch(exchange: Exchange) -> Result<Response<Body>> {
         return Ok(not_found());
     };
     if let Some(custom) = &row.custom {
+        exchange.custom = info.subresource != "scale";
         let scoped = row.namespaced || info.namespace.is_empty();
         if !scoped || (row.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch"))
         {

@@ -21,7 +21,7 @@ use serve::{Body, PeerCertificates};
 use crate::authn::UserInfo;
 use crate::authz::{Attributes, Decision};
 use crate::handlers;
-use crate::negotiate::{Encoding, Form};
+use crate::negotiate::{Encoding, Form, Include, Shape};
 use crate::request::{Query, RequestInfo};
 use crate::server::Server;
 
@@ -42,6 +42,8 @@ pub struct Exchange {
     pub head: http::request::Parts,
     /// What the client is told besides the answer.
     pub warnings: Warnings,
+    /// A custom resource is asked for, which has no protobuf form.
+    pub custom: bool,
     body: Option<Incoming>,
 }
 
@@ -91,7 +93,15 @@ impl Exchange {
         // People with a browser or curl like to read what they get.
         let people = ["curl", "Wget", "Mozilla/5.0"].iter().any(|p| agent.starts_with(p));
         let pretty = if self.query.has("pretty") { self.query.is_true("pretty") } else { people };
-        Form::negotiate(self.headers(), pretty)
+        let mut form = if self.custom {
+            Form::negotiate_text(self.headers(), pretty)
+        } else {
+            Form::negotiate(self.headers(), pretty)
+        }?;
+        if form.shape == Shape::Table {
+            form.include = Include::parse(self.query.get("includeObject"))?;
+        }
+        Ok(form)
     }
 
     /// The user agent.
@@ -148,6 +158,7 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
         user: UserInfo::default(),
         head,
         warnings: warnings.clone(),
+        custom: false,
         body: Some(body),
     };
     let result = AssertUnwindSafe(pass(exchange)).catch_unwind().await;

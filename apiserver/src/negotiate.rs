@@ -32,6 +32,35 @@ pub enum Shape {
     Metadata,
 }
 
+/// What the rows of a table hold besides their cells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Include {
+    /// The metadata of the object.
+    #[default]
+    Metadata,
+    /// The object.
+    Object,
+    /// Nothing.
+    None,
+}
+
+impl Include {
+    /// Reads the query parameter `includeObject` of a request for a table.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "" | "Metadata" => Ok(Include::Metadata),
+            "Object" => Ok(Include::Object),
+            "None" => Ok(Include::None),
+            other => {
+                use api::field::{FieldError, Path};
+                let why = "must be 'Metadata', 'Object', 'None', or empty";
+                let error = FieldError::invalid(&Path::new("includeObject"), other, why);
+                Err(ApiError::bad_request(format!("Unable to convert to Table as requested: {error}")))
+            }
+        }
+    }
+}
+
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Form {
@@ -41,6 +70,8 @@ pub struct Form {
     pub shape: Shape,
     /// JSON for people.
     pub pretty: bool,
+    /// What the rows of a table hold.
+    pub include: Include,
 }
 
 const SUPPORTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
@@ -68,6 +99,15 @@ impl Encoding {
 impl Form {
     /// The best form that the client accepts.
     pub fn negotiate(headers: &HeaderMap, pretty: bool) -> Result<Self> {
+        Self::negotiate_among(&SUPPORTED, headers, pretty)
+    }
+
+    /// The best form that the client accepts of what is not known to have a protobuf form.
+    pub fn negotiate_text(headers: &HeaderMap, pretty: bool) -> Result<Self> {
+        Self::negotiate_among(&SUPPORTED[..2], headers, pretty)
+    }
+
+    fn negotiate_among(supported: &[&str], headers: &HeaderMap, pretty: bool) -> Result<Self> {
         let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
         let accept = accept.join(",");
         if accept.trim().is_empty() {
@@ -75,10 +115,11 @@ impl Form {
         }
         let mut clauses: Vec<(f32, Self)> =
             accept.split(',').filter_map(|clause| Self::clause(clause, pretty)).collect();
+        clauses.retain(|(_, form)| supported.contains(&form.encoding.media_type()));
         clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
         match clauses.first() {
             Some((_, form)) => Ok(*form),
-            None => Err(ApiError::not_acceptable(&SUPPORTED)),
+            None => Err(ApiError::not_acceptable(supported)),
         }
     }
 
@@ -106,7 +147,7 @@ impl Form {
         if shape != Shape::Object && encoding == Encoding::Protobuf {
             return None;
         }
-        Some((quality, Self { encoding, shape, pretty }))
+        Some((quality, Self { encoding, shape, pretty, include: Include::default() }))
     }
 }
 

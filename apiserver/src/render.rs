@@ -81,9 +81,13 @@ pub fn one(call: &Call, code: StatusCode, object: &Value, form: Form) -> Respons
     let shaped = match form.shape {
         Shape::Object => None,
         Shape::Table if object.kind() == "Status" => None,
-        Shape::Table => {
-            Some(table::of(&call.row, std::slice::from_ref(object), &list_metadata_of(object), true))
-        }
+        Shape::Table => Some(table::of(
+            &call.row,
+            std::slice::from_ref(object),
+            &list_metadata_of(object),
+            true,
+            form.include,
+        )),
         Shape::Metadata => Some(metadata_of(object)),
     };
     value(code, shaped.as_ref().unwrap_or(object), form)
@@ -133,7 +137,7 @@ pub fn list(call: &Call, page: &Page, form: Form) -> Response<Body> {
 /// A list of objects in the shape of the form.
 pub fn shaped_list(row: &Resource, objects: Vec<Value>, metadata: Value, form: Form) -> Value {
     match form.shape {
-        Shape::Table => table::of(row, &objects, &metadata, true),
+        Shape::Table => table::of(row, &objects, &metadata, true, form.include),
         Shape::Metadata => {
             let items: Vec<Value> = objects.iter().map(metadata_of).collect();
             object!({
@@ -288,7 +292,7 @@ fn shaped_event(row: &Resource, object: Value, form: Form, first: &mut bool, boo
         Shape::Table => {
             let metadata = list_metadata_of(&object);
             let rows = if bookmark { &[][..] } else { std::slice::from_ref(&object) };
-            table::of(row, rows, &metadata, std::mem::take(first))
+            table::of(row, rows, &metadata, std::mem::take(first), form.include)
         }
     }
 }

@@ -11,6 +11,7 @@ use api::{Value, object};
 use jiff::Timestamp;
 
 use crate::custom::Column;
+use crate::negotiate::Include;
 use crate::resources::Resource;
 
 static COLUMNS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
@@ -41,8 +42,8 @@ fn columns(row: &Resource) -> Value {
     })
 }
 
-/// The table of some objects; `head` says whether columns are named.
-pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool) -> Value {
+/// The table of some objects; `head` says whether columns are named, `include` what stands beside the cells.
+pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool, include: Include) -> Value {
     let now = Timestamp::now();
     let names: Vec<String> =
         columns(row).as_array().into_iter().flatten().map(|c| c.str_at(&["name"]).to_owned()).collect();
@@ -57,10 +58,14 @@ pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool) -> Va
                 None => cells::of(row, o, now),
             };
             cells.resize(names.len(), Value::Null);
-            let partial = object!({
-                "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": (o.get("metadata")),
-            });
-            let mut out = object!({"cells": cells, "object": partial});
+            let shown = match include {
+                Include::Object => o.clone(),
+                Include::None => Value::Null,
+                Include::Metadata => object!({
+                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": (o.get("metadata")),
+                }),
+            };
+            let mut out = object!({"cells": cells, "object": shown});
             let conditions =
                 if row.custom.is_some() { Vec::new() } else { cells::row_conditions(row, o) };
             if !conditions.is_empty() {
