@@ -11,9 +11,20 @@ use schema::Ty;
 
 use super::{Call, from_storage, to_storage};
 use crate::custom::Custom;
-use crate::storage::Stored;
+use crate::storage::{Cache, Stored};
 
 impl Call {
+    /// The cache to read after waiting for it: that of a custom resource is another when its definition has changed
+    /// meanwhile.
+    pub(super) fn cache_now(&self) -> Result<Arc<Cache>> {
+        let cache = self.cache()?;
+        if !cache.closed().is_cancelled() {
+            return Ok(cache);
+        }
+        let served = self.server.storage.custom().load();
+        served.cache(&cache.prefix).cloned().ok_or_else(ApiError::path_not_found)
+    }
+
     /// Fills in absent fields.
     pub(super) fn default(&self, object: &mut Value) {
         match &self.row.custom {

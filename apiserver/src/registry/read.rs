@@ -197,7 +197,6 @@ fn selects_fields(fields: &FieldSelector, row: &Resource, stored: &Stored) -> bo
 impl Call {
     /// One object, not older than `revision` (none for the newest).
     pub async fn get(&self, revision: Option<i64>) -> Result<Arc<Stored>> {
-        let cache = self.cache()?;
         match revision {
             None => {
                 self.server.storage.catch_up().await?;
@@ -205,7 +204,7 @@ impl Call {
             Some(0) => {}
             Some(r) => self.server.storage.reach(r).await?,
         }
-        let stored = cache.get(&self.key()).ok_or_else(|| self.not_found())?;
+        let stored = self.cache_now()?.get(&self.key()).ok_or_else(|| self.not_found())?;
         Ok(self.views(vec![stored.clone()]).await?.pop().unwrap_or(stored))
     }
 
@@ -263,7 +262,6 @@ impl Call {
     /// The objects at the revision that was asked for, and the revision to tell.
     async fn snapshot(&self, options: &ListOptions) -> Result<(Arc<Snapshot>, i64)> {
         let storage = &self.server.storage;
-        let cache = self.cache()?;
         let exact = options.from.as_ref().map(|f| f.revision).or(options.revision.filter(|_| options.exact));
         if let Some(revision) = exact {
             storage.reach(revision).await?;
@@ -272,7 +270,7 @@ impl Call {
                     "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
                 )
             };
-            return cache.at(revision).map(|s| (Arc::new(s), revision)).ok_or_else(gone);
+            return self.cache_now()?.at(revision).map(|s| (Arc::new(s), revision)).ok_or_else(gone);
         }
         let reached = match options.revision {
             None => storage.catch_up().await?,
@@ -283,7 +281,7 @@ impl Call {
             }
         };
         // Everything up to `reached` is in the cache; what came since is a state of its own revision.
-        let snapshot = cache.snapshot();
+        let snapshot = self.cache_now()?.snapshot();
         let revision = reached.max(snapshot.revision);
         Ok((snapshot, revision))
     }

@@ -12,11 +12,15 @@ use crate::authn::UserInfo;
 use crate::custom::{definitions_store, is_true};
 use crate::kinds::definition::CLEANUP;
 use crate::registry::{Call, DeleteOptions};
-use crate::resources::TABLE;
+use crate::resources::{Row, TABLE};
 use crate::server::Server;
+use crate::storage::Stored;
 
 /// How long the last objects may take to go before this is told.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many objects are deleted at a time.
+const AT_A_TIME: usize = 16;
 
 /// A definition that somebody wants deleted: it waits for its objects.
 pub fn begin_cleanup(mut definition: Value) -> Value {
@@ -88,6 +92,20 @@ async fn tell(server: &Arc<Server>, name: &str, status: &str, reason: &str, mess
     }
 }
 
+async fn delete(server: &Arc<Server>, row: &Row, stored: &Stored) -> Result<()> {
+    let object = stored.object();
+    if object.is_terminating() {
+        return Ok(());
+    }
+    let mut call = Call::new(server.clone(), row, UserInfo::server());
+    call.namespace = object.namespace().to_owned();
+    call.name = object.name().to_owned();
+    match call.delete(&DeleteOptions::default()).await {
+        Err(e) if !e.is_not_found() => Err(e),
+        _ => Ok(()),
+    }
+}
+
 async fn delete_objects(server: &Arc<Server>, definition: &Value) -> Result<()> {
     let served = server.storage.custom().load();
     let (group, plural) =
@@ -108,18 +126,13 @@ async fn delete_objects(server: &Arc<Server>, definition: &Value) -> Result<()> 
         if snapshot.objects.is_empty() {
             return Ok(());
         }
-        for stored in snapshot.objects.values() {
-            let object = stored.object();
-            if object.is_terminating() {
-                continue;
+        let objects: Vec<Arc<Stored>> = snapshot.objects.values().cloned().collect();
+        for some in objects.chunks(AT_A_TIME) {
+            let mut deletions = Vec::with_capacity(some.len());
+            for stored in some {
+                deletions.push(delete(server, &custom.stored, stored));
             }
-            let mut call = Call::new(server.clone(), &custom.stored, UserInfo::server());
-            call.namespace = object.namespace().to_owned();
-            call.name = object.name().to_owned();
-            match call.delete(&DeleteOptions::default()).await {
-                Err(e) if !e.is_not_found() => return Err(e),
-                _ => {}
-            }
+            futures::future::try_join_all(deletions).await?;
         }
         tokio::select! {
             _ = changed.changed() => {}
