@@ -43,6 +43,11 @@ shows 'No resources found' kubectl get certs --field-selector=spec.secretName=ot
 refused 'conflict with "kubectl-client-side-apply"' kubectl apply --server-side --field-manager=other -f <(cert a | sed s/secret-a/else/)
 cert a ', duration: 1h' | kubectl apply --server-side --field-manager=other -f - >/dev/null
 shows 'deprecated' kubectl get certs.v1alpha1.cm.example.com a
+kubectl create quota certs --hard=count/certs.cm.example.com=1 >/dev/null
+kubectl patch quota certs --subresource=status --type=merge \
+    -p '{"status":{"hard":{"count/certs.cm.example.com":"1"},"used":{"count/certs.cm.example.com":"1"}}}' >/dev/null
+refused 'exceeded quota: certs, requested: count/certs.cm.example.com=1' kubectl create -f <(cert b)
+kubectl delete quota certs >/dev/null
 kubectl delete cert a >/dev/null
 within 10 grep -q 'cert.cm.example.com/a' "$scratch/seen"
 ok "custom resources are created, checked, scaled, patched, applied, selected and watched"

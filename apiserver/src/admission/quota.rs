@@ -23,7 +23,7 @@ pub(super) async fn validate(
     let (Some(new), Operation::Create | Operation::Update) = (object, operation) else { return Ok(()) };
     if !call.row.namespaced
         || !call.subresource.is_empty()
-        || call.row.store.is_none()
+        || !call.row.is_stored()
         || call.row.built_in() == "resourcequotas"
     {
         return Ok(());
