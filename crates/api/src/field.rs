@@ -63,10 +63,14 @@ pub enum Problem {
     Required,
     /// The value is not acceptable; it is quoted in the message.
     Invalid(Value),
+    /// The object or list is not acceptable; it is not quoted.
+    InvalidPart,
     /// The value is not one of the supported ones.
     NotSupported(Value),
     /// The value collides with another of the same list.
     Duplicate(Value),
+    /// The object or list collides with another; it is not quoted.
+    DuplicatePart,
     /// The value may not be set here.
     Forbidden,
     /// The value names something that does not exist.
@@ -86,9 +90,9 @@ impl Problem {
     pub fn reason(&self) -> &'static str {
         match self {
             Problem::Required => "FieldValueRequired",
-            Problem::Invalid(_) => "FieldValueInvalid",
+            Problem::Invalid(_) | Problem::InvalidPart => "FieldValueInvalid",
             Problem::NotSupported(_) => "FieldValueNotSupported",
-            Problem::Duplicate(_) => "FieldValueDuplicate",
+            Problem::Duplicate(_) | Problem::DuplicatePart => "FieldValueDuplicate",
             Problem::Forbidden => "FieldValueForbidden",
             Problem::NotFound(_) => "FieldValueNotFound",
             Problem::TooLong => "FieldValueTooLong",
@@ -167,8 +171,10 @@ impl FieldError {
         let (word, value) = match &self.problem {
             Problem::Required => ("Required value", None),
             Problem::Invalid(v) => ("Invalid value", Some(v)),
+            Problem::InvalidPart => ("Invalid value", None),
             Problem::NotSupported(v) => ("Unsupported value", Some(v)),
             Problem::Duplicate(v) => ("Duplicate value", Some(v)),
+            Problem::DuplicatePart => ("Duplicate value", None),
             Problem::Forbidden => ("Forbidden", None),
             Problem::NotFound(v) => ("Not found", Some(v)),
             Problem::TooLong => ("Too long", None),

@@ -20,6 +20,7 @@ mod lexer;
 mod library;
 mod parser;
 mod plan;
+pub mod rules;
 mod source;
 mod types;
 mod value;

@@ -136,7 +136,7 @@ fn string(schema: &Value) -> Decl {
 
 impl Decl {
     /// The declaration behind a step of a path: `@items`, `@values`, `@keys` or a field.
-    fn step(&self, step: &str) -> Option<Arc<Decl>> {
+    pub(crate) fn step(&self, step: &str) -> Option<Arc<Decl>> {
         match (&self.shape, step) {
             (Shape::List { item, .. }, "@items") => Some(item.clone()),
             (Shape::Map { value }, "@values") => Some(value.clone()),
