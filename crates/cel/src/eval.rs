@@ -5,11 +5,14 @@ use std::time::Instant;
 
 use crate::checker::Checked;
 use crate::cost::{LIST, MAP, STRUCT};
-use crate::library::call::{Call, Patterns, items as list_items, list_fits};
-use crate::plan::{Attribute, Fold, Invocation, Node, Qualifier, QualifierKey, Root, plan};
+use crate::library::call::{Call, Patterns};
+use crate::plan::{Invocation, Node, plan};
 use crate::value::compare::equal;
 use crate::value::map::Entries;
 use crate::value::{EvalError, Map, Outcome, Val};
+
+mod attribute;
+mod fold;
 
 /// The cost that one evaluation may have, in Kubernetes.
 pub const PER_CALL_LIMIT: u64 = 1_000_000;
@@ -79,6 +82,7 @@ impl Program {
             limits,
             steps: 0,
             patterns: Patterns::default(),
+            tables: attribute::Tables::default(),
         };
         let outcome = evaluation.eval(&self.node);
         (outcome, evaluation.cost)
@@ -100,6 +104,7 @@ struct Evaluation<'p, 'v, 'a> {
     limits: Limits,
     steps: u32,
     patterns: Patterns,
+    tables: attribute::Tables<'a>,
 }
 
 impl<'p, 'a> Evaluation<'p, '_, 'a> {
@@ -139,146 +144,6 @@ impl<'p, 'a> Evaluation<'p, '_, 'a> {
             }
             Node::Append { slot, items } => self.append(*slot, items),
             Node::Insert { slot, entry } => self.insert(*slot, entry),
-        }
-    }
-
-    fn attribute(&mut self, attribute: &'p Attribute) -> Outcome<'a> {
-        let v = self.resolve(attribute);
-        if let Err(e) = &v
-            && e.is_cancelled()
-        {
-            return v;
-        }
-        if !attribute.test && !matches!(attribute.root, Root::Conditional(_)) {
-            self.charge(1)?;
-        }
-        match v? {
-            Val::Optional(found) if attribute.test => Ok(Val::Bool(found.is_some())),
-            v => Ok(v),
-        }
-    }
-
-    /// The value of an attribute, without what evaluating it costs as a node of its own.
-    fn resolve(&mut self, attribute: &'p Attribute) -> Outcome<'a> {
-        let mut qualifiers = attribute.qualifiers.as_slice();
-        let mut v = match &attribute.root {
-            Root::Variable(name) => match self.computed(name, qualifiers) {
-                Some(v) => {
-                    qualifiers = &qualifiers[1..];
-                    self.charge(1)?;
-                    v?
-                }
-                None => self.variable(name)?,
-            },
-            Root::Local(slot) => self.local(*slot)?,
-            Root::Node(node) => self.eval(node)?,
-            Root::Conditional([condition, yes, no]) => {
-                let branch = match self.eval(condition)? {
-                    Val::Bool(true) => yes,
-                    Val::Bool(false) => no,
-                    _ => return Err(EvalError::no_overload()),
-                };
-                match branch {
-                    Node::Attribute(attribute) if !attribute.test => self.resolve(attribute)?,
-                    node => self.eval(node)?,
-                }
-            }
-        };
-        let mut optional = false;
-        if let Val::Optional(inner) = &v
-            && !qualifiers.is_empty()
-        {
-            match inner {
-                None => return Ok(v),
-                Some(inner) => {
-                    optional = true;
-                    v = inner.as_ref().clone();
-                }
-            }
-        }
-        for qualifier in qualifiers {
-            optional |= qualifier.optional;
-            match self.qualify(&v, qualifier, optional)? {
-                Some(found) => v = found,
-                None => return Ok(Val::Optional(None)),
-            }
-        }
-        Ok(if optional { v.some() } else { v })
-    }
-
-    fn computed(&self, name: &str, qualifiers: &'p [Qualifier]) -> Option<Outcome<'a>> {
-        match qualifiers.first() {
-            Some(Qualifier { key: QualifierKey::Const(Val::String(field)), test: false, .. }) => {
-                self.variables.computed_field(name, field)
-            }
-            _ => None,
-        }
-    }
-
-    fn variable(&mut self, name: &str) -> Outcome<'a> {
-        self.variables
-            .variable(name)
-            .unwrap_or_else(|| Err(EvalError::new(format!("no such attribute(s): {name}"))))
-    }
-
-    fn local(&mut self, slot: usize) -> Outcome<'a> {
-        if let Slot::Lazy(node) = self.slots[slot] {
-            let v = self.eval(node);
-            self.slots[slot] = Slot::Value(v);
-        }
-        match &self.slots[slot] {
-            Slot::Value(v) => v.clone(),
-            _ => Err(EvalError::new("no such attribute(s): the variable of a macro")),
-        }
-    }
-
-    /// One step down. None where what is optional is absent.
-    fn qualify(
-        &mut self,
-        v: &Val<'a>,
-        qualifier: &'p Qualifier,
-        optional: bool,
-    ) -> Result<Option<Val<'a>>, EvalError> {
-        let dynamic;
-        let key: &Val<'_> = match &qualifier.key {
-            QualifierKey::Const(key) => key,
-            QualifierKey::Dynamic(node) => {
-                dynamic = self.key(node, optional)?;
-                &dynamic
-            }
-        };
-        let found = find(v, key);
-        let seen = found.is_ok() || !optional || qualifier.test;
-        self.charge(u64::from(seen))?;
-        match found {
-            Ok(_) if qualifier.test => Ok(Some(Val::Bool(true))),
-            Ok(v) => Ok(Some(v)),
-            Err(Missing::Key) if qualifier.test => Ok(Some(Val::Bool(false))),
-            Err(Missing::Key) if optional => Ok(None),
-            Err(Missing::Key) if matches!(v, Val::List(_)) => {
-                Err(EvalError::new(format!("index out of bounds: {key}")))
-            }
-            Err(Missing::Key) => Err(EvalError::new(format!("no such key: {key}"))),
-            Err(Missing::Other(e)) => Err(e),
-        }
-    }
-
-    /// The value of what is between the brackets.
-    fn key(&mut self, node: &'p Node, optional: bool) -> Outcome<'a> {
-        let key = match node {
-            Node::Attribute(attribute) if !attribute.test => self.resolve(attribute),
-            node => self.eval(node),
-        };
-        match key {
-            Ok(key @ (Val::String(_) | Val::Int(_) | Val::Uint(_) | Val::Bool(_) | Val::Double(_))) => {
-                Ok(key)
-            }
-            Err(e) if e.is_cancelled() => Err(e),
-            failed => {
-                self.charge(u64::from(!optional))?;
-                let key = failed?;
-                Err(EvalError::new(format!("invalid qualifier type: {}", key.runtime_type().name())))
-            }
         }
     }
 
@@ -353,9 +218,12 @@ impl<'p, 'a> Evaluation<'p, '_, 'a> {
 
     fn invoke(&mut self, call: &Invocation, args: &mut Vec<Outcome<'a>>) -> Outcome<'a> {
         let values: Vec<Val<'a>> = std::mem::take(args).into_iter().flatten().collect();
-        let result = match &call.pattern {
-            Some(pattern) => crate::library::regex::with_pattern(&call.name, pattern, &values),
-            None => {
+        let result = match (&call.pattern, values.as_slice()) {
+            (None, [key, Val::Map(map)]) if &*call.name == "@in" => {
+                self.tables.find(map, key).map(|found| Val::Bool(found.is_some()))
+            }
+            (Some(pattern), _) => crate::library::regex::with_pattern(&call.name, pattern, &values),
+            (None, _) => {
                 let mut context = Call { overload: call.overload, patterns: &mut self.patterns };
                 (call.function)(&mut context, &values)
             }
@@ -427,176 +295,6 @@ impl<'p, 'a> Evaluation<'p, '_, 'a> {
         }
         self.charge(STRUCT)?;
         Ok(Val::Struct(Arc::new((name.clone(), Map::new(entries)))))
-    }
-
-    fn fold(&mut self, fold: &'p Fold) -> Outcome<'a> {
-        let range = self.eval(&fold.range)?;
-        let saved: Vec<Slot<'p, 'a>> = (fold.slot..fold.slot + 2 + usize::from(fold.two))
-            .map(|slot| std::mem::replace(&mut self.slots[slot], Slot::Empty))
-            .collect();
-        self.slots[fold.slot] = Slot::Lazy(&fold.init);
-        let outcome = self.iterate(fold, &range).and_then(|()| self.eval(&fold.result));
-        for (n, slot) in saved.into_iter().enumerate() {
-            self.slots[fold.slot + n] = slot;
-        }
-        outcome
-    }
-
-    fn iterate(&mut self, fold: &'p Fold, range: &Val<'a>) -> Result<(), EvalError> {
-        match range {
-            Val::List(list) if fold.two => {
-                for (n, item) in list.iter().enumerate() {
-                    self.slots[fold.slot + 1] = Slot::Value(Ok(Val::Int(n as i64)));
-                    self.slots[fold.slot + 2] = Slot::Value(item);
-                    if !self.step(fold)? {
-                        break;
-                    }
-                }
-            }
-            Val::List(list) => {
-                for item in list.iter() {
-                    self.slots[fold.slot + 1] = Slot::Value(item);
-                    if !self.step(fold)? {
-                        break;
-                    }
-                }
-            }
-            Val::Map(map) if fold.two => {
-                for (key, value) in map.iter() {
-                    self.slots[fold.slot + 1] = Slot::Value(Ok(key));
-                    self.slots[fold.slot + 2] = Slot::Value(value);
-                    if !self.step(fold)? {
-                        break;
-                    }
-                }
-            }
-            Val::Map(map) => {
-                for key in map.keys() {
-                    self.slots[fold.slot + 1] = Slot::Value(Ok(key));
-                    if !self.step(fold)? {
-                        break;
-                    }
-                }
-            }
-            other => {
-                let name = other.runtime_type();
-                return Err(EvalError::new(format!("got '{}', expected iterable type", name.name())));
-            }
-        }
-        Ok(())
-    }
-
-    /// One turn of a fold; false when the condition ends it.
-    fn step(&mut self, fold: &'p Fold) -> Result<bool, EvalError> {
-        self.steps += 1;
-        if self.steps.is_multiple_of(CLOCK)
-            && self.limits.deadline.is_some_and(|deadline| Instant::now() > deadline)
-        {
-            return Err(EvalError::Cancelled("operation interrupted"));
-        }
-        match self.eval(&fold.condition) {
-            Ok(Val::Bool(false)) => return Ok(false),
-            Err(e) if e.is_cancelled() => return Err(e),
-            _ => {}
-        }
-        let v = self.eval(&fold.step);
-        if let Err(e) = &v
-            && e.is_cancelled()
-        {
-            return Err(e.clone());
-        }
-        self.slots[fold.slot] = Slot::Value(v);
-        Ok(true)
-    }
-
-    /// Takes the accumulator out of its slot, to be changed in place.
-    fn take(&mut self, slot: usize) -> Outcome<'a> {
-        if matches!(self.slots[slot], Slot::Lazy(_)) {
-            let _ = self.local(slot);
-        }
-        match std::mem::replace(&mut self.slots[slot], Slot::Empty) {
-            Slot::Value(v) => v,
-            _ => Err(EvalError::no_overload()),
-        }
-    }
-
-    fn append(&mut self, slot: usize, items: &'p Node) -> Outcome<'a> {
-        self.charge(1)?;
-        let items = self.eval(items);
-        if let Err(e) = &items
-            && e.is_cancelled()
-        {
-            return items;
-        }
-        let accumulated = self.take(slot);
-        self.charge(1)?;
-        match (accumulated?, items?) {
-            (Val::List(list), Val::List(items)) => {
-                list_fits(list.len().saturating_add(items.len()))?;
-                Ok(Val::List(list.extended(list_items(&items)?)))
-            }
-            _ => Err(EvalError::no_overload()),
-        }
-    }
-
-    fn insert(&mut self, slot: usize, entry: &'p [Node]) -> Outcome<'a> {
-        self.charge(1)?;
-        let mut parts = Vec::with_capacity(2);
-        for node in entry {
-            parts.push(self.eval(node)?);
-        }
-        self.charge(1)?;
-        let Val::Map(map) = self.take(slot)? else { return Err(EvalError::no_overload()) };
-        let mut entries = map.into_entries()?;
-        let mut put = |key: Val<'a>, value: Val<'a>| {
-            let shown = key.to_string();
-            match entries.insert(key, value)? {
-                true => Ok(()),
-                false => Err(EvalError::new(format!("insert failed: key {shown} already exists"))),
-            }
-        };
-        match parts.as_slice() {
-            [key, value] => put(key.clone(), value.clone())?,
-            [Val::Map(more)] => {
-                for (key, value) in more.iter() {
-                    put(key, value?)?;
-                }
-            }
-            _ => return Err(EvalError::no_overload()),
-        }
-        Ok(Val::Map(Map::new(entries)))
-    }
-}
-
-/// Why a step down leads nowhere.
-enum Missing {
-    Key,
-    Other(EvalError),
-}
-
-/// What is under `key`, or at it.
-fn find<'a>(v: &Val<'a>, key: &Val<'_>) -> Result<Val<'a>, Missing> {
-    match v {
-        Val::Map(map) => map.find(key).map_err(Missing::Other)?.ok_or(Missing::Key),
-        Val::Struct(object) => object.1.find(key).map_err(Missing::Other)?.ok_or(Missing::Key),
-        Val::List(list) => {
-            let at = match key {
-                Val::Int(n) => usize::try_from(*n).ok(),
-                Val::Uint(n) => usize::try_from(*n).ok(),
-                Val::Double(d) if d.fract() == 0.0 && *d >= 0.0 => Some(*d as usize),
-                Val::Double(d) if d.fract() == 0.0 => None,
-                other => {
-                    let name = other.runtime_type();
-                    let message = format!("unsupported index type '{}' in list", name.name());
-                    return Err(Missing::Other(EvalError::new(message)));
-                }
-            };
-            match at.and_then(|at| list.get(at)) {
-                Some(item) => item.map_err(Missing::Other),
-                None => Err(Missing::Key),
-            }
-        }
-        _ => Err(Missing::Key),
     }
 }
 

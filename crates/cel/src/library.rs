@@ -165,3 +165,6 @@ fn variables_of(t: &Type, found: &mut BTreeSet<char>) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ use crate::types::Type;
 
 pub(crate) mod compare;
 mod data;
+mod export;
 mod list;
 pub(crate) mod map;
 

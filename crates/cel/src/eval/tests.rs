@@ -355,9 +355,152 @@ fn folds_build_lists_in_linear_time() {
 }
 
 #[test]
+fn big_objects_are_searched_in_reasonable_time() {
+    let members = (0..20_000).map(|n| (format!("key{n}"), Value::from(n)));
+    let object =
+        Value::Object(members.collect::<Vec<_>>().into_iter().fold(api::Map::new(), |mut map, (k, v)| {
+            map.push(k, v);
+            map
+        }));
+    let checked = Env::new(Version::STORED)
+        .variable("m", Type::map(Type::String, Type::Dyn))
+        .compile("m.all(k, k in m && m[k] >= 0)");
+    let program = checked.unwrap().program().unwrap();
+    let started = std::time::Instant::now();
+    let variables = [("m", Val::from_data(&object, &Decl::DYN).unwrap())];
+    let (outcome, _) = program.evaluate(&variables, Limits { cost: u64::MAX, deadline: None });
+    assert!(matches!(outcome, Ok(Val::Bool(true))), "{outcome:?}");
+    assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn values_become_parts_of_objects() {
+    let export = |expression: &str| {
+        let program = Env::new(Version::STORED).compile(expression).unwrap().program().unwrap();
+        let (outcome, _) = program.evaluate(&[("none", Val::Null)], Limits::default());
+        outcome.unwrap().to_value().map_or_else(|e| e.to_string(), |v| v.to_string())
+    };
+    assert_eq!(
+        export(
+            "{'a': dyn([1u, 2u].map(x, x)), 'b': dyn(optional.none()), 'c': dyn(b'hi'), 'd': dyn(duration('1m'))}"
+        ),
+        r#"{"a":[1,2],"b":null,"c":"aGk=","d":"60s"}"#
+    );
+    assert_eq!(export("type(1)"), "a value of type type cannot be part of an object");
+    assert_eq!(export("{1: 2}"), "no such overload");
+}
+
+#[test]
 fn deep_expressions_fit_the_stack() {
     let nested = (0..60).fold("[1]".to_owned(), |inner, _| format!("[{inner}].map(x, x)[0]"));
     check(&format!("size({nested}) == 1"), "true");
     let parens = format!("{}1{}", "(1 + ".repeat(240), ")".repeat(240));
     check(&parens, "241");
+}
+
+/// Pieces of expressions, put together at random.
+const PIECES: [&str; 72] = [
+    "self",
+    ".",
+    "name",
+    "n",
+    "ports",
+    "labels",
+    "keyed",
+    "when",
+    "wait",
+    "data",
+    "port",
+    "none",
+    "set",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ":",
+    "?",
+    "+",
+    "-",
+    "*",
+    "/",
+    "%",
+    "==",
+    "!=",
+    "<",
+    ">=",
+    "&&",
+    "||",
+    "!",
+    " in ",
+    "1",
+    "0",
+    "-1",
+    "2.5",
+    "7u",
+    "'a'",
+    "'é'",
+    "b'\\xff'",
+    "true",
+    "null",
+    "has(",
+    ".all(x,",
+    ".map(x,",
+    ".filter(x,",
+    ".exists_one(x,",
+    "x",
+    ".size()",
+    "size(",
+    "string(",
+    "int(",
+    "timestamp('2020-01-01T00:00:00Z')",
+    "duration('1h')",
+    ".substring(1)",
+    ".charAt(0)",
+    ".split('')",
+    ".matches('[')",
+    ".format([1, 'é'])",
+    ".?",
+    "[?",
+    ".orValue(1)",
+    "optional.none()",
+    "quantity('1')",
+    "ip('::1')",
+    "cidr('::/0')",
+    "semver('1.0.0')",
+    ".transformMap(k, v, v)",
+    "dyn(",
+];
+
+proptest::proptest! {
+    #[test]
+    fn nothing_makes_the_evaluator_panic(picks in proptest::collection::vec(0..PIECES.len(), 1..14)) {
+        let expression: String = picks.iter().map(|i| PIECES[*i]).collect();
+        let object = data();
+        let decl = Arc::new(Decl::from_schema(&schema(), "Self", false).unwrap());
+        let env = Env::new(Version::STORED)
+            .variable("self", decl.cel_type())
+            .declarations(Arc::new(DeclTypes::new([decl.clone()])));
+        if let Ok(checked) = env.compile(&expression) {
+            checked.estimate_cost(decl.as_ref());
+            if let Ok(program) = checked.program() {
+                let _ = program.evaluate(&Variables { object: &object, decl: &decl }, Limits::default());
+            }
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in ".{0,40}") {
+        let env = Env::new(Version::STORED);
+        let _ = env.compile(&text);
+        let _ = env.compile(&format!("'{text}'"));
+        for call in ["matches('x',", "duration(", "timestamp(", "quantity(", "url(", "ip(", "cidr(", "semver("] {
+            let quoted = format!("{text:?}");
+            if let Ok(Ok(program)) = env.compile(&format!("{call}{quoted})")).map(|c| c.program()) {
+                let _ = program.evaluate(&[("none", Val::Null)], Limits::default());
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::call::{Builtin, Call, fail, no_overload, text};
+use crate::types::Type;
 use crate::value::{Outcome, Val};
 
 /// What is asked about.
@@ -76,6 +77,16 @@ impl<'a> Authz<'a> {
     /// The variable `authorizer.requestResource`: the resource of the request.
     pub fn request_resource(authorizer: &'a dyn Authorizer, attributes: Attributes) -> Self {
         Self(Step::Question(Kind::Resource, authorizer, Arc::new(attributes)))
+    }
+
+    /// The type of the variable `authorizer`.
+    pub fn authorizer_type() -> Type {
+        Type::object("kubernetes.authorization.Authorizer")
+    }
+
+    /// The type of the variable `authorizer.requestResource`.
+    pub fn request_resource_type() -> Type {
+        Type::object("kubernetes.authorization.ResourceCheck")
     }
 
     pub(crate) fn type_name(&self) -> &'static str {

@@ -88,6 +88,15 @@ impl<'a> Map<'a> {
     /// # Errors
     /// Objects have no keys but strings; values of an object may not fit their declaration.
     pub(crate) fn find(&self, key: &Val<'_>) -> Result<Option<Val<'a>>, EvalError> {
+        self.find_with(key, |map, name| map.get(name))
+    }
+
+    /// [`Map::find`] with a way to look up the members of an object.
+    pub(crate) fn find_with(
+        &self,
+        key: &Val<'_>,
+        get: impl FnOnce(&'a api::Map, &str) -> Option<&'a api::Value>,
+    ) -> Result<Option<Val<'a>>, EvalError> {
         match self {
             Map::Owned(entries) => {
                 let hash = Key::of(key);
@@ -97,7 +106,7 @@ impl<'a> Map<'a> {
                 let key = key.as_str().ok_or_else(EvalError::no_overload)?;
                 let unescaped = if decl.is_object() { escape::unescape(key) } else { Some(key.into()) };
                 let Some(name) = unescaped else { return Ok(None) };
-                Map::member(map.get(&name), &name, decl).transpose()
+                Map::member(get(map, &name), &name, decl).transpose()
             }
         }
     }
