@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 use rand::Rng;
 
-use crate::kinds::service::wants_address;
+use crate::kinds::service;
 use crate::registry::Call;
 use crate::resources::TABLE;
 use crate::storage::Storage;
@@ -39,13 +39,30 @@ enum Held {
 pub struct Allocated {
     held: Vec<Held>,
     address: Option<IpAddr>,
+    /// What the old object had and the new one has not.
+    outdated: Vec<Held>,
 }
 
 impl Allocated {
-    const NOTHING: Self = Self { held: Vec::new(), address: None };
+    const NOTHING: Self = Self { held: Vec::new(), address: None, outdated: Vec::new() };
 
     /// The write happened.
-    pub fn keep(self) {}
+    pub async fn keep(self, call: &Call) {
+        if call.write.dry_run {
+            return;
+        }
+        {
+            let mut pending = call.server.allocators.pending.lock();
+            for held in &self.outdated {
+                pending.remove(held);
+            }
+        }
+        for held in self.outdated {
+            if let Held::Address(address) = held {
+                forget_address(call, address).await;
+            }
+        }
+    }
 
     /// The write did not happen.
     pub async fn release(self, call: &Call) {
@@ -92,30 +109,28 @@ impl Allocators {
         old: Option<&Value>,
         taken: &mut Allocated,
     ) -> Result<()> {
-        if object.str_at(&["spec", "type"]) == "ExternalName" {
-            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                object.remove_at(&["spec", field]);
-            }
-            return Ok(());
+        if let Some(old) = old {
+            service::carry_over(object, old);
         }
+        service::normalize(object, old);
         let family = if self.range.addr().is_ipv4() { "IPv4" } else { "IPv6" };
-        let spec = object.make_object().entry("spec");
-        if spec.get("ipFamilyPolicy").is_empty() {
-            spec.set(&["ipFamilyPolicy"], "SingleStack");
+        let refuse = |errors: Vec<FieldError>, name: &str| ApiError::invalid("", "Service", name, &errors);
+        if let Err(errors) = service::init_families(object, old, family) {
+            return Err(refuse(errors, object.name()));
         }
-        if spec.get("ipFamilies").is_empty() {
-            spec.set(&["ipFamilies"], vec![family]);
-        }
-        let held_before =
-            old.filter(|o| wants_address(o)).map(|o| o.str_at(&["spec", "clusterIP"]).to_owned());
-        if wants_address(object) && held_before.as_deref() != Some(object.str_at(&["spec", "clusterIP"])) {
+        if service::wants_address(object) && old.is_none_or(is_external_name) {
             self.take_address(call, object, taken).await?;
         }
-        let address = object.at(&["spec", "clusterIP"]).clone();
-        if object.at(&["spec", "clusterIPs"]).is_empty() {
-            object.set(&["spec", "clusterIPs"], vec![address]);
+        self.take_ports(call, object, old, taken)?;
+        self.take_health_port(call, object, old, taken)?;
+        if let Some(old) = old {
+            if has_address(old) && is_external_name(object) {
+                taken.outdated.extend(old.str_at(&["spec", "clusterIP"]).parse().ok().map(Held::Address));
+            }
+            let kept = if service::uses_node_ports(object) { node_ports(object) } else { HashSet::new() };
+            taken.outdated.extend(node_ports(old).difference(&kept).map(|p| Held::Port(*p)));
         }
-        self.take_ports(call, object, old, taken)
+        Ok(())
     }
 
     async fn take_address(&self, call: &Call, object: &mut Value, taken: &mut Allocated) -> Result<()> {
@@ -129,21 +144,19 @@ impl Allocators {
             self.free_address(&call.server.storage)
                 .ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?
         } else {
+            let fail = |why: &str| invalid(format!("failed to allocate IP {asked}: {why}"));
             let address: IpAddr =
-                asked.parse().map_err(|_| invalid("must be a valid IP address".to_owned()))?;
+                asked.parse().map_err(|_| fail(&format!("error parsing ip {asked}: invalid IP")))?;
             if !self.range.contains(&address) {
-                let why = format!(
-                    "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
+                return Err(fail(&format!(
+                    "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
                     self.range
-                );
-                return Err(invalid(why));
+                )));
             }
             if used_addresses(&call.server.storage).contains(&address)
                 || self.pending.lock().contains(&Held::Address(address))
             {
-                return Err(invalid(format!(
-                    "failed to allocate IP {address}: provided IP is already allocated"
-                )));
+                return Err(fail("provided IP is already allocated"));
             }
             address
         };
@@ -193,45 +206,94 @@ impl Allocators {
         old: Option<&Value>,
         taken: &mut Allocated,
     ) -> Result<()> {
+        if !service::uses_node_ports(object) {
+            return Ok(());
+        }
         let name = object.name().to_owned();
-        let kind = object.str_at(&["spec", "type"]).to_owned();
-        let without = object.at(&["spec", "allocateLoadBalancerNodePorts"]).as_bool() == Some(false);
-        let wants = kind == "NodePort" || (kind == "LoadBalancer" && !without);
+        let without = object.str_at(&["spec", "type"]) == "LoadBalancer"
+            && object.at(&["spec", "allocateLoadBalancerNodePorts"]).as_bool() == Some(false);
         let own: HashSet<i64> = old.map(node_ports).unwrap_or_default();
-        let used: HashSet<i64> = used_ports(&call.server.storage).difference(&own).copied().collect();
-        let ports = object.at_mut(&["spec", "ports"]).and_then(Value::as_array_mut);
+        let mut ports = object.array_at(&["spec", "ports"]).to_vec();
         let mut here: HashSet<i64> = HashSet::new();
-        for (i, port) in ports.into_iter().flatten().enumerate() {
-            let asked = port.get("nodePort").as_i64().unwrap_or(0);
-            if asked == 0 && wants {
-                let number = self.free_port(&used, &here)?;
+        for i in 0..ports.len() {
+            let asked = wanted_port(&ports, i, old.is_none());
+            if asked == 0 && without {
+                continue;
+            }
+            if asked == 0 {
+                let number = self.free_port(call, &here)?;
                 self.hold(Held::Port(number), taken);
                 here.insert(number);
-                port.set(&["nodePort"], number);
-            } else if asked != 0 && !own.contains(&asked) && !here.contains(&asked) {
-                let spec = Path::new("spec");
-                let list = spec.child("ports");
-                let at = list.index(i);
-                let refuse = |why: String| {
-                    let error = FieldError::invalid(&at.child("nodePort"), asked, why);
-                    Err(ApiError::invalid("", "Service", &name, &[error]))
-                };
-                let (first, last) = self.ports;
-                if !(i64::from(first)..=i64::from(last)).contains(&asked) {
-                    return refuse(format!(
-                        "provided port is not in the valid range. The range of valid ports is {first}-{last}"
-                    ));
-                }
-                if used.contains(&asked) {
-                    return refuse("provided port is already allocated".to_owned());
-                }
-                here.insert(asked);
+                ports[i].set(&["nodePort"], number);
+                continue;
             }
+            if !own.contains(&asked) && here.insert(asked) {
+                let list = Path::new("spec.ports");
+                let at = list.index(i);
+                self.check_port(call, asked).map_err(|why| {
+                    let error = FieldError::invalid(&at.child("nodePort"), asked, why);
+                    ApiError::invalid("", "Service", &name, &[error])
+                })?;
+                self.hold(Held::Port(asked), taken);
+            }
+            ports[i].set(&["nodePort"], asked);
+        }
+        if !ports.is_empty() {
+            object.set(&["spec", "ports"], ports);
         }
         Ok(())
     }
 
-    fn free_port(&self, used: &HashSet<i64>, here: &HashSet<i64>) -> Result<i64> {
+    /// A port of the nodes on which load balancers ask for the health of a Service.
+    fn take_health_port(
+        &self,
+        call: &Call,
+        object: &mut Value,
+        old: Option<&Value>,
+        taken: &mut Allocated,
+    ) -> Result<()> {
+        const PORT: [&str; 2] = ["spec", "healthCheckNodePort"];
+        let needed = old.is_some_and(service::needs_health_check);
+        let asked = object.at(&PORT).as_i64().unwrap_or(0);
+        match (needed, service::needs_health_check(object)) {
+            (false, true) if asked == 0 => {
+                let number = self.free_port(call, &HashSet::new())?;
+                self.hold(Held::Port(number), taken);
+                object.set(&PORT, number);
+            }
+            (false, true) => {
+                self.check_port(call, asked).map_err(|why| {
+                    let what = "failed to allocate requested HealthCheck NodePort";
+                    ApiError::internal(format!("{what} {asked}: {why}"))
+                })?;
+                self.hold(Held::Port(asked), taken);
+            }
+            (true, false) if old.is_some_and(|o| o.at(&PORT) == object.at(&PORT)) => {
+                object.remove_at(&PORT);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether a port of the nodes can be had. A dry run takes none.
+    fn check_port(&self, call: &Call, port: i64) -> std::result::Result<(), String> {
+        if call.write.dry_run {
+            return Ok(());
+        }
+        let (first, last) = self.ports;
+        if !(i64::from(first)..=i64::from(last)).contains(&port) {
+            return Err(format!(
+                "provided port is not in the valid range. The range of valid ports is {first}-{last}"
+            ));
+        }
+        let taken = used_ports(&call.server.storage).contains(&port)
+            || self.pending.lock().contains(&Held::Port(port));
+        if taken { Err("provided port is already allocated".to_owned()) } else { Ok(()) }
+    }
+
+    fn free_port(&self, call: &Call, here: &HashSet<i64>) -> Result<i64> {
+        let used = used_ports(&call.server.storage);
         let pending = self.pending.lock().clone();
         let free = |n: &i64| !used.contains(n) && !here.contains(n) && !pending.contains(&Held::Port(*n));
         let (first, last) = (i64::from(self.ports.0), i64::from(self.ports.1));
@@ -268,6 +330,25 @@ impl Allocators {
             Held::Port(p) => !ports.contains(p),
         });
     }
+}
+
+fn is_external_name(service: &Value) -> bool {
+    service.str_at(&["spec", "type"]) == "ExternalName"
+}
+
+fn has_address(service: &Value) -> bool {
+    service::wants_address(service) && !service.str_at(&["spec", "clusterIP"]).is_empty()
+}
+
+/// The node port that the `i`th port asks for. Ports of one number share it, in a new Service.
+fn wanted_port(ports: &[Value], i: usize, new: bool) -> i64 {
+    let number = |port: &Value| port.get("nodePort").as_i64().unwrap_or(0);
+    let own = number(&ports[i]);
+    if own != 0 || !new {
+        return own;
+    }
+    let mut same = ports.iter().filter(|p| p.get("port") == ports[i].get("port"));
+    same.find_map(|p| Some(number(p)).filter(|n| *n != 0)).unwrap_or(0)
 }
 
 fn services(storage: &Storage) -> impl Iterator<Item = Value> {

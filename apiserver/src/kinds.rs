@@ -3,20 +3,34 @@
 //! A [`Strategy`] is a row of functions with neutral defaults; a kind names only what it changes.
 
 mod admissionregistration;
+mod aggregation;
 mod apps;
+mod autoscaling;
 mod batch;
 mod certificates;
+mod check;
+mod claim;
+mod coordination;
 mod core;
+mod data;
 pub mod definition;
+mod discovery;
+mod endpoints;
+mod event;
+mod flowcontrol;
+mod limits;
 mod metadata;
-mod misc;
 mod networking;
 pub mod pod;
-mod pod_defaults;
-mod pod_validation;
+mod policy;
 mod rbac;
+mod resource;
+mod resource_names;
+mod scheduling;
 pub mod service;
 mod storage;
+mod volume;
+mod volume_sources;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -28,6 +42,7 @@ use compact_str::CompactString;
 
 use crate::authn::UserInfo;
 
+pub use autoscaling::default_metrics;
 pub use metadata::{validate_labels_and_annotations, validate_metadata, validate_metadata_update};
 
 /// Findings of a validation.
@@ -66,12 +81,21 @@ impl Field {
     }
 }
 
+/// Which fields a write can change; the empty name stands for each item of a list.
+#[derive(Clone, Copy)]
+pub enum Scope {
+    /// All but these.
+    Except(&'static [&'static [&'static str]]),
+    /// These alone.
+    Only(&'static [&'static [&'static str]]),
+}
+
 /// A subresource of the object's own type, beyond the generic.
 pub struct Part {
     /// Name of the subresource.
     pub name: &'static str,
-    /// Fields that a write of it cannot change.
-    pub reset: &'static [&'static [&'static str]],
+    /// What a write of it can change.
+    pub scope: Scope,
     /// Restores of the old object what a write of it cannot change.
     pub prepare: fn(&mut Value, &Value),
     /// Checks the change.
@@ -102,6 +126,10 @@ pub struct Strategy {
     pub validate: fn(&Value, &mut Errors),
     /// Checks a change.
     pub validate_update: fn(&Value, &Value, &mut Errors),
+    /// True when a change is checked as a new object is, too.
+    pub revalidates: bool,
+    /// True when the version that is stored is checked, instead of the one that the client speaks.
+    pub checks_stored: bool,
     /// Sentences of advice about an object.
     pub warn: fn(&Value) -> Vec<String>,
     /// True when `metadata.generation` counts changes of the desired state.
@@ -141,6 +169,8 @@ impl Strategy {
         reset: &[],
         validate: no_error,
         validate_update: no_change_error,
+        revalidates: true,
+        checks_stored: false,
         warn: no_warning,
         generation: false,
         create_on_update: false,
@@ -167,18 +197,31 @@ type Entry = (&'static str, &'static str, &'static Strategy);
 
 static STRATEGIES: LazyLock<HashMap<(&'static str, &'static str), &'static Strategy>> = LazyLock::new(|| {
     let tables = [
-        core::STRATEGIES,
-        pod::STRATEGIES,
-        service::STRATEGIES,
+        admissionregistration::STRATEGIES,
+        aggregation::STRATEGIES,
         apps::STRATEGIES,
+        autoscaling::STRATEGIES,
         batch::STRATEGIES,
         certificates::STRATEGIES,
-        networking::STRATEGIES,
-        rbac::STRATEGIES,
-        storage::STRATEGIES,
-        admissionregistration::STRATEGIES,
-        misc::STRATEGIES,
+        claim::STRATEGIES,
+        coordination::STRATEGIES,
+        core::STRATEGIES,
+        data::STRATEGIES,
+        discovery::STRATEGIES,
+        endpoints::STRATEGIES,
+        event::STRATEGIES,
+        flowcontrol::STRATEGIES,
+        limits::STRATEGIES,
         definition::STRATEGIES,
+        networking::STRATEGIES,
+        pod::STRATEGIES,
+        policy::STRATEGIES,
+        rbac::STRATEGIES,
+        resource::STRATEGIES,
+        scheduling::STRATEGIES,
+        service::STRATEGIES,
+        storage::STRATEGIES,
+        volume::STRATEGIES,
     ];
     tables.into_iter().flatten().map(|(group, plural, s)| ((*group, *plural), *s)).collect()
 });
@@ -207,29 +250,4 @@ fn default_if_empty(object: &mut Value, key: &str, value: impl Into<Value>) {
 /// Reports every sentence of a rule as an invalid value.
 fn check_name(path: &api::field::Path<'_>, value: &str, rule: fn(&str) -> Vec<String>, errors: &mut Errors) {
     errors.extend(rule(value).into_iter().map(|e| FieldError::invalid(path, value, e)));
-}
-
-/// Reports a value that changed and must not.
-fn immutable(path: &api::field::Path<'_>, new: &Value, old: &Value, errors: &mut Errors) {
-    if new != old {
-        errors.push(FieldError::invalid(path, new.clone(), "field is immutable"));
-    }
-}
-
-/// Reports a value that is not one of `supported`; absent values are not looked at.
-fn one_of(path: &api::field::Path<'_>, value: &Value, supported: &[&str], errors: &mut Errors) {
-    if let Some(v) = value.as_str()
-        && !supported.contains(&v)
-    {
-        errors.push(FieldError::not_supported(path, v, supported));
-    }
-}
-
-/// Reports a number below zero.
-fn not_negative(path: &api::field::Path<'_>, value: &Value, errors: &mut Errors) {
-    if let Some(n) = value.as_i64()
-        && n < 0
-    {
-        errors.push(FieldError::invalid(path, n, "must be greater than or equal to 0"));
-    }
 }

@@ -1,12 +1,17 @@
 //! Workloads: Deployments, ReplicaSets, StatefulSets, DaemonSets and their revisions.
 
-use api::field::{FieldError, Path};
-use api::selector::LabelSelector;
-use api::{Value, object};
+mod status;
+mod validate;
 
-use super::pod_defaults::default_pod_template;
-use super::pod_validation::validate_template;
-use super::{Entry, Errors, Field, Strategy, default_if_empty, default_to, immutable, not_negative};
+use api::Value;
+use api::field::Path;
+
+use super::check::At;
+use super::pod::default_pod_template;
+use super::{Entry, Field, Strategy, default_if_empty, default_to};
+
+pub(super) use status::{part as status_part, validate_replicas as validate_replica_status};
+pub(super) use validate::validate_template as validate_workload_template;
 
 pub(super) const STRATEGIES: &[Entry] = &[
     ("apps", "deployments", &DEPLOYMENT),
@@ -15,6 +20,12 @@ pub(super) const STRATEGIES: &[Entry] = &[
     ("apps", "daemonsets", &DAEMON_SET),
     ("apps", "controllerrevisions", &REVISION),
 ];
+
+/// Advice about the template of a workload.
+pub(super) fn warn_template(workload: &Value) -> Vec<String> {
+    let spec = Path::new("spec");
+    super::pod::warnings_of_template(&spec.child("template"), workload.at(&["spec", "template"]))
+}
 
 static DEPLOYMENT: Strategy = Strategy {
     default: |d| {
@@ -31,9 +42,11 @@ static DEPLOYMENT: Strategy = Strategy {
         }
         default_pod_template(spec);
     },
-    validate: validate_deployment,
-    validate_update: selector_is_immutable,
+    validate: validate::deployment,
+    validate_update: |new, old, errors| validate::selector_is_immutable(new, old, errors),
+    warn: warn_template,
     generation: true,
+    parts: &[status_part(status::deployment)],
     ..Strategy::NEUTRAL
 };
 
@@ -44,61 +57,48 @@ static REPLICA_SET: Strategy = Strategy {
         default_to(spec, "replicas", 1);
         default_pod_template(spec);
     },
-    validate: |rs, errors| {
-        validate_replicas(rs, errors);
-        validate_selector(rs, errors);
-        validate_pods(rs, &["Always"], errors);
-    },
-    validate_update: selector_is_immutable,
+    validate: validate::replica_set,
+    validate_update: |new, old, errors| validate::selector_is_immutable(new, old, errors),
+    warn: warn_template,
     generation: true,
+    parts: &[status_part(|status, _, errors| status::validate_replicas(status, errors))],
     ..Strategy::NEUTRAL
 };
 
 static STATEFUL_SET: Strategy = Strategy {
-    default: |set| {
-        let spec = set.make_object().entry("spec");
-        default_if_empty(spec, "podManagementPolicy", "OrderedReady");
-        let strategy = spec.make_object().entry("updateStrategy");
-        default_if_empty(strategy, "type", "RollingUpdate");
-        if strategy.str_at(&["type"]) == "RollingUpdate" {
-            default_to(strategy.make_object().entry("rollingUpdate"), "partition", 0);
-        }
-        let retention = spec.make_object().entry("persistentVolumeClaimRetentionPolicy");
-        default_if_empty(retention, "whenDeleted", "Retain");
-        default_if_empty(retention, "whenScaled", "Retain");
-        default_to(spec, "replicas", 1);
-        default_to(spec, "revisionHistoryLimit", 10);
-        for claim in spec
-            .make_object()
-            .get_mut("volumeClaimTemplates")
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-        {
-            default_if_empty(claim, "kind", "PersistentVolumeClaim");
-            default_if_empty(claim, "apiVersion", "v1");
-            default_to(claim.make_object().entry("spec"), "volumeMode", "Filesystem");
-            default_if_empty(claim.make_object().entry("status"), "phase", "Pending");
-        }
-        default_pod_template(spec);
-    },
-    validate: |set, errors| {
-        let spec = Path::new("spec");
-        let policies = ["OrderedReady", "Parallel"];
-        super::one_of(
-            &spec.child("podManagementPolicy"),
-            set.at(&["spec", "podManagementPolicy"]),
-            &policies,
-            errors,
-        );
-        validate_replicas(set, errors);
-        validate_selector(set, errors);
-        validate_pods(set, &["Always"], errors);
-    },
-    validate_update: validate_stateful_set_update,
+    name: api::names::dns_label,
+    default: default_stateful_set,
+    validate: |set, errors| validate::stateful_set(set, None, errors),
+    validate_update: validate::stateful_set_update,
+    revalidates: false,
+    warn: warn_template,
     generation: true,
+    parts: &[status_part(status::stateful_set)],
     ..Strategy::NEUTRAL
 };
+
+fn default_stateful_set(set: &mut Value) {
+    let spec = set.make_object().entry("spec");
+    default_if_empty(spec, "podManagementPolicy", "OrderedReady");
+    let strategy = spec.make_object().entry("updateStrategy");
+    default_if_empty(strategy, "type", "RollingUpdate");
+    if strategy.str_at(&["type"]) == "RollingUpdate" {
+        default_to(strategy.make_object().entry("rollingUpdate"), "partition", 0);
+    }
+    let retention = spec.make_object().entry("persistentVolumeClaimRetentionPolicy");
+    default_if_empty(retention, "whenDeleted", "Retain");
+    default_if_empty(retention, "whenScaled", "Retain");
+    default_to(spec, "replicas", 1);
+    default_to(spec, "revisionHistoryLimit", 10);
+    let claims = spec.make_object().get_mut("volumeClaimTemplates").and_then(Value::as_array_mut);
+    for claim in claims.into_iter().flatten() {
+        default_if_empty(claim, "kind", "PersistentVolumeClaim");
+        default_if_empty(claim, "apiVersion", "v1");
+        super::claim::default_spec(claim.make_object().entry("spec"));
+        default_if_empty(claim.make_object().entry("status"), "phase", "Pending");
+    }
+    default_pod_template(spec);
+}
 
 static DAEMON_SET: Strategy = Strategy {
     default: |set| {
@@ -113,201 +113,28 @@ static DAEMON_SET: Strategy = Strategy {
         default_to(spec, "revisionHistoryLimit", 10);
         default_pod_template(spec);
     },
-    validate: |set, errors| {
-        validate_selector(set, errors);
-        validate_pods(set, &["Always"], errors);
-    },
-    validate_update: selector_is_immutable,
+    validate: validate::daemon_set,
+    validate_update: |new, old, errors| validate::selector_is_immutable(new, old, errors),
+    warn: warn_template,
     generation: true,
+    parts: &[status_part(status::daemon_set)],
     ..Strategy::NEUTRAL
 };
 
 static REVISION: Strategy = Strategy {
-    validate: |r, errors| {
-        not_negative(&Path::new("revision"), r.get("revision"), errors);
+    validate: |revision, errors| {
+        At::of(revision, "revision").not_negative(errors);
+        let data = At::of(revision, "data");
+        match data.value {
+            Value::Null => data.required(errors, "data is mandatory"),
+            Value::Object(_) => {}
+            _ => data.required(errors, "data must be a valid JSON object"),
+        }
     },
     validate_update: |new, old, errors| {
-        immutable(&Path::new("data"), new.get("data"), old.get("data"), errors)
+        At::of(new, "revision").not_negative(errors);
+        At::of(new, "data").immutable(errors, old.get("data"));
     },
+    revalidates: false,
     ..Strategy::NEUTRAL
 };
-
-fn validate_replicas(object: &Value, errors: &mut Errors) {
-    let spec = Path::new("spec");
-    for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
-        not_negative(&spec.child(field), object.at(&["spec", field]), errors);
-    }
-}
-
-/// The selector is there, not empty, and selects the template.
-fn validate_selector(object: &Value, errors: &mut Errors) {
-    let path = Path::new("spec");
-    let selector = object.at(&["spec", "selector"]);
-    let at = path.child("selector");
-    if selector.is_null() {
-        errors.push(FieldError::required(&at, ""));
-        return;
-    }
-    validate_label_selector(&at, selector, errors);
-    if selector.get("matchLabels").is_empty() && selector.get("matchExpressions").is_empty() {
-        errors.push(FieldError::invalid(&at, selector.clone(), "empty selector is invalid for deployment"));
-        return;
-    }
-    let labels = object.at(&["spec", "template", "metadata", "labels"]);
-    if let Ok(Some(parsed)) = LabelSelector::from_object(selector)
-        && !parsed.matches_labels(labels)
-    {
-        let template = path.child("template");
-        let meta = template.child("metadata");
-        let labels = if labels.is_null() { Value::Null } else { labels.clone() };
-        errors.push(FieldError::invalid(
-            &meta.child("labels"),
-            labels,
-            "`selector` does not match template `labels`",
-        ));
-    }
-}
-
-/// Checks a LabelSelector object.
-pub(super) fn validate_label_selector(path: &Path<'_>, selector: &Value, errors: &mut Errors) {
-    super::metadata::validate_labels(&path.child("matchLabels"), selector.get("matchLabels"), errors);
-    let list = path.child("matchExpressions");
-    for (i, e) in selector.array_at(&["matchExpressions"]).iter().enumerate() {
-        let at = list.index(i);
-        let values = e.array_at(&["values"]);
-        match e.str_at(&["operator"]) {
-            "In" | "NotIn" if values.is_empty() => {
-                let why = "must be specified when `operator` is 'In' or 'NotIn'";
-                errors.push(FieldError::required(&at.child("values"), why));
-            }
-            "Exists" | "DoesNotExist" if !values.is_empty() => {
-                let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-                errors.push(FieldError::forbidden(&at.child("values"), why));
-            }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => errors.push(FieldError::invalid(
-                &at.child("operator"),
-                other,
-                "not a valid selector operator",
-            )),
-        }
-        super::check_name(&at.child("key"), e.str_at(&["key"]), api::names::qualified_name, errors);
-    }
-}
-
-fn validate_pods(object: &Value, policies: &[&str], errors: &mut Errors) {
-    let spec = Path::new("spec");
-    let path = spec.child("template");
-    let template = object.at(&["spec", "template"]);
-    validate_template(&path, template, errors);
-    let policy = template.str_at(&["spec", "restartPolicy"]);
-    let known = ["Always", "OnFailure", "Never"].contains(&policy);
-    if known && !policies.contains(&policy) {
-        let pod = path.child("spec");
-        errors.push(FieldError::not_supported(&pod.child("restartPolicy"), policy, policies));
-    }
-    if !template.at(&["spec", "activeDeadlineSeconds"]).is_null() {
-        let pod = path.child("spec");
-        let why = "activeDeadlineSeconds in Deployment is not Supported";
-        errors.push(FieldError::forbidden(
-            &pod.child("activeDeadlineSeconds"),
-            why.replace("Deployment", object.kind()),
-        ));
-    }
-}
-
-/// Checks a ReplicationController, whose selector is a plain map.
-pub(super) fn validate_replication_controller(object: &Value, errors: &mut Errors) {
-    let spec = Path::new("spec");
-    validate_replicas(object, errors);
-    let selector = object.at(&["spec", "selector"]);
-    if selector.is_empty() {
-        errors.push(FieldError::required(&spec.child("selector"), ""));
-    }
-    if object.at(&["spec", "template"]).is_null() {
-        errors.push(FieldError::required(&spec.child("template"), ""));
-        return;
-    }
-    let labels = object.at(&["spec", "template", "metadata", "labels"]);
-    if !selector.is_empty() && !LabelSelector::from_map(selector).matches_labels(labels) {
-        let template = spec.child("template");
-        let meta = template.child("metadata");
-        errors.push(FieldError::invalid(
-            &meta.child("labels"),
-            labels.clone(),
-            "`selector` does not match template `labels`",
-        ));
-    }
-    validate_pods(object, &["Always"], errors);
-}
-
-fn validate_deployment(d: &Value, errors: &mut Errors) {
-    let path = Path::new("spec");
-    validate_replicas(d, errors);
-    validate_selector(d, errors);
-    let strategy = d.at(&["spec", "strategy"]);
-    let at = path.child("strategy");
-    match strategy.str_at(&["type"]) {
-        "Recreate" if !strategy.get("rollingUpdate").is_null() => {
-            let why = "may not be specified when strategy `type` is 'Recreate'";
-            errors.push(FieldError::forbidden(&at.child("rollingUpdate"), why));
-        }
-        "Recreate" => {}
-        "RollingUpdate" => {
-            let rolling = strategy.get("rollingUpdate");
-            let none = |v: &Value| matches!(v, Value::Int(0)) || v.as_str() == Some("0%");
-            if none(rolling.get("maxUnavailable")) && none(rolling.get("maxSurge")) {
-                let at = at.child("rollingUpdate");
-                let why = "may not be 0 when `maxSurge` is 0";
-                errors.push(FieldError::invalid(
-                    &at.child("maxUnavailable"),
-                    rolling.get("maxUnavailable").clone(),
-                    why,
-                ));
-            }
-        }
-        other => errors.push(FieldError::not_supported(
-            &at,
-            object!({"type": other}),
-            &["Recreate", "RollingUpdate"],
-        )),
-    }
-    let deadline = d.at(&["spec", "progressDeadlineSeconds"]).as_i64();
-    let ready = d.at(&["spec", "minReadySeconds"]).as_i64().unwrap_or(0);
-    if let Some(n) = deadline.filter(|n| *n <= ready) {
-        errors.push(FieldError::invalid(
-            &path.child("progressDeadlineSeconds"),
-            n,
-            "must be greater than minReadySeconds",
-        ));
-    }
-    validate_pods(d, &["Always"], errors);
-}
-
-fn selector_is_immutable(new: &Value, old: &Value, errors: &mut Errors) {
-    let path = Path::new("spec");
-    immutable(&path.child("selector"), new.at(&["spec", "selector"]), old.at(&["spec", "selector"]), errors);
-}
-
-fn validate_stateful_set_update(new: &Value, old: &Value, errors: &mut Errors) {
-    const MUTABLE: [&str; 7] = [
-        "replicas",
-        "ordinals",
-        "template",
-        "updateStrategy",
-        "revisionHistoryLimit",
-        "persistentVolumeClaimRetentionPolicy",
-        "minReadySeconds",
-    ];
-    let fixed = |set: &Value| {
-        let mut spec = set.get("spec").clone();
-        for field in MUTABLE {
-            spec.make_object().remove(field);
-        }
-        spec
-    };
-    if fixed(new) != fixed(old) {
-        let why = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
-        errors.push(FieldError::forbidden(&Path::new("spec"), why));
-    }
-}

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::{Entry, Errors, Field, Part, Strategy};
 use crate::authn::UserInfo;
+pub(super) use request::validate_signer;
 
 const GROUP: &str = "certificates.k8s.io";
 
@@ -30,7 +31,7 @@ static REQUEST: Strategy = Strategy {
 /// Approvers change the conditions alone.
 const APPROVAL: Part = Part {
     name: "approval",
-    reset: &[&["spec"], &["status", "certificate"]],
+    scope: super::Scope::Except(&[&["spec"], &["status", "certificate"]]),
     prepare: |new, old| {
         date_conditions(new, old);
         let conditions = new.at(&["status", "conditions"]).clone();
@@ -51,7 +52,7 @@ const APPROVAL: Part = Part {
 /// Signers write the certificate and say what failed.
 const STATUS: Part = Part {
     name: "status",
-    reset: &[&["spec"], &["status", "conditions"]],
+    scope: super::Scope::Except(&[&["spec"], &["status", "conditions"]]),
     prepare: |new, old| {
         for kind in ["Approved", "Denied"] {
             keep_conditions(new, old, kind);

@@ -16,7 +16,10 @@ pub fn validate_metadata(row: &Resource, object: &Value, errors: &mut Errors) {
     let generate = metadata.str_at(&["generateName"]);
     if !generate.is_empty() {
         // What the server appends ends in a letter or digit, so a trailing dash is fine.
-        let masked = generate.strip_suffix('-').map_or(generate.to_owned(), |g| format!("{g}a"));
+        let masked = match generate.char_indices().nth_back(1) {
+            Some((at, _)) if generate.ends_with('-') => format!("{}a", &generate[..at]),
+            _ => generate.to_owned(),
+        };
         check_prefix(&path.child("generateName"), generate, &masked, row.strategy.name, errors);
     }
     let name = object.name();
@@ -38,7 +41,8 @@ pub fn validate_metadata(row: &Resource, object: &Value, errors: &mut Errors) {
     validate_labels(&path.child("labels"), metadata.get("labels"), errors);
     validate_annotations(&path.child("annotations"), metadata.get("annotations"), errors);
     validate_owners(&path.child("ownerReferences"), metadata.array_at(&["ownerReferences"]), errors);
-    validate_finalizers(row, &path.child("finalizers"), metadata.array_at(&["finalizers"]), errors);
+    let finalizers = metadata.array_at(&["finalizers"]);
+    validate_finalizers(row, &path.child("finalizers"), finalizers, errors);
 }
 
 fn check_prefix(
@@ -66,7 +70,8 @@ pub(super) fn validate_labels(path: &Path<'_>, labels: &Value, errors: &mut Erro
     }
 }
 
-fn validate_annotations(path: &Path<'_>, annotations: &Value, errors: &mut Errors) {
+/// Checks a map of annotations.
+pub(super) fn validate_annotations(path: &Path<'_>, annotations: &Value, errors: &mut Errors) {
     let mut size = 0;
     for (key, value) in members(annotations) {
         let lower = key.to_ascii_lowercase();
@@ -83,47 +88,69 @@ fn members(map: &Value) -> impl Iterator<Item = (&str, &Value)> {
 }
 
 fn validate_owners(path: &Path<'_>, owners: &[Value], errors: &mut Errors) {
-    let mut controllers = Vec::new();
-    for (i, owner) in owners.iter().enumerate() {
-        let path = path.index(i);
-        let text = |field: &str| owner.str_at(&[field]);
-        if text("apiVersion").is_empty() {
-            errors.push(FieldError::invalid(&path.child("apiVersion"), "", "version must not be empty"));
+    let mut controller: Option<String> = None;
+    for owner in owners {
+        let version = owner.str_at(&["apiVersion"]);
+        if version.is_empty() || version.ends_with('/') {
+            errors.push(FieldError::invalid(&path.child("apiVersion"), version, "version must not be empty"));
         }
         for field in ["kind", "name", "uid"] {
-            if text(field).is_empty() {
-                let what = if field == "uid" { "uid" } else { field };
-                errors.push(FieldError::invalid(&path.child(field), "", format!("{what} must not be empty")));
+            if owner.str_at(&[field]).is_empty() {
+                errors.push(FieldError::invalid(&path.child(field), "", "must not be empty"));
             }
         }
-        if owner.get("controller").as_bool() == Some(true) {
-            controllers.push(owner);
+        if version == "v1" && owner.kind() == "Event" {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            errors.push(FieldError::invalid(path, shown(owner), why));
         }
-    }
-    if let [first, second, ..] = controllers.as_slice() {
+        if owner.get("controller").as_bool() != Some(true) {
+            continue;
+        }
+        let name = format!("{}/{}", owner.kind(), owner.str_at(&["name"]));
+        let Some(first) = &controller else {
+            controller = Some(name);
+            continue;
+        };
         let why = format!(
-            "Only one reference can have Controller set to true. Found \"true\" in references for {} and {}",
-            first.str_at(&["name"]),
-            second.str_at(&["name"])
+            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
         );
-        errors.push(FieldError::invalid(path, Value::Array(owners.to_vec()), why));
+        errors.push(FieldError::invalid(path, owners.iter().map(shown).collect::<Vec<_>>(), why));
     }
 }
 
+fn shown(owner: &Value) -> Value {
+    super::check::view(owner, "meta/v1.OwnerReference")
+}
+
 fn validate_finalizers(row: &Resource, path: &Path<'_>, finalizers: &[Value], errors: &mut Errors) {
-    const BARE: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+    validate_finalizer_names(path, finalizers, errors);
+    if row.custom.is_some() || row.group == "apiextensions.k8s.io" {
+        return;
+    }
+    for (i, finalizer) in finalizers.iter().enumerate() {
+        validate_standard_finalizer(&path.index(i), finalizer, errors);
+    }
+}
+
+/// Checks the names of finalizers, and that they do not contradict each other.
+pub(super) fn validate_finalizer_names(path: &Path<'_>, finalizers: &[Value], errors: &mut Errors) {
     for finalizer in finalizers.iter().filter_map(Value::as_str) {
         check_name(path, finalizer, names::qualified_name, errors);
-        let lenient = row.custom.is_some() || row.group == "apiextensions.k8s.io";
-        if !lenient && !finalizer.contains('/') && !BARE.contains(&finalizer) {
-            let why = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.push(FieldError::invalid(path, finalizer, why));
-        }
     }
     let has = |name: &str| finalizers.iter().any(|f| f.as_str() == Some(name));
     if has("orphan") && has("foregroundDeletion") {
         let why = "finalizer orphan and foregroundDeletion cannot be both set";
-        errors.push(FieldError::invalid(path, Value::Array(finalizers.to_vec()), why));
+        errors.push(FieldError::invalid(path, finalizers.to_vec(), why));
+    }
+}
+
+/// A finalizer without a domain is one of the system's.
+pub(super) fn validate_standard_finalizer(path: &Path<'_>, finalizer: &Value, errors: &mut Errors) {
+    const BARE: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+    let name = finalizer.as_str().unwrap_or_default();
+    if !name.contains('/') && !BARE.contains(&name) {
+        let why = "name is neither a standard finalizer name nor is it fully qualified";
+        errors.push(FieldError::invalid(path, name, why));
     }
 }
 
@@ -158,7 +185,8 @@ pub fn validate_metadata_update(row: &Resource, new: &Value, old: &Value, errors
     validate_labels(&path.child("labels"), new_meta.get("labels"), errors);
     validate_annotations(&path.child("annotations"), new_meta.get("annotations"), errors);
     validate_owners(&path.child("ownerReferences"), new_meta.array_at(&["ownerReferences"]), errors);
-    validate_finalizers(row, &path.child("finalizers"), new_meta.array_at(&["finalizers"]), errors);
+    let finalizers = new_meta.array_at(&["finalizers"]);
+    validate_finalizers(row, &path.child("finalizers"), finalizers, errors);
 }
 
 fn quoted(texts: &[&str]) -> String {

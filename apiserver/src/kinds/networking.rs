@@ -1,245 +1,184 @@
-//! Ingresses, network policies, endpoint slices, addresses.
+//! Ingresses, network policies, and the addresses of Services.
+
+mod ingress;
+mod policy;
 
 use std::net::IpAddr;
 
-use api::field::{FieldError, Path};
 use api::{Value, names};
 
-use super::{Entry, Errors, Field, Strategy, check_name, default_if_empty, default_to, immutable, one_of};
+use super::check::At;
+use super::{Entry, Errors, Part, Scope, Strategy, default_to};
+
+const GROUP: &str = "networking.k8s.io";
 
 pub(super) const STRATEGIES: &[Entry] = &[
-    ("networking.k8s.io", "ingresses", &INGRESS),
-    ("networking.k8s.io", "ingressclasses", &INGRESS_CLASS),
-    ("networking.k8s.io", "networkpolicies", &POLICY),
-    ("networking.k8s.io", "ipaddresses", &ADDRESS),
-    ("discovery.k8s.io", "endpointslices", &SLICE),
+    (GROUP, "ingresses", &ingress::INGRESS),
+    (GROUP, "ingressclasses", &CLASS),
+    (GROUP, "networkpolicies", &policy::POLICY),
+    (GROUP, "ipaddresses", &ADDRESS),
+    (GROUP, "servicecidrs", &RANGE),
 ];
 
-static INGRESS: Strategy = Strategy { validate: validate_ingress, generation: true, ..Strategy::NEUTRAL };
-
-fn validate_ingress(ingress: &Value, errors: &mut Errors) {
-    let path = Path::new("spec");
-    let spec = ingress.get("spec");
-    let rules = spec.array_at(&["rules"]);
-    if rules.is_empty() && spec.get("defaultBackend").is_null() {
-        errors.push(FieldError::invalid(
-            &path,
-            rules.to_vec(),
-            "either `defaultBackend` or `rules` must be specified",
-        ));
-    }
-    let class = spec.str_at(&["ingressClassName"]);
-    if !class.is_empty() {
-        check_name(&path.child("ingressClassName"), class, names::dns_subdomain, errors);
-    }
-    if !spec.get("defaultBackend").is_null() {
-        validate_backend(&path.child("defaultBackend"), spec.get("defaultBackend"), errors);
-    }
-    let list = path.child("rules");
-    for (i, rule) in rules.iter().enumerate() {
-        let rule_path = list.index(i);
-        let host = rule.str_at(&["host"]);
-        if !host.is_empty() {
-            let checked = host.strip_prefix("*.").unwrap_or(host);
-            errors.extend(
-                names::dns_subdomain(checked)
-                    .into_iter()
-                    .map(|e| FieldError::invalid(&rule_path.child("host"), host, e)),
-            );
-        }
-        let http = rule_path.child("http");
-        let list = http.child("paths");
-        let paths = rule.array_at(&["http", "paths"]);
-        if !rule.get("http").is_null() && paths.is_empty() {
-            errors.push(FieldError::required(&list, ""));
-        }
-        for (i, p) in paths.iter().enumerate() {
-            validate_path(&list.index(i), p, errors);
-        }
-    }
-}
-
-fn validate_path(path: &Path<'_>, p: &Value, errors: &mut Errors) {
-    let kinds = ["Exact", "ImplementationSpecific", "Prefix"];
-    let text = p.str_at(&["path"]);
-    match p.get("pathType") {
-        Value::Null => {
-            errors.push(FieldError::required(&path.child("pathType"), "pathType must be specified"))
-        }
-        kind => one_of(&path.child("pathType"), kind, &kinds, errors),
-    }
-    if matches!(p.str_at(&["pathType"]), "Exact" | "Prefix") && !text.starts_with('/') {
-        errors.push(FieldError::invalid(&path.child("path"), text, "must be an absolute path"));
-    }
-    validate_backend(&path.child("backend"), p.get("backend"), errors);
-}
-
-fn validate_backend(path: &Path<'_>, backend: &Value, errors: &mut Errors) {
-    let (service, resource) = (backend.get("service"), backend.get("resource"));
-    match (service.is_null(), resource.is_null()) {
-        (true, true) => errors.push(FieldError::required(path, "resource or service backend is required")),
-        (false, false) => {
-            errors.push(FieldError::invalid(path, "", "cannot set both resource and service backends"))
-        }
-        (false, true) => {
-            let at = path.child("service");
-            let name = service.str_at(&["name"]);
-            if name.is_empty() {
-                errors.push(FieldError::required(&at.child("name"), ""));
-            } else {
-                check_name(&at.child("name"), name, names::dns1035_label, errors);
-            }
-            let port = service.get("port");
-            let number = port.get("number").as_i64().unwrap_or(0);
-            if number == 0 && port.str_at(&["name"]).is_empty() {
-                errors.push(FieldError::required(path, "port name or number is required"));
-            } else if number != 0 {
-                super::pod_validation::check_port(&at.child("port").child("number"), number, errors);
-            }
-        }
-        (true, false) => {}
-    }
-}
-
-static INGRESS_CLASS: Strategy = Strategy {
+static CLASS: Strategy = Strategy {
     default: |c| {
         if let Some(parameters) = c.at_mut(&["spec", "parameters"]).filter(|p| !p.is_null()) {
             default_to(parameters, "scope", "Cluster");
         }
     },
-    validate: |c, errors| {
-        let path = Path::new("spec");
-        let controller = c.str_at(&["spec", "controller"]);
-        if controller.is_empty() {
-            errors.push(FieldError::required(&path.child("controller"), ""));
-        }
-    },
+    validate: validate_class,
     validate_update: |new, old, errors| {
-        let path = Path::new("spec");
-        immutable(
-            &path.child("controller"),
-            new.at(&["spec", "controller"]),
-            old.at(&["spec", "controller"]),
-            errors,
-        );
+        let mut found = Vec::new();
+        let controller = old.at(&["spec", "controller"]);
+        At::of(new, "spec.controller").immutable(&mut found, controller);
+        validate_class(new, &mut found);
+        errors.append(&mut found);
     },
+    revalidates: false,
     generation: true,
     ..Strategy::NEUTRAL
 };
 
-static POLICY: Strategy = Strategy {
-    default: |p| {
-        let spec = p.make_object().entry("spec");
-        let egress = !spec.array_at(&["egress"]).is_empty();
-        if spec.array_at(&["policyTypes"]).is_empty() {
-            let types = if egress { vec!["Ingress", "Egress"] } else { vec!["Ingress"] };
-            spec.set(&["policyTypes"], types);
+fn validate_class(class: &Value, errors: &mut Errors) {
+    let spec = At::of(class, "spec");
+    let controller = spec.get("controller");
+    controller.not_longer(errors, 250);
+    controller.domain_path(errors);
+    let parameters = spec.get("parameters");
+    if !parameters.is_set() {
+        return;
+    }
+    validate_reference(&parameters, errors);
+    let (scope, namespace) = (parameters.get("scope"), parameters.get("namespace"));
+    match scope.text() {
+        _ if !scope.is_set() => scope.required(errors, ""),
+        "Namespace" if !namespace.is_set() => {
+            namespace.required(errors, "`parameters.scope` is set to 'Namespace'");
         }
-        for rules in ["ingress", "egress"] {
-            for rule in spec.make_object().get_mut(rules).and_then(Value::as_array_mut).into_iter().flatten()
-            {
-                for port in
-                    rule.make_object().get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten()
-                {
-                    default_if_empty(port, "protocol", "TCP");
-                }
-            }
+        "Namespace" => namespace.named(errors, names::dns_label),
+        "Cluster" if namespace.is_set() => {
+            namespace.forbidden(errors, "`parameters.scope` is set to 'Cluster'");
         }
-    },
-    validate: validate_policy,
-    generation: true,
-    ..Strategy::NEUTRAL
-};
-
-fn validate_policy(policy: &Value, errors: &mut Errors) {
-    let spec = Path::new("spec");
-    for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
-        let list = spec.child(rules);
-        for (i, rule) in policy.array_at(&["spec", rules]).iter().enumerate() {
-            let rule_path = list.index(i);
-            let list = rule_path.child(peers);
-            for (i, peer) in rule.array_at(&[peers]).iter().enumerate() {
-                let block = peer.get("ipBlock");
-                if !block.is_null() {
-                    let at = list.index(i);
-                    let at = at.child("ipBlock");
-                    let cidr = block.str_at(&["cidr"]);
-                    if cidr.is_empty() {
-                        errors.push(FieldError::required(&at.child("cidr"), ""));
-                    } else {
-                        check_cidr(&at.child("cidr"), cidr, errors);
-                    }
-                }
-            }
-        }
+        "Cluster" => {}
+        _ => scope.unsupported(errors, &["Cluster", "Namespace"]),
     }
 }
 
-/// Checks an address range.
-pub(super) fn check_cidr(path: &Path<'_>, cidr: &str, errors: &mut Errors) {
-    if cidr.parse::<ipnet::IpNet>().is_err() {
-        let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-        errors.push(FieldError::invalid(path, cidr, why));
+/// A reference to an object by group, kind and name.
+fn validate_reference(reference: &At<'_>, errors: &mut Errors) {
+    let group = reference.get("apiGroup");
+    if group.is_set() {
+        group.named(errors, names::dns_subdomain);
     }
+    reference.get("kind").required_name(errors, names::path_segment);
+    reference.get("name").required_name(errors, names::path_segment);
 }
 
 static ADDRESS: Strategy = Strategy {
     name: |name| match name.parse::<IpAddr>() {
         Ok(ip) if ip.to_string() == name => Vec::new(),
-        Ok(_) => vec!["must be in canonical form".to_owned()],
+        Ok(ip) => vec![format!("must be in canonical form (\"{ip}\")")],
         Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
     },
-    fields: &[Field::text("spec.parentRef.resource", &["spec", "parentRef", "resource"])],
-    validate: |a, errors| {
-        let path = Path::new("spec");
-        if a.at(&["spec", "parentRef"]).is_null() {
-            errors.push(FieldError::required(&path.child("parentRef"), ""));
+    validate: |address, errors| {
+        let parent = At::of(address, "spec.parentRef");
+        if !parent.is_set() {
+            return parent.required(errors, "");
         }
+        parent.get("group").named_if_any(errors, names::dns_subdomain);
+        parent.get("resource").required_name(errors, names::path_segment);
+        parent.get("name").required_name(errors, names::path_segment);
+        parent.get("namespace").named_if_any(errors, names::path_segment);
     },
-    ..Strategy::NEUTRAL
-};
-
-static SLICE: Strategy = Strategy {
-    default: |s| {
-        for port in s.make_object().get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
-            default_to(port, "name", "");
-            default_to(port, "protocol", "TCP");
-        }
-    },
-    validate: validate_slice,
     validate_update: |new, old, errors| {
-        immutable(&Path::new("addressType"), new.get("addressType"), old.get("addressType"), errors);
+        let before = old.at(&["spec", "parentRef"]);
+        let parent = At::of(new, "spec.parentRef");
+        parent.immutable_struct(errors, before, "networking/v1.ParentReference");
     },
+    revalidates: false,
     generation: true,
     ..Strategy::NEUTRAL
 };
 
-fn validate_slice(slice: &Value, errors: &mut Errors) {
-    let kind = slice.str_at(&["addressType"]);
-    let path = Path::new("addressType");
-    if kind.is_empty() {
-        errors.push(FieldError::required(&path, ""));
-    } else {
-        one_of(&path, slice.get("addressType"), &["FQDN", "IPv4", "IPv6"], errors);
-    }
-    let list = Path::new("endpoints");
-    for (i, endpoint) in slice.array_at(&["endpoints"]).iter().enumerate() {
-        let at = list.index(i);
-        let addresses = at.child("addresses");
-        let values = endpoint.array_at(&["addresses"]);
-        if values.is_empty() {
-            errors.push(FieldError::required(&addresses, "must contain at least 1 address"));
-        }
-        for (i, address) in values.iter().filter_map(Value::as_str).enumerate() {
-            let (fits, why) = match (kind, address.parse::<IpAddr>()) {
-                ("IPv4", Ok(IpAddr::V4(_))) | ("IPv6", Ok(IpAddr::V6(_))) | ("FQDN", _) => (true, ""),
-                (_, Err(_)) => (false, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"),
-                ("IPv4", _) => (false, "must be an IPv4 address"),
-                _ => (false, "must be an IPv6 address"),
-            };
-            if !fits {
-                errors.push(FieldError::invalid(&addresses.index(i), address, why));
+static RANGE: Strategy = Strategy {
+    validate: validate_range,
+    validate_update: |new, old, errors| {
+        let list = At::of(new, "spec.cidrs");
+        let before = old.array_at(&["spec", "cidrs"]);
+        match (before.len(), list.len()) {
+            (was, is) if was == is => {
+                for (item, before) in list.items().zip(before) {
+                    item.immutable(errors, before);
+                }
             }
+            (1, 2) => {
+                for item in list.items().take(1) {
+                    item.immutable(errors, &before[0]);
+                }
+                validate_range(new, errors);
+            }
+            _ => list.invalid(errors, "field is immutable"),
         }
+    },
+    revalidates: false,
+    generation: true,
+    parts: &[Part {
+        name: "status",
+        scope: Scope::Except(&[&["spec"]]),
+        prepare: |_, _| {},
+        validate: |_, _, _| {},
+    }],
+    ..Strategy::NEUTRAL
+};
+
+fn validate_range(range: &Value, errors: &mut Errors) {
+    let list = At::of(range, "spec.cidrs");
+    if list.len() == 0 {
+        return list.required(errors, "at least one CIDR required");
+    }
+    if list.len() > 2 {
+        let shown = super::check::view(range.get("spec"), "networking/v1.ServiceCIDRSpec");
+        return list.invalid_as(errors, shown, "may only hold up to 2 values");
+    }
+    let mut families = Vec::new();
+    for item in list.items() {
+        item.strict_cidr(errors);
+        families.extend(item.cidr().map(|c| c.addr().is_ipv4()));
+    }
+    if let [first, second] = families.as_slice()
+        && first == second
+    {
+        let why = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        list.invalid(errors, why);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::object;
+
+    #[test]
+    fn ranges_have_one_of_each_family() {
+        let count = |list: Value| {
+            let mut errors = Vec::new();
+            validate_range(&object!({"spec": {"cidrs": list}}), &mut errors);
+            errors.len()
+        };
+        assert_eq!(count(object!([])), 1);
+        assert_eq!(count(object!(["10.0.0.0/8", "fd00::/64"])), 0);
+        assert_eq!(count(object!(["10.0.0.0/8", "11.0.0.0/8"])), 1);
+    }
+
+    #[test]
+    fn parameters_of_classes_have_a_fitting_namespace() {
+        let count = |parameters: Value| {
+            let mut errors = Vec::new();
+            let spec = object!({"controller": "a.b/c", "parameters": parameters});
+            validate_class(&object!({"spec": spec}), &mut errors);
+            errors.len()
+        };
+        assert_eq!(count(object!({"kind": "K", "name": "n", "scope": "Cluster"})), 0);
+        assert_eq!(count(object!({"kind": "K", "name": "n", "scope": "Namespace"})), 1);
     }
 }

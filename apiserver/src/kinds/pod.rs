@@ -1,13 +1,40 @@
 //! Pods.
 
+mod affinity;
+mod container;
+mod defaults;
+mod environment;
+mod mounts;
+mod prepare;
+mod probes;
+mod projected;
+mod resize;
+mod resources;
+mod security;
+mod spec;
+mod status;
+mod update;
+mod volumes;
+mod warnings;
+mod windows;
+
 use api::field::{FieldError, Path};
 use api::{Value, object};
 
-use super::pod_defaults::{default_pod, qos_class};
-use super::pod_validation::validate_pod_spec;
-use super::{Entry, Errors, Field, Strategy};
+use super::check::At;
+use super::{Entry, Errors, Field, Part, Scope, Strategy};
+
+pub(super) use affinity::{validate_node_selector, validate_taints, validate_tolerations};
+pub(super) use defaults::{default_pod_spec, default_pod_template, default_volume_source};
+pub(super) use mounts::no_back_steps;
+pub(super) use resources::{validate_limits, validate_quantity};
+pub(super) use spec::validate_template;
+pub(super) use warnings::of_template as warnings_of_template;
 
 pub(super) const STRATEGIES: &[Entry] = &[("", "pods", &POD)];
+
+/// Says that a kubelet shows a pod of its own here.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 static POD: Strategy = Strategy {
     fields: &[
@@ -21,84 +48,95 @@ static POD: Strategy = Strategy {
         Field::text("status.podIPs", &["status", "podIP"]),
         Field::text("status.nominatedNodeName", &["status", "nominatedNodeName"]),
     ],
-    default: default_pod,
-    prepare_create,
-    prepare_update,
-    prepare_status,
-    validate: |pod, errors| {
-        let path = Path::new("spec");
-        validate_pod_spec(&path, pod.get("spec"), errors);
+    default: defaults::default_pod,
+    prepare_create: prepare::create,
+    prepare_update: |new, old| new.set(&["status"], old.get("status")),
+    parts: &[STATUS, EPHEMERAL_CONTAINERS, RESIZE],
+    validate: validate_create,
+    validate_update: |new, old, errors| {
+        validate(new, errors);
+        update::validate(new, old, errors);
     },
-    validate_update,
+    revalidates: false,
+    warn: warnings::of_pod,
     generation: true,
     ..Strategy::NEUTRAL
 };
 
-fn prepare_create(pod: &mut Value) {
-    let class = qos_class(pod.get("spec"));
-    pod.set(&["status"], object!({"phase": "Pending", "qosClass": class}));
-}
-
-fn prepare_update(new: &mut Value, old: &Value) {
-    new.set(&["status"], old.get("status"));
-}
-
-fn prepare_status(new: &mut Value, old: &Value) {
-    new.set(&["spec"], old.get("spec"));
-    let class = old.at(&["status", "qosClass"]).clone();
-    let status = new.make_object().entry("status").make_object();
-    if !class.is_null() && status.get("qosClass").is_none_or(Value::is_empty) {
-        status.insert("qosClass", class);
+/// What holds for a pod at any time.
+fn validate(pod: &Value, errors: &mut Errors) {
+    let metadata = Path::new("metadata");
+    let annotations = At { value: pod.at(&["metadata", "annotations"]), path: metadata.child("annotations") };
+    let spec = spec::spec_of(pod);
+    security::validate_annotations(&annotations, &spec, errors);
+    spec::validate_spec(&spec, &spec::Subject { metadata: Some(pod.get("metadata")) }, errors);
+    if spec.get("serviceAccountName").text().is_empty() {
+        for volume in spec.get("volumes").items() {
+            for source in volume.get("projected.sources").items() {
+                let token = source.get("serviceAccountToken");
+                if token.is_set() {
+                    token.forbidden(errors, "must not be specified when serviceAccountName is not set");
+                }
+            }
+        }
     }
-    // Finalizers and owners belong to the writers of the object itself.
-    new.set(&["metadata", "deletionTimestamp"], old.at(&["metadata", "deletionTimestamp"]));
-    if old.at(&["metadata", "deletionTimestamp"]).is_null() {
-        new.remove_at(&["metadata", "deletionTimestamp"]);
-    }
-}
-
-const MUTABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-
-fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
-    let path = Path::new("spec");
-    let (new_spec, old_spec) = (new.get("spec"), old.get("spec"));
-    let (is, was) = (new_spec.array_at(&["tolerations"]), old_spec.array_at(&["tolerations"]));
-    if was.iter().any(|t| !is.contains(t)) {
-        let why = "existing toleration can not be modified except its tolerationSeconds";
-        errors.push(FieldError::forbidden(&path.child("tolerations"), why));
-    }
-    let mut masked = new_spec.clone();
     for list in ["containers", "initContainers"] {
-        let before = old_spec.array_at(&[list]);
-        let after = masked.make_object().get_mut(list).and_then(Value::as_array_mut);
-        for (container, was) in after.into_iter().flatten().zip(before) {
-            container.set(&["image"], was.get("image"));
+        for container in spec.get(list).items() {
+            container::validate_image_spaces(&container, errors);
         }
-    }
-    let gated = old_spec
-        .array_at(&["schedulingGates"])
-        .iter()
-        .all(|g| !old_spec.get("schedulingGates").is_empty() && !g.is_null());
-    for field in ["tolerations", "activeDeadlineSeconds", "terminationGracePeriodSeconds"] {
-        restore(&mut masked, old_spec, field);
-    }
-    if gated && !old_spec.get("schedulingGates").is_empty() {
-        for field in ["schedulingGates", "nodeSelector", "affinity"] {
-            restore(&mut masked, old_spec, field);
-        }
-    }
-    if masked != *old_spec {
-        errors.push(FieldError::forbidden(&path, MUTABLE));
     }
 }
 
-fn restore(spec: &mut Value, old: &Value, field: &str) {
-    match old.get(field) {
-        Value::Null => {
-            spec.make_object().remove(field);
-        }
-        value => spec.set(&[field], value),
+fn validate_create(pod: &Value, errors: &mut Errors) {
+    validate(pod, errors);
+    let spec = spec::spec_of(pod);
+    if spec.get("ephemeralContainers").len() > 0 {
+        spec.get("ephemeralContainers").forbidden(errors, "cannot be set on create");
     }
+    if !spec.get("nodeName").text().is_empty() && spec.get("schedulingGates").len() != 0 {
+        let why = "cannot be set until all schedulingGates have been cleared";
+        spec.get("nodeName").forbidden(errors, why);
+    }
+    security::annotations_match_fields(pod.at(&["metadata", "annotations"]), &spec, errors);
+}
+
+const STATUS: Part = Part {
+    name: "status",
+    scope: Scope::Except(&[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]]),
+    prepare: prepare::status,
+    validate: status::validate,
+};
+
+const EPHEMERAL_CONTAINERS: Part = Part {
+    name: "ephemeralcontainers",
+    scope: Scope::Only(&[&["spec", "ephemeralContainers"]]),
+    prepare: prepare::ephemeral_containers,
+    validate: |new, old, errors| {
+        validate(new, errors);
+        update::validate_annotations(new, old, errors);
+        update::validate_ephemeral_containers(new, old, errors);
+    },
+};
+
+const RESIZE: Part = Part {
+    name: "resize",
+    scope: Scope::Only(&[
+        &["spec", "containers", "", "resources"],
+        &["spec", "containers", "", "resizePolicy"],
+        &["spec", "initContainers", "", "resources"],
+        &["spec", "initContainers", "", "resizePolicy"],
+    ]),
+    prepare: prepare::resize,
+    validate: |new, old, errors| {
+        validate(new, errors);
+        resize::validate(new, old, errors);
+    },
+};
+
+/// A refusal of the whole pod.
+fn refuse(errors: &mut Errors, why: &str) {
+    errors.clear();
+    errors.push(FieldError::forbidden(&Path::new(""), why));
 }
 
 /// Binds a pod to a node: the body of `pods/binding`.

@@ -1,8 +1,8 @@
 //! Roles and bindings.
 
-use api::Value;
-use api::field::{FieldError, Path};
+use api::{Value, names};
 
+use super::check::At;
 use super::{Entry, Errors, Strategy, default_if_empty};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -14,54 +14,63 @@ pub(super) const STRATEGIES: &[Entry] = &[
     (GROUP, "clusterrolebindings", &BINDING),
 ];
 
-static ROLE: Strategy =
-    Strategy { name: api::names::path_segment, validate: validate_role, ..Strategy::NEUTRAL };
+static ROLE: Strategy = Strategy {
+    name: names::path_segment,
+    validate: validate_role,
+    create_on_update: true,
+    ..Strategy::NEUTRAL
+};
 
 fn validate_role(role: &Value, errors: &mut Errors) {
-    let list = Path::new("rules");
-    for (i, rule) in role.array_at(&["rules"]).iter().enumerate() {
-        let at = list.index(i);
-        let empty = |field: &str| rule.array_at(&[field]).is_empty();
-        if empty("verbs") {
-            errors.push(FieldError::required(&at.child("verbs"), "verbs must contain at least one value"));
-        }
-        if !empty("nonResourceURLs") {
-            let namespaced = role.kind() == "Role";
-            if namespaced {
-                let why = "namespaced rules cannot apply to non-resource URLs";
-                errors.push(FieldError::invalid(
-                    &at.child("nonResourceURLs"),
-                    rule.get("nonResourceURLs").clone(),
-                    why,
-                ));
-            }
-            if !empty("apiGroups") || !empty("resources") || !empty("resourceNames") {
-                let why = "rules cannot apply to both regular resources and non-resource URLs";
-                errors.push(FieldError::invalid(
-                    &at.child("nonResourceURLs"),
-                    rule.get("nonResourceURLs").clone(),
-                    why,
-                ));
-            }
-            continue;
-        }
-        if empty("apiGroups") {
-            let why = "resource rules must supply at least one api group";
-            errors.push(FieldError::required(&at.child("apiGroups"), why));
-        }
-        if empty("resources") {
-            let why = "resource rules must supply at least one resource";
-            errors.push(FieldError::required(&at.child("resources"), why));
+    for rule in At::of(role, "rules").items() {
+        validate_rule(&rule, role.kind() == "Role", errors);
+    }
+    let aggregation = At::of(role, "aggregationRule");
+    if !aggregation.is_set() {
+        return;
+    }
+    let selectors = aggregation.get("clusterRoleSelectors");
+    if selectors.len() == 0 {
+        let why = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+        selectors.required(errors, why);
+    }
+    for selector in selectors.items() {
+        selector.label_selector(errors);
+        if api::selector::LabelSelector::from_object(selector.value).is_err() {
+            selector.invalid_as(errors, Value::Null, "invalid label selector.");
         }
     }
 }
 
+fn validate_rule(rule: &At<'_>, namespaced: bool, errors: &mut Errors) {
+    let empty = |field: &str| rule.get(field).len() == 0;
+    if empty("verbs") {
+        rule.get("verbs").required(errors, "verbs must contain at least one value");
+    }
+    if !empty("nonResourceURLs") {
+        let urls = rule.get("nonResourceURLs");
+        if namespaced {
+            urls.invalid(errors, "namespaced rules cannot apply to non-resource URLs");
+        }
+        if !empty("apiGroups") || !empty("resources") || !empty("resourceNames") {
+            urls.invalid(errors, "rules cannot apply to both regular resources and non-resource URLs");
+        }
+        return;
+    }
+    if empty("apiGroups") {
+        rule.get("apiGroups").required(errors, "resource rules must supply at least one api group");
+    }
+    if empty("resources") {
+        rule.get("resources").required(errors, "resource rules must supply at least one resource");
+    }
+}
+
 static BINDING: Strategy = Strategy {
-    name: api::names::path_segment,
+    name: names::path_segment,
     default: |b| {
         default_if_empty(b.make_object().entry("roleRef"), "apiGroup", GROUP);
-        for subject in b.make_object().get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten()
-        {
+        let subjects = b.make_object().get_mut("subjects").and_then(Value::as_array_mut);
+        for subject in subjects.into_iter().flatten() {
             if matches!(subject.kind(), "User" | "Group") {
                 default_if_empty(subject, "apiGroup", GROUP);
             }
@@ -69,57 +78,83 @@ static BINDING: Strategy = Strategy {
     },
     validate: validate_binding,
     validate_update: |new, old, errors| {
-        if new.get("roleRef") != old.get("roleRef") {
-            let error = FieldError::invalid(
-                &Path::new("roleRef"),
-                new.get("roleRef").clone(),
-                "cannot change roleRef",
-            );
-            errors.push(error);
+        let role = At::of(new, "roleRef");
+        if role.value != old.get("roleRef") {
+            role.invalid_struct(errors, "rbac/v1.RoleRef", "cannot change roleRef");
         }
     },
+    create_on_update: true,
     ..Strategy::NEUTRAL
 };
 
 fn validate_binding(binding: &Value, errors: &mut Errors) {
-    let role = Path::new("roleRef");
-    let reference = binding.get("roleRef");
-    if reference.str_at(&["apiGroup"]) != GROUP {
-        errors.push(FieldError::not_supported(
-            &role.child("apiGroup"),
-            reference.str_at(&["apiGroup"]),
-            &[GROUP],
-        ));
+    let namespaced = binding.kind() == "RoleBinding";
+    let role = At::of(binding, "roleRef");
+    if role.get("apiGroup").text() != GROUP {
+        role.get("apiGroup").unsupported(errors, &[GROUP]);
     }
-    let kinds: &[&str] =
-        if binding.kind() == "RoleBinding" { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
-    if !kinds.contains(&reference.kind()) {
-        errors.push(FieldError::not_supported(&role.child("kind"), reference.kind(), kinds));
+    let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+    if !kinds.contains(&role.get("kind").text()) {
+        role.get("kind").unsupported(errors, kinds);
     }
-    let name = reference.str_at(&["name"]);
-    if name.is_empty() {
-        errors.push(FieldError::required(&role.child("name"), ""));
+    role.get("name").required_name(errors, names::path_segment);
+    for subject in At::of(binding, "subjects").items() {
+        validate_subject(&subject, namespaced, errors);
     }
-    let list = Path::new("subjects");
-    for (i, subject) in binding.array_at(&["subjects"]).iter().enumerate() {
-        let at = list.index(i);
-        if subject.str_at(&["name"]).is_empty() {
-            errors.push(FieldError::required(&at.child("name"), ""));
-        }
-        match subject.kind() {
-            "ServiceAccount"
-                if subject.str_at(&["namespace"]).is_empty() && binding.kind() == "ClusterRoleBinding" =>
-            {
-                errors.push(FieldError::required(&at.child("namespace"), ""));
+}
+
+fn validate_subject(subject: &At<'_>, namespaced: bool, errors: &mut Errors) {
+    let (kind, name, group) = (subject.get("kind"), subject.get("name"), subject.get("apiGroup"));
+    name.not_empty(errors);
+    match kind.text() {
+        "ServiceAccount" => {
+            name.named_if_any(errors, names::dns_subdomain);
+            if !group.text().is_empty() {
+                group.unsupported(errors, &[""]);
             }
-            "ServiceAccount" | "User" | "Group" => {}
-            other => {
-                errors.push(FieldError::not_supported(
-                    &at.child("kind"),
-                    other,
-                    &["ServiceAccount", "User", "Group"],
-                ));
+            if !namespaced {
+                subject.get("namespace").not_empty(errors);
             }
         }
+        "User" | "Group" => {
+            if group.text() != GROUP {
+                group.unsupported(errors, &[GROUP]);
+            }
+        }
+        _ => kind.unsupported(errors, &["ServiceAccount", "User", "Group"]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::object;
+
+    fn check(validate: fn(&Value, &mut Errors), object: Value, want: &[&str]) {
+        let mut errors = Vec::new();
+        validate(&object, &mut errors);
+        assert_eq!(errors.iter().map(|e| e.field.as_str()).collect::<Vec<_>>(), want);
+    }
+
+    #[test]
+    fn rules_are_about_resources_or_urls() {
+        let role = |rule: Value| object!({"kind": "ClusterRole", "rules": [rule]});
+        check(validate_role, role(object!({"verbs": ["get"], "nonResourceURLs": ["/x"]})), &[]);
+        check(
+            validate_role,
+            role(object!({"verbs": ["get"]})),
+            &["rules[0].apiGroups", "rules[0].resources"],
+        );
+    }
+
+    #[test]
+    fn subjects_have_fitting_groups() {
+        let binding = |subject: Value| object!({"kind": "ClusterRoleBinding", "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": "r"}, "subjects": [subject]});
+        check(validate_binding, binding(object!({"kind": "User", "name": "u", "apiGroup": GROUP})), &[]);
+        check(
+            validate_binding,
+            binding(object!({"kind": "ServiceAccount", "name": "s"})),
+            &["subjects[0].namespace"],
+        );
     }
 }

@@ -3,6 +3,7 @@
 use api::{Map, Value, object};
 
 use super::set_type;
+use crate::kinds::default_metrics;
 use crate::resources::{Resource, TABLE};
 
 /// True when the row's objects are stored in another version.
@@ -99,9 +100,8 @@ fn autoscaler_v2(mut hpa: Value) -> Value {
         let target = object!({"type": "Utilization", "averageUtilization": target});
         metrics.insert(0, object!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
     }
-    if !metrics.is_empty() {
-        hpa.set(&["spec", "metrics"], metrics);
-    }
+    let metrics = if metrics.is_empty() { default_metrics() } else { metrics.into() };
+    hpa.set(&["spec", "metrics"], metrics);
     hpa.remove_at(&["status", "currentCPUUtilizationPercentage"]);
     for (key, path) in [
         (BEHAVIOR, ["spec", "behavior"]),

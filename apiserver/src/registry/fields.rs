@@ -10,6 +10,7 @@ use schema::apply::{self, Filter, Request, Versions};
 
 use super::custom::at_version;
 use super::{Call, from_storage, schema_of, to_storage};
+use crate::kinds::Scope;
 use crate::resources::{Resource, TABLE};
 
 /// The versions in which a resource is served.
@@ -97,7 +98,10 @@ impl Call {
     /// Fields that this write cannot change.
     fn reset_fields(&self) -> Filter {
         if let Some(part) = self.row.strategy.part(&self.subresource) {
-            return Filter::exclude(part.reset);
+            return match part.scope {
+                Scope::Except(paths) => Filter::exclude(paths),
+                Scope::Only(paths) => Filter::Include(paths.iter().map(|p| p.to_vec()).collect()),
+            };
         }
         match self.subresource.as_str() {
             "" if !self.row.strategy.reset.is_empty() => Filter::exclude(self.row.strategy.reset),

@@ -1,14 +1,17 @@
 //! Creating and changing objects.
 
+use std::borrow::Cow;
+
 use api::error::Result;
 use api::field::{FieldError, Path};
 use api::{ApiError, Value, names};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
-use super::{Call, set_type};
+use super::{Call, set_type, to_storage};
 use crate::admission::{self, Operation};
 use crate::kinds::{validate_metadata, validate_metadata_update};
+use crate::resources::{Resource, TABLE};
 use crate::storage::{KeyValue, Outcome, Precondition, set_resource_version};
 
 /// How often a generated name is tried before giving up.
@@ -61,6 +64,22 @@ impl Call {
         if self.row.has_status() && !strategy.keeps_status {
             self.clear_status(&mut object);
         }
+        let allocated = self.server.allocators.allocate(self, &mut object, None).await?;
+        let result = match self.admit_new(object).await {
+            Ok(object) => self.insert(object).await,
+            Err(e) => Err(e),
+        };
+        if result.is_ok() {
+            allocated.keep(self).await;
+        } else {
+            allocated.release(self).await;
+        }
+        result
+    }
+
+    /// Prepares and checks a new object.
+    async fn admit_new(&self, mut object: Value) -> Result<Value> {
+        let strategy = self.row.strategy;
         (strategy.requested_by)(&mut object, &self.user);
         (strategy.prepare_create)(&mut object);
         if strategy.generation {
@@ -68,10 +87,10 @@ impl Call {
         } else {
             object.remove_at(&["metadata", "generation"]);
         }
-        let mut object = self.canonical(object)?;
+        let object = self.canonical(object)?;
         let mut errors = Vec::new();
         validate_metadata(&self.row, &object, &mut errors);
-        (strategy.validate)(&object, &mut errors);
+        (strategy.validate)(&self.checked(&object), &mut errors);
         self.validate_custom(&object, None, &mut errors);
         self.refuse_invalid(&object, &errors)?;
         admission::validate(self, Operation::Create, Some(&object), None).await?;
@@ -79,16 +98,14 @@ impl Call {
             self.warn(warning);
         }
         self.warn_of_finalizers(&object, None);
-        let allocated = self.server.allocators.allocate(self, &mut object, None).await?;
-        match self.insert(object).await {
-            Ok(object) => {
-                allocated.keep();
-                Ok(object)
-            }
-            Err(e) => {
-                allocated.release(self).await;
-                Err(e)
-            }
+        Ok(object)
+    }
+
+    /// The version of the object that is checked.
+    fn checked<'o>(&self, object: &'o Value) -> Cow<'o, Value> {
+        match self.row.strategy.checks_stored {
+            true => Cow::Owned(to_storage(&self.row, object.clone())),
+            false => Cow::Borrowed(object),
         }
     }
 
@@ -138,7 +155,11 @@ impl Call {
     pub(super) fn refuse_invalid(&self, object: &Value, errors: &[FieldError]) -> Result<()> {
         match errors {
             [] => Ok(()),
-            _ => Err(ApiError::invalid(self.row.group, self.row.kind, object.name(), errors)),
+            _ => {
+                let row = self.row.store.filter(|_| self.row.strategy.checks_stored);
+                let row: &Resource = row.map_or(&self.row, |s| TABLE.storage_row(s));
+                Err(ApiError::invalid(row.group, row.kind, object.name(), errors))
+            }
         }
     }
 
@@ -296,7 +317,6 @@ impl Call {
 
     /// Everything between a changed object and its write.
     async fn advance(&self, old: Value, mut new: Value, revision: i64) -> Result<Next> {
-        let strategy = self.row.strategy;
         self.check_identity(&new, revision)?;
         self.check_namespace(&mut new)?;
         self.carry_over(&old, &mut new);
@@ -306,6 +326,22 @@ impl Call {
         admission::mutate(self, Operation::Update, &mut new).await?;
         self.default(&mut new);
         self.scope_to_subresource(&old, &mut new);
+        let allocated = self.server.allocators.allocate(self, &mut new, Some(&old)).await?;
+        match self.admit_change(old, new).await {
+            Ok(stored) => {
+                allocated.keep(self).await;
+                Ok(if self.is_finished(&stored) { Next::Remove(stored) } else { Next::Put(stored) })
+            }
+            Err(e) => {
+                allocated.release(self).await;
+                Err(e)
+            }
+        }
+    }
+
+    /// Prepares and checks a changed object, and returns what is to be stored.
+    async fn admit_change(&self, old: Value, mut new: Value) -> Result<Value> {
+        let strategy = self.row.strategy;
         if self.subresource == "status" {
             (strategy.prepare_status)(&mut new, &old);
         } else if strategy.part(&self.subresource).is_none() {
@@ -317,13 +353,7 @@ impl Call {
         validate_metadata_update(&self.row, &new, &old, &mut errors);
         // The generic check and the kind's own both report the metadata.
         errors.extend(errors.clone());
-        if matches!(self.subresource.as_str(), "" | "scale") {
-            (strategy.validate)(&new, &mut errors);
-            (strategy.validate_update)(&new, &old, &mut errors);
-        }
-        if let Some(part) = strategy.part(&self.subresource) {
-            (part.validate)(&new, &old, &mut errors);
-        }
+        self.validate_change(&self.checked(&new), &self.checked(&old), &mut errors);
         self.validate_custom(&new, Some(&old), &mut errors);
         self.refuse_invalid(&new, &errors)?;
         admission::validate(self, Operation::Update, Some(&new), Some(&old)).await?;
@@ -333,11 +363,20 @@ impl Call {
                 self.warn(warning);
             }
         }
-        let mut new = new;
-        let allocated = self.server.allocators.allocate(self, &mut new, Some(&old)).await?;
-        allocated.keep();
-        let stored = self.stored_form(new).await?;
-        Ok(if self.is_finished(&stored) { Next::Remove(stored) } else { Next::Put(stored) })
+        self.stored_form(new).await
+    }
+
+    fn validate_change(&self, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+        let strategy = self.row.strategy;
+        if matches!(self.subresource.as_str(), "" | "scale") {
+            if strategy.revalidates {
+                (strategy.validate)(new, errors);
+            }
+            (strategy.validate_update)(new, old, errors);
+        }
+        if let Some(part) = strategy.part(&self.subresource) {
+            (part.validate)(new, old, errors);
+        }
     }
 
     /// The object must be the one that the client read.

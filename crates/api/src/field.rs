@@ -130,11 +130,9 @@ impl FieldError {
         Self::new(path, Problem::Invalid(value.into()), detail)
     }
 
-    /// `field: Unsupported value: value: supported values: "a", "b"`.
+    /// `field: Unsupported value: value: supported values: "a", "b"`, in the order given.
     pub fn not_supported(path: &Path<'_>, value: impl Into<Value>, supported: &[&str]) -> Self {
-        let mut sorted = supported.to_vec();
-        sorted.sort_unstable();
-        let list: Vec<String> = sorted.iter().map(|s| format!("{s:?}")).collect();
+        let list: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
         let detail =
             if list.is_empty() { String::new() } else { format!("supported values: {}", list.join(", ")) };
         Self::new(path, Problem::NotSupported(value.into()), detail)
@@ -247,7 +245,7 @@ mod tests {
         );
         check(
             FieldError::not_supported(&spec.child("restartPolicy"), "x", &["OnFailure", "Always", "Never"]),
-            r#"spec.restartPolicy: Unsupported value: "x": supported values: "Always", "Never", "OnFailure""#,
+            r#"spec.restartPolicy: Unsupported value: "x": supported values: "OnFailure", "Always", "Never""#,
         );
         check(FieldError::duplicate(&first, 3), "spec.containers[0]: Duplicate value: 3");
     }

@@ -15,7 +15,19 @@ const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-',
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 
+const ENV_NAME: &str =
+    "a valid environment variable name must consist only of printable ASCII characters other than '='";
+const WILDCARD: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const SUBDOMAIN_UNDERSCORE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
+const HTTP_HEADER: &str = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
+const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')";
+
 fn too_long(max: usize) -> String {
+    format!("must be no more than {max} characters")
+}
+
+/// Keys and values of labels count bytes, in their words.
+fn too_many_bytes(max: usize) -> String {
     format!("must be no more than {max} bytes")
 }
 
@@ -43,7 +55,8 @@ pub fn dns_label(s: &str) -> Vec<String> {
         errors.push(too_long(LABEL_MAX));
     }
     if !is_label_1123(s) {
-        errors.push(LABEL_1123.to_owned());
+        let dotted = s.split('.').all(is_label_1123);
+        errors.push(if dotted { "must not contain dots" } else { LABEL_1123 }.to_owned());
     }
     errors
 }
@@ -90,25 +103,104 @@ pub fn qualified_name(s: &str) -> Vec<String> {
         Some((prefix, name)) if !name.contains('/') => (Some(prefix), name),
         Some(_) => {
             return vec![format!(
-                "a qualified name {}",
+                "a valid label key {}",
                 with_prefix_hint(QUALIFIED.trim_start_matches("name part "))
             )];
         }
     };
     match prefix {
         Some("") => errors.push("prefix part must be non-empty".to_owned()),
-        Some(p) => errors.extend(dns_subdomain(p).into_iter().map(|e| format!("prefix part {e}"))),
+        Some(p) => {
+            let found = dns_subdomain(p).into_iter().map(|e| e.replace("253 characters", "253 bytes"));
+            errors.extend(found.map(|e| format!("prefix part {e}")));
+        }
         None => {}
     }
     if name.is_empty() {
         errors.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_MAX {
-        errors.push(format!("name part {}", too_long(LABEL_MAX)));
+        errors.push(format!("name part {}", too_many_bytes(LABEL_MAX)));
     }
     if !is_qualified_part(name) {
         errors.push(QUALIFIED.to_owned());
     }
     errors
+}
+
+/// Names of hosts that may begin with `*.`.
+pub fn wildcard_subdomain(s: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if s.len() > SUBDOMAIN_MAX {
+        errors.push(too_long(SUBDOMAIN_MAX));
+    }
+    if !s.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(is_label_1123)) {
+        errors.push(WILDCARD.to_owned());
+    }
+    errors
+}
+
+/// Search domains: subdomains whose labels may begin with, and hold, an underscore.
+pub fn search_domain(s: &str) -> Vec<String> {
+    let label = |label: &str| {
+        let bytes = label.strip_prefix('_').unwrap_or(label).as_bytes();
+        let ends = bytes.first().is_some_and(|c| lower_or_digit(*c))
+            && bytes.last().is_some_and(|c| lower_or_digit(*c));
+        ends && bytes.iter().all(|c| lower_or_digit(*c) || b"-_".contains(c))
+    };
+    let mut errors = Vec::new();
+    if s.len() > SUBDOMAIN_MAX {
+        errors.push(too_long(SUBDOMAIN_MAX));
+    }
+    if !s.split('.').all(label) {
+        errors.push(SUBDOMAIN_UNDERSCORE.to_owned());
+    }
+    errors
+}
+
+/// Names of ports: IANA service names.
+pub fn port_name(name: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if name.len() > 15 {
+        errors.push(too_long(15));
+    }
+    if name.is_empty() || !name.bytes().all(|b| lower_or_digit(b) || b == b'-') {
+        errors.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+    }
+    if !name.bytes().any(|b| b.is_ascii_lowercase()) {
+        errors.push("must contain at least one letter (a-z)".to_owned());
+    }
+    if name.contains("--") {
+        errors.push("must not contain consecutive hyphens".to_owned());
+    }
+    if name.starts_with('-') || name.ends_with('-') {
+        errors.push("must not begin or end with a hyphen".to_owned());
+    }
+    errors
+}
+
+/// Names of environment variables.
+pub fn environment_variable(s: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if s.is_empty() {
+        errors.push("environment variable name must be non-empty".to_owned());
+    }
+    if s.chars().any(|c| !(' '..='~').contains(&c) || c == '=') {
+        errors.push(ENV_NAME.to_owned());
+    }
+    errors
+}
+
+/// Names of HTTP headers.
+pub fn http_header(s: &str) -> Vec<String> {
+    let ok = !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if ok { Vec::new() } else { vec![HTTP_HEADER.to_owned()] }
+}
+
+/// Percentages such as `25%`.
+pub fn percent(s: &str) -> Vec<String> {
+    let digits = s.strip_suffix('%').unwrap_or_default();
+    let ok = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    if ok { Vec::new() } else { vec![PERCENT.to_owned()] }
 }
 
 fn with_prefix_hint(text: &str) -> String {
@@ -119,7 +211,7 @@ fn with_prefix_hint(text: &str) -> String {
 pub fn label_value(s: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if s.len() > LABEL_MAX {
-        errors.push(too_long(LABEL_MAX));
+        errors.push(too_many_bytes(LABEL_MAX));
     }
     if !s.is_empty() && !is_qualified_part(s) {
         errors.push(LABEL_VALUE.to_owned());
@@ -191,6 +283,12 @@ mod tests {
         check(dns1035_label, &["a1"], &["1a", ""]);
         check(qualified_name, &["a", "x.io/A_b"], &["", "/a", "x.io/", "a/b/c", "X/a"]);
         check(label_value, &["", "A.b_c-1"], &["-a", "a b", &long]);
+        check(wildcard_subdomain, &["*.a", "*.a.b"], &["a", "*", "*.", "a.*"]);
+        check(search_domain, &["a", "_a.b_c"], &["", ".", "a_", "A"]);
+        check(port_name, &["http", "a-1"], &["", "1", "a--b", "-a", "A", "sixteencharacter"]);
+        check(environment_variable, &["A", "a.b c"], &["", "A=B", "\u{e4}", "\n"]);
+        check(http_header, &["X-A"], &["", "a b"]);
+        check(percent, &["0%", "150%"], &["", "%", "1", "-1%"]);
         check(config_key, &["a.b", "_A"], &["", ".", "..", "..a", "a/b"]);
     }
 

@@ -71,7 +71,7 @@ pub(super) fn validate_spec(spec: &Value, errors: &mut Errors) {
 }
 
 /// A signer is a domain and a name, `example.com/signer`.
-fn validate_signer(path: &Path<'_>, signer: &str, errors: &mut Errors) {
+pub(in crate::kinds) fn validate_signer(path: &Path<'_>, signer: &str, errors: &mut Errors) {
     if signer.is_empty() {
         errors.push(FieldError::required(path, ""));
         return;

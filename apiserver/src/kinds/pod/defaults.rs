@@ -4,10 +4,10 @@
 
 use api::{Map, Value};
 
-use super::{default_if_empty, default_to};
+use crate::kinds::{default_if_empty, default_to};
 
 /// Fills in a pod template below `template` of a workload's spec.
-pub(super) fn default_pod_template(spec: &mut Value) {
+pub(in crate::kinds) fn default_pod_template(spec: &mut Value) {
     let template = spec.make_object().entry("template");
     if template.is_null() {
         return;
@@ -16,7 +16,7 @@ pub(super) fn default_pod_template(spec: &mut Value) {
 }
 
 /// Fills in a pod's spec.
-pub(super) fn default_pod_spec(spec: &mut Value) {
+pub(in crate::kinds) fn default_pod_spec(spec: &mut Value) {
     default_if_empty(spec, "dnsPolicy", "ClusterFirst");
     default_if_empty(spec, "restartPolicy", "Always");
     default_to(spec, "terminationGracePeriodSeconds", 30);
@@ -157,7 +157,7 @@ fn default_volume(volume: &mut Value) {
 const MODE: i32 = 0o644;
 
 /// Fills in a volume's source, of pods and of PersistentVolumes.
-pub(super) fn default_volume_source(volume: &mut Value) {
+pub(in crate::kinds) fn default_volume_source(volume: &mut Value) {
     let mut each = |source: &str, f: &dyn Fn(&mut Value)| {
         if let Some(v) = volume.make_object().get_mut(source).filter(|v| !v.is_null()) {
             f(v);
@@ -217,7 +217,7 @@ fn default_downward_item(item: &mut Value) {
 }
 
 /// The quality of service class of a pod, from its requests and limits.
-pub(crate) fn qos_class(spec: &Value) -> &'static str {
+pub(super) fn qos_class(spec: &Value) -> &'static str {
     let (mut any, mut all_limited) = (false, true);
     let containers = ["containers", "initContainers"].into_iter().flat_map(|l| spec.array_at(&[l]));
     let mut consider = |resources: &Value| {
