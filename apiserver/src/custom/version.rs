@@ -1,9 +1,11 @@
 //! One version of a custom resource.
 
 use std::cmp::Ordering;
+use std::sync::OnceLock;
 
 use api::Value;
 use api::field::{FieldError, Problem};
+use cel::rules::Rules;
 use schema::custom::CustomType;
 
 use super::{Column, Scale};
@@ -29,8 +31,8 @@ pub struct Version {
     pub scale: Option<Scale>,
     /// The warning that goes with every answer of a deprecated version.
     pub deprecation: Option<String>,
-    /// The schema has rules in CEL.
-    has_rules: bool,
+    /// The rules of the schema, compiled when they are first needed.
+    rules: OnceLock<Option<Rules>>,
 }
 
 impl Version {
@@ -54,56 +56,58 @@ impl Version {
             has_status: !spec.at(&["subresources", "status"]).is_null(),
             scale: Scale::new(spec.at(&["subresources", "scale"])),
             deprecation,
-            has_rules: has_rules(schema),
+            rules: OnceLock::new(),
             api_version,
         }
     }
 
-    /// Everything that is wrong with an object in this version; `old` is the one it replaces.
-    pub fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    /// Everything that is wrong with an object in this version; `old` is the one it replaces. What rules found wrong before
+    /// and has not changed is told to `warn` instead.
+    pub fn validate(
+        &self,
+        object: &Value,
+        old: Option<&Value>,
+        warn: &mut dyn FnMut(String),
+    ) -> Vec<FieldError> {
         let mut errors = self.ty.validate_change(object, old);
         if let Some(scale) = &self.scale {
             scale.validate(object, &mut errors);
         }
-        if self.has_rules {
-            self.evaluate_rules(object, old, &mut errors);
+        if let Some(rules) = self.rules.get_or_init(|| Rules::new(self.ty.schema())) {
+            evaluate(rules, object, old, warn, &mut errors);
         }
         errors
     }
-
-    /// Evaluates the rules of `x-kubernetes-validations`, unless the object is too wrong for that. This is where the
-    /// rules belong; they are accepted in definitions, but not evaluated yet.
-    fn evaluate_rules(&self, _object: &Value, _old: Option<&Value>, errors: &mut Vec<FieldError>) {
-        let blocks = |e: &FieldError| {
-            matches!(
-                e.problem,
-                Problem::NotSupported(_)
-                    | Problem::Required
-                    | Problem::TooLong
-                    | Problem::TooMany(_)
-                    | Problem::TypeInvalid(_)
-            )
-        };
-        if errors.iter().any(blocks) {
-            let detail = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
-            errors.push(FieldError {
-                field: "<nil>".to_owned(),
-                problem: Problem::Invalid(Value::Null),
-                detail: detail.to_owned(),
-            });
-        }
-    }
 }
 
-/// True when a schema has rules in CEL anywhere.
-fn has_rules(schema: &Value) -> bool {
-    match schema {
-        Value::Object(map) => {
-            map.iter().any(|(k, v)| (k == "x-kubernetes-validations" && !v.is_empty()) || has_rules(v))
-        }
-        Value::Array(items) => items.iter().any(has_rules),
-        _ => false,
+/// Holds an object against rules, unless it is too wrong for that.
+fn evaluate(
+    rules: &Rules,
+    object: &Value,
+    old: Option<&Value>,
+    warn: &mut dyn FnMut(String),
+    errors: &mut Vec<FieldError>,
+) {
+    let blocks = |e: &FieldError| {
+        matches!(
+            e.problem,
+            Problem::NotSupported(_)
+                | Problem::Required
+                | Problem::TooLong
+                | Problem::TooMany(_)
+                | Problem::TypeInvalid(_)
+        )
+    };
+    if !errors.iter().any(blocks) {
+        errors.extend(rules.validate(object, old, warn));
+        return;
     }
+    let detail = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+    errors.push(FieldError {
+        field: "<nil>".to_owned(),
+        problem: Problem::Invalid(Value::Null),
+        detail: detail.to_owned(),
+    });
 }
 
 /// The order in which clients prefer versions: `v2`, `v1`, `v1beta2`, `v1beta1`, `v1alpha1`, then others by name.

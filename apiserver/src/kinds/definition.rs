@@ -1,9 +1,10 @@
 //! CustomResourceDefinitions: their defaults, the versions they remember, and what makes one valid.
 //!
 //! What becomes of a definition after it is written is the business of [`crate::custom`].
-//! Mirrors apiextensions-apiserver's registry and validation. Rules in CEL are checked for their form alone.
+//! Mirrors apiextensions-apiserver's registry and validation.
 
 mod names;
+mod rules;
 mod schema;
 mod spec;
 mod structural;
@@ -80,6 +81,7 @@ fn validate(definition: &Value, errors: &mut Errors) {
     // Only a new object has no version yet.
     if definition.resource_version().is_empty() {
         validate_approval(definition, None, errors);
+        rules::validate(definition, None, errors);
     }
 }
 
@@ -97,6 +99,7 @@ fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
     immutable(&["spec", "group"]);
     immutable(&["spec", "names", "plural"]);
     validate_approval(new, Some(old), errors);
+    rules::validate(new, Some(old), errors);
 }
 
 /// Checks who approved a definition in a group of the Kubernetes community; `old` is the one it replaces.

@@ -36,7 +36,7 @@ impl Call {
     /// What is wrong with an object by the schema of its definition.
     pub(super) fn validate_custom(&self, object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
         if let Some(custom) = &self.row.custom {
-            errors.extend(custom.version().validate(object, old));
+            errors.extend(custom.version().validate(object, old, &mut |w| self.warn(w)));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Custom resources: what a CustomResourceDefinition's structural schema says about their objects.
 //!
 //! [`CustomType`] is made once for each version of a definition. Its [`Ty`] drives pruning, patches and apply like
-//! that of a built-in type; the schema itself drives defaults and validation. Rules in CEL are not looked at here.
+//! that of a built-in type; the schema itself drives defaults and validation. Rules in CEL are the business of the crate `cel`.
 //!
 //! Mirrors apiextensions-apiserver's structural schemas and kube-openapi's validation.
 

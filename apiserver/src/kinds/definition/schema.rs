@@ -47,7 +47,7 @@ pub(super) fn validate(schema: &Value, status: bool, path: &str, errors: &mut Er
     if !matches!(schema, Value::Object(_)) {
         return;
     }
-    if depth(schema) > MAX_DEPTH {
+    if is_too_deep(schema) {
         return invalid(errors, path, "", format!("must not be nested deeper than {MAX_DEPTH} levels"));
     }
     if status {
@@ -63,6 +63,11 @@ pub(super) fn validate(schema: &Value, status: bool, path: &str, errors: &mut Er
         errors.extend(structural);
     }
     node(schema, true, &Place { defaults: Ok(()), in_metadata: false }, path, errors);
+}
+
+/// True for schemas that nothing should walk down.
+pub(super) fn is_too_deep(schema: &Value) -> bool {
+    depth(schema) > MAX_DEPTH
 }
 
 fn depth(value: &Value) -> usize {
@@ -135,7 +140,6 @@ fn node(schema: &Value, root: bool, place: &Place, path: &str, errors: &mut Erro
     }
     node(schema.get("items"), false, place, &format!("{path}.items"), errors);
     list_and_map(schema, path, errors);
-    rules(schema, path, errors);
 }
 
 fn supported(schema: &Value, place: &Place, path: &str, errors: &mut Errors) {
@@ -271,38 +275,6 @@ fn map_list(schema: &Value, keys: &[Value], path: &str, errors: &mut Errors) {
 }
 
 /// The form of rules in CEL.
-fn rules(schema: &Value, path: &str, errors: &mut Errors) {
-    const REASONS: [&str; 4] =
-        ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
-    for (i, rule) in schema.array_at(&["x-kubernetes-validations"]).iter().enumerate() {
-        let at = |field: &str| format!("{path}.x-kubernetes-validations[{i}].{field}");
-        let text = |field: &str| rule.str_at(&[field]);
-        let blank = |field: &str| !text(field).is_empty() && text(field).trim().is_empty();
-        let lines = |field: &str| text(field).trim().contains(['\n', '\r']);
-        if text("rule").trim().is_empty() {
-            required(errors, &at("rule"), "rule is not specified");
-        } else if blank("message") {
-            invalid(errors, &at("message"), text("message"), "must be non-empty if specified");
-        } else if lines("message") {
-            invalid(errors, &at("message"), text("message"), "must not contain line breaks");
-        } else if lines("rule") && text("message").trim().is_empty() {
-            required(errors, &at("message"), "message must be specified if rule contains line breaks");
-        }
-        if blank("messageExpression") {
-            required(errors, &at("messageExpression"), "messageExpression must be non-empty if specified");
-        }
-        if let Some(reason) = rule.get("reason").as_str().filter(|r| !REASONS.contains(r)) {
-            not_supported(errors, &at("reason"), reason, &REASONS);
-        }
-        if blank("fieldPath") {
-            invalid(errors, &at("fieldPath"), text("fieldPath"), "must be non-empty if specified");
-        }
-        if lines("fieldPath") {
-            invalid(errors, &at("fieldPath"), text("fieldPath"), "must not contain line breaks");
-        }
-    }
-}
-
 /// Defaults fit their schemas and have nothing that would be pruned.
 fn defaults(schema: &Value, root: &Value, path: &str, errors: &mut Errors) {
     if !matches!(schema, Value::Object(_)) {

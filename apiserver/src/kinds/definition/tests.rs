@@ -148,3 +148,17 @@ fn groups_of_the_community_want_approval() {
     assert_eq!(count("whatever", None), 1);
     assert_eq!(count("", Some("")), 0);
 }
+
+#[test]
+fn rules_are_compiled() {
+    check_schema(
+        r#"{"type":"object","properties":{"spec":{"type":"object","properties":{"n":{"type":"integer"}},"x-kubernetes-validations":[{"rule":"self.n > 0"}]}}}"#,
+        &[],
+    );
+    check_schema(
+        r#"{"type":"object","properties":{"spec":{"type":"object","x-kubernetes-validations":[{"rule":"self.n > 0","message":"m"}]}}}"#,
+        &[
+            "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: {\"Rule\":\"self.n > 0\",\"Message\":\"m\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: compilation failed: ERROR: <input>:1:5: undefined field 'n'\n | self.n > 0\n | ....^",
+        ],
+    );
+}
