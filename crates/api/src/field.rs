@@ -201,10 +201,14 @@ impl fmt::Display for FieldError {
     }
 }
 
-/// A value as upstream's messages print it: strings quoted, numbers bare, everything else as JSON.
+/// A value as upstream's messages print it: strings quoted, numbers bare, everything else as JSON as Go writes it, with
+/// what HTML would take for markup escaped.
 fn quote(v: &Value) -> String {
     match v {
         Value::String(s) => go_quote(s),
+        Value::Array(_) | Value::Object(_) => {
+            v.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+        }
         other => other.to_string(),
     }
 }
@@ -246,6 +250,10 @@ mod tests {
         check(
             FieldError::not_supported(&spec.child("restartPolicy"), "x", &["OnFailure", "Always", "Never"]),
             r#"spec.restartPolicy: Unsupported value: "x": supported values: "OnFailure", "Always", "Never""#,
+        );
+        check(
+            FieldError::invalid(&spec, crate::object!({"rule": "a < b && c > d"}), "odd"),
+            r#"spec: Invalid value: {"rule":"a \u003c b \u0026\u0026 c \u003e d"}: odd"#,
         );
         check(FieldError::duplicate(&first, 3), "spec.containers[0]: Duplicate value: 3");
     }
