@@ -15,6 +15,6 @@ deploy/up.sh
 ok "the cluster comes up"
 deploy/up.sh >/dev/null
 ok "coming up again is harmless"
-for part in application names kubectl custom failures; do
+for part in application names kubectl custom images failures; do
     . "tests/cluster/$part.sh"
 done

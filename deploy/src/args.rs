@@ -25,6 +25,14 @@ pub enum Command {
         #[arg(long)]
         purge: bool,
     },
+    /// Writes container images of the daemons, as archives that `ctr images import` and `podman load` read.
+    Images {
+        /// Where the daemons are; the folder of this program by default.
+        #[arg(long)]
+        bin_dir: Option<PathBuf>,
+        /// Where the archives go.
+        folder: PathBuf,
+    },
     /// Keeps the daemons running; `up` starts it where there is no systemd.
     #[command(hide = true)]
     Supervise,

@@ -53,12 +53,7 @@ impl Cluster {
             Some(name) => name.clone(),
             None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
         };
-        let bin_dir = match &options.bin_dir {
-            Some(dir) => {
-                dir.canonicalize().with_context(|| format!("--bin-dir {} is not there", dir.display()))?
-            }
-            None => std::env::current_exe()?.parent().context("this program has no folder")?.to_owned(),
-        };
+        let bin_dir = bin_dir(options.bin_dir.as_deref())?;
         let node_ip = options.node_ip.map_or_else(default_address, Ok)?;
         Ok(Self { node_name, node_ip, bin_dir })
     }
@@ -87,6 +82,14 @@ impl Cluster {
     /// A daemon's binary.
     pub fn binary(&self, name: &str) -> PathBuf {
         self.bin_dir.join(name)
+    }
+}
+
+/// Where the daemons are: the folder given, or that of this program.
+pub fn bin_dir(given: Option<&Path>) -> Result<PathBuf> {
+    match given {
+        Some(dir) => dir.canonicalize().with_context(|| format!("--bin-dir {} is not there", dir.display())),
+        None => Ok(std::env::current_exe()?.parent().context("this program has no folder")?.to_owned()),
     }
 }
 

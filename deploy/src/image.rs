@@ -20,15 +20,38 @@ pub const IMAGES: [(&str, &str); 4] = [
     ("ferrite.local/ingress-controller:latest", "ingress-controller"),
 ];
 
+/// Daemons that need nothing but their binary, beyond those of [`IMAGES`]. The others run programs of the system
+/// (iptables, mount): their images are built on one, as `deploy/images/Containerfile` says.
+const ALONE: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+
+/// Writes an archive `NAME.tar` with image `ferrite.local/NAME:latest` for every daemon that needs nothing else.
+pub fn write_all(bin_dir: Option<&Path>, folder: &Path) -> Result<()> {
+    let bin_dir = crate::cluster::bin_dir(bin_dir)?;
+    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    let alone = ALONE.map(|name| (format!("ferrite.local/{name}:latest"), name));
+    let add_ons = IMAGES.map(|(reference, name)| (reference.to_owned(), name));
+    for (reference, name) in alone.into_iter().chain(add_ons) {
+        let content = read(&bin_dir.join(name))?;
+        let archive = folder.join(format!("{name}.tar"));
+        std::fs::write(&archive, pack(&reference, name, &content)?)
+            .with_context(|| format!("writing {}", archive.display()))?;
+        println!("{reference} is in {}", archive.display());
+    }
+    Ok(())
+}
+
+fn read(binary: &Path) -> Result<Vec<u8>> {
+    std::fs::read(binary)
+        .with_context(|| format!("the binary {} is missing: build the workspace", binary.display()))
+}
+
 /// Makes and imports the images whose binary has changed since the last time.
 pub fn ensure(cluster: &Cluster) -> Result<()> {
     let folder = Path::new(DATA).join("images");
     crate::files::folder_at(&folder)?;
     let present = list()?;
     for (reference, binary) in IMAGES {
-        let content = std::fs::read(cluster.binary(binary)).with_context(|| {
-            format!("the binary {} is missing: build the workspace", cluster.binary(binary).display())
-        })?;
+        let content = read(&cluster.binary(binary))?;
         let digest = hex(&content);
         let note = folder.join(format!("{binary}.sha256"));
         if present.contains(reference) && std::fs::read_to_string(&note).is_ok_and(|d| d == digest) {
