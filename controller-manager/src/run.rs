@@ -121,7 +121,8 @@ fn start(
         };
         let (recorder, pump) = Recorder::new(client.clone(), controller.account, "");
         let stop = tasks.token();
-        tasks.critical("events", async move {
+        // A controller that has nothing to do keeps no recorder, which ends this.
+        tasks.plain("events", async move {
             pump.run(stop).await;
             Ok(())
         });
