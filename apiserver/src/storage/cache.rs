@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use api::Value;
 use arc_swap::ArcSwap;
@@ -98,6 +99,8 @@ pub struct Cache {
     pub prefix: Box<str>,
     reading: Arc<dyn Reading>,
     closed: CancellationToken,
+    /// Revision at which it was loaded.
+    loaded: AtomicI64,
     snapshot: ArcSwap<Snapshot>,
     log: RwLock<Log>,
     changed: watch::Sender<i64>,
@@ -110,6 +113,7 @@ impl Cache {
             prefix: prefix.into(),
             reading,
             closed,
+            loaded: AtomicI64::new(0),
             snapshot: ArcSwap::from_pointee(Snapshot { revision: 0, objects: imbl::OrdMap::new() }),
             log: RwLock::new(Log { events: VecDeque::new(), bytes: 0, start: i64::MAX }),
             changed: watch::Sender::new(0),
@@ -195,6 +199,7 @@ impl Cache {
             log.events.clear();
             log.bytes = 0;
             log.start = revision;
+            self.loaded.store(revision, Ordering::Release);
             self.snapshot.store(Arc::new(Snapshot { revision, objects }));
         }
         self.changed.send_replace(revision);
@@ -203,7 +208,7 @@ impl Cache {
     /// Publishes the changes of one revision.
     pub(super) fn publish(&self, changes: Vec<(Arc<str>, Option<Arc<Stored>>)>, revision: i64) {
         let mut snapshot = Snapshot::clone(&self.snapshot.load());
-        if revision <= snapshot.revision {
+        if revision <= self.loaded.load(Ordering::Acquire) {
             // The cache was loaded at a later moment than the others.
             return;
         }
@@ -351,6 +356,18 @@ mod tests {
         assert_eq!(last.resource_version(), "13");
         assert!(matches!(cache.after(13, 100), Waited::Nothing));
         assert!(matches!(cache.after(9, 100), Waited::TooOld));
+    }
+
+    #[test]
+    fn a_cache_that_was_loaded_later_than_others_drops_what_it_has() {
+        let cache = cache();
+        cache.load(imbl::OrdMap::new(), 10);
+        change(&cache, "n/a", 10, true);
+        assert!(cache.get("n/a").is_none());
+        // One revision may come in two parts.
+        change(&cache, "n/a", 11, true);
+        change(&cache, "n/b", 11, true);
+        assert!(cache.get("n/a").is_some() && cache.get("n/b").is_some());
     }
 
     #[test]

@@ -198,12 +198,15 @@ async fn follow(storage: &Storage, revision: &mut i64) -> Result<(), FeedError> 
         }
         apply(&router, &pending);
         pending.clear();
+        // What was applied is not asked for again, should serving what follows from it fail for now.
+        *revision = at.max(*revision);
         serve_custom(storage).await?;
         router.custom = storage.custom.load();
-        if at > *revision {
-            *revision = at;
-            storage.progress.send_replace(at);
-        }
+        storage.progress.send_if_modified(|progress| {
+            let moved = at > *progress;
+            *progress = at.max(*progress);
+            moved
+        });
     }
     Err(FeedError::Ended("closed by etcd".to_owned()))
 }
