@@ -203,6 +203,9 @@ pub fn go_syntax_error(body: &[u8], e: &serde_json::Error) -> String {
     let at = (lines + e.column()).saturating_sub(1);
     let character = body.get(at).map_or(' ', |b| char::from(*b));
     let text = e.to_string();
+    if let Some(place) = in_literal(body, at) {
+        return format!("invalid character '{character}' {place}");
+    }
     let place = if text.starts_with("key must be a string") {
         "looking for beginning of object key string"
     } else if text.starts_with("expected `:`") {
@@ -217,6 +220,22 @@ pub fn go_syntax_error(body: &[u8], e: &serde_json::Error) -> String {
         "looking for beginning of value"
     };
     format!("invalid character '{character}' {place}")
+}
+
+/// Where the literal breaks off that stands at or right before `at`.
+fn in_literal(body: &[u8], at: usize) -> Option<String> {
+    for literal in ["null", "true", "false"] {
+        for right in 1..literal.len() {
+            let start = at.checked_sub(right)?;
+            let alone = start == 0 || !body[start - 1].is_ascii_alphanumeric();
+            let here = body.get(at).is_some_and(|b| *b != literal.as_bytes()[right]);
+            if alone && here && body[start..at] == literal.as_bytes()[..right] {
+                let expected = char::from(literal.as_bytes()[right]);
+                return Some(format!("in literal {literal} (expecting '{expected}')"));
+            }
+        }
+    }
+    None
 }
 
 /// Reads a YAML body.

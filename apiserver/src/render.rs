@@ -1,5 +1,7 @@
 //! Answers: objects, lists and watches in the form that the client asked for.
 
+mod yaml;
+
 use api::meta::GroupVersion;
 use api::{ApiError, Value, object};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -27,7 +29,7 @@ pub fn encode(value: &Value, encoding: Encoding, pretty: bool) -> Bytes {
             out.push(b'\n');
             out.into()
         }
-        Encoding::Yaml => yaml(value).into(),
+        Encoding::Yaml => yaml::print(value).into(),
         Encoding::Protobuf => match type_of(value) {
             Some(ty) => schema::proto::encode_object(value, ty).into(),
             None => value.to_json().into(),
@@ -39,23 +41,6 @@ pub fn encode(value: &Value, encoding: Encoding, pretty: bool) -> Bytes {
 fn type_of(value: &Value) -> Option<schema::Ty<'static>> {
     let gv = GroupVersion::parse(value.api_version())?;
     schema::kind(&gv.group, &gv.version, value.kind())
-}
-
-/// YAML as upstream prints it: keys in alphabetical order.
-fn yaml(value: &Value) -> String {
-    serde_saphyr::to_string(&sorted(value)).unwrap_or_default()
-}
-
-fn sorted(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let mut map: api::Map = map.iter().map(|(k, v)| (k, sorted(v))).collect();
-            map.sort_keys();
-            Value::Object(map)
-        }
-        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
-        other => other.clone(),
-    }
 }
 
 /// An answer of `content`.
@@ -306,7 +291,7 @@ fn frame(kind: &str, object: &Value, form: Form, out: &mut BytesMut) {
         }
         Encoding::Yaml => {
             out.extend_from_slice(b"---\n");
-            out.extend_from_slice(yaml(&object!({"type": kind, "object": object})).as_bytes());
+            out.extend_from_slice(yaml::print(&object!({"type": kind, "object": object})).as_bytes());
         }
         Encoding::Protobuf => {
             let event = schema::proto::watch_event(kind, &encode(object, Encoding::Protobuf, false));

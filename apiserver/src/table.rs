@@ -80,6 +80,9 @@ pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool, inclu
             out
         })
         .collect();
+    // Kinds without columns of their own have no rows rather than an empty list of them.
+    let bare = rows.is_empty() && row.custom.is_none() && names.get(1).is_some_and(|n| n == "Created At");
+    let rows = if bare { Value::Null } else { rows.into() };
     let head = if head { columns(row) } else { Value::Null };
     object!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": head, "rows": rows,

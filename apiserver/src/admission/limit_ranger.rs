@@ -30,7 +30,7 @@ pub(super) fn mutate(call: &Call, operation: Operation, pod: &mut Value) -> Resu
             let containers = pod.at_mut(&["spec", list]).and_then(Value::as_array_mut);
             for container in containers.into_iter().flatten() {
                 let kind = if list == "containers" { "container" } else { "init container" };
-                let set = [("default", "limits", "limit"), ("defaultRequest", "requests", "request")]
+                let set = [("defaultRequest", "requests", "request"), ("default", "limits", "limit")]
                     .into_iter()
                     .filter_map(|(from, to, word)| {
                         let added = fill(container, limit.get(from), to);

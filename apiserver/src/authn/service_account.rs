@@ -3,6 +3,8 @@
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#bound-service-account-tokens>,
 //! RFC 7519.
 
+mod legacy;
+
 use std::time::Duration;
 
 use api::{ApiError, Map, Value, object};
@@ -21,7 +23,7 @@ const LEEWAY: i64 = 10;
 const MAX_TOKEN: usize = 16 << 10;
 
 /// Why a token was not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// It is no token of this cluster.
     #[error("invalid bearer token")]
@@ -33,11 +35,25 @@ pub enum TokenError {
     #[error("service account token has expired")]
     Expired,
     /// It is for somebody else.
-    #[error("token audiences are invalid for the target audiences")]
-    Audience,
+    #[error("token audiences {token} is invalid for the target audiences {wanted}")]
+    Audience {
+        /// For whom it is.
+        token: String,
+        /// For whom it should be.
+        wanted: String,
+    },
     /// What it is bound to is gone.
     #[error("service account token has been invalidated")]
     Invalidated,
+    /// What it says is not so.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A list of texts as Go prints it.
+fn listed(texts: &[String]) -> String {
+    let quoted: Vec<String> = texts.iter().map(|t| api::field::go_quote(t)).collect();
+    format!("[{}]", quoted.join(" "))
 }
 
 /// Signs and verifies ServiceAccount tokens.
@@ -133,8 +149,12 @@ impl Tokens {
     ) -> Result<UserInfo, TokenError> {
         let claims = self.verify(token)?;
         let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
-        if !self.audiences_of(&claims).iter().any(|a| wanted.contains(a)) {
-            return Err(TokenError::Audience);
+        let audiences = self.audiences_of(&claims);
+        if !audiences.iter().any(|a| wanted.contains(a)) {
+            return Err(TokenError::Audience { token: listed(&audiences), wanted: listed(wanted) });
+        }
+        if claims.str_at(&["iss"]) == legacy::ISSUER {
+            return legacy::user(storage, token, &claims).await;
         }
         let now = Timestamp::now().as_second();
         let time = |claim: &str| claims.get(claim).as_i64();
@@ -144,11 +164,12 @@ impl Tokens {
         self.user(storage, &claims).await
     }
 
-    /// The audiences of a token's claims.
+    /// The audiences of a token's claims; those of the API server when it names none.
     pub fn audiences_of(&self, claims: &Value) -> Vec<String> {
         let audience = claims.get("aud");
         let many = audience.as_array().into_iter().flatten().filter_map(Value::as_str);
-        audience.as_str().into_iter().chain(many).map(str::to_owned).collect()
+        let named: Vec<String> = audience.as_str().into_iter().chain(many).map(str::to_owned).collect();
+        if named.is_empty() { self.audiences.clone() } else { named }
     }
 
     /// The claims of a token with a valid signature of an accepted issuer.
@@ -159,7 +180,8 @@ impl Tokens {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = (decode_json(header)?, decode_json(claims)?);
-        if !self.issuers.iter().any(|i| i == claims.str_at(&["iss"])) {
+        let issuer = claims.str_at(&["iss"]);
+        if issuer != legacy::ISSUER && !self.issuers.iter().any(|i| i == issuer) {
             return Err(TokenError::Malformed);
         }
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenError::Malformed)?;
@@ -176,7 +198,17 @@ impl Tokens {
         let namespace = private.str_at(&["namespace"]);
         let (name, uid) =
             (private.str_at(&["serviceaccount", "name"]), private.str_at(&["serviceaccount", "uid"]));
-        exists(storage, "serviceaccounts", &format!("{namespace}/{name}"), uid).await?;
+        let key = format!("{namespace}/{name}");
+        let account = find(storage, "serviceaccounts", &key, |o| o.uid() == uid).await;
+        let refuse = |why: String| Err(TokenError::Refused(why));
+        match &account {
+            None => return refuse(format!("serviceaccounts {name:?} not found")),
+            Some(other) if other.uid() != uid => {
+                let is = other.uid();
+                return refuse(format!("service account UID ({is}) does not match claim ({uid})"));
+            }
+            Some(_) => {}
+        }
         let mut extra = vec![(
             "authentication.kubernetes.io/credential-id".to_owned(),
             vec![format!("JTI={}", claims.str_at(&["jti"]))],
@@ -199,12 +231,7 @@ impl Tokens {
                 known(&format!("{kind}-uid"), bound_uid);
             }
         }
-        Ok(UserInfo {
-            name: format!("system:serviceaccount:{namespace}:{name}"),
-            uid: uid.to_owned(),
-            groups: vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")],
-            extra,
-        })
+        Ok(user_of(namespace, name, uid, extra))
     }
 
     /// The JSON Web Key Set of the keys that verify.
@@ -213,15 +240,31 @@ impl Tokens {
     }
 }
 
-/// A bound object must exist, with the same UID, and not be long gone. A cache that is behind gets one more chance.
-async fn exists(storage: &Storage, plural: &str, key: &str, uid: &str) -> Result<(), TokenError> {
-    let cache = storage.cache(TABLE.store("", plural));
-    let alive = || cache.get(key).map(|s| s.object()).is_some_and(|o| o.uid() == uid);
-    if alive() {
-        return Ok(());
+/// The user that an account is.
+fn user_of(namespace: &str, name: &str, uid: &str, extra: Vec<(String, Vec<String>)>) -> UserInfo {
+    UserInfo {
+        name: format!("system:serviceaccount:{namespace}:{name}"),
+        uid: uid.to_owned(),
+        groups: vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")],
+        extra,
     }
-    storage.catch_up().await.map_err(|_| TokenError::Invalidated)?;
-    if alive() { Ok(()) } else { Err(TokenError::Invalidated) }
+}
+
+/// An object; a cache that has none of the wanted ones gets one more chance, since it may be behind.
+async fn find(storage: &Storage, plural: &str, key: &str, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
+    let cache = storage.cache(TABLE.store("", plural));
+    let found = || cache.get(key).map(|s| s.object());
+    if let Some(object) = found().filter(&wanted) {
+        return Some(object);
+    }
+    storage.catch_up().await.ok()?;
+    found()
+}
+
+/// A bound object must exist, with the same UID.
+async fn exists(storage: &Storage, plural: &str, key: &str, uid: &str) -> Result<(), TokenError> {
+    let bound = find(storage, plural, key, |o| o.uid() == uid).await;
+    if bound.is_some_and(|o| o.uid() == uid) { Ok(()) } else { Err(TokenError::Invalidated) }
 }
 
 fn jwk(key: &PublicKey) -> Option<Value> {

@@ -7,7 +7,7 @@ use serve::Body;
 
 use super::{method_not_allowed, patch};
 use crate::http::Exchange;
-use crate::registry::{DeleteOptions, ListOptions, WatchOptions, parse_revision};
+use crate::registry::{Call, DeleteOptions, ListOptions, WatchOptions, parse_revision};
 use crate::render;
 use crate::resources::Row;
 
@@ -113,6 +113,8 @@ async fn update(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     match call.update(|_| Ok(new.clone())).await {
         Ok(updated) => Ok(render::one(&call, StatusCode::OK, &updated, form)),
         Err(e) if e.is_not_found() && row.strategy.create_on_update && call.subresource.is_empty() => {
+            let mut new = new;
+            new.remove_at(&["metadata", "resourceVersion"]);
             let created = call.create(new).await?;
             Ok(render::one(&call, StatusCode::CREATED, &created, form))
         }
@@ -135,10 +137,18 @@ async fn delete_options(exchange: &mut Exchange) -> Result<DeleteOptions> {
     DeleteOptions::parse(&exchange.query, &value)
 }
 
+/// Pods of Jobs stay, which surprises.
+fn advise(call: &Call, options: &DeleteOptions) {
+    if call.row.plural == "jobs" && call.row.strategy.orphans_by_default && options.propagation.is_none() {
+        call.warn("child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning");
+    }
+}
+
 async fn delete(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let options = delete_options(&mut exchange).await?;
     let call = exchange.write_call(row, "DeleteOptions")?;
+    advise(&call, &options);
     let deleted = call.delete(&options).await?;
     let code = if !deleted.gone && options.cascades { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok(render::one(&call, code, &deleted.answer, form))
@@ -150,6 +160,7 @@ async fn delete_collection(mut exchange: Exchange, row: &Row) -> Result<Response
     let mut call = exchange.write_call(row, "DeleteOptions")?;
     call.name.clear();
     let list = ListOptions::parse(&exchange.query, row)?;
+    advise(&call, &options);
     let objects = call.delete_collection(&list, &options).await?;
     let metadata = api::object!({"resourceVersion": (exchange.server.storage.revision().to_string())});
     Ok(render::value(StatusCode::OK, &render::shaped_list(row, objects, metadata, form), form))

@@ -11,7 +11,7 @@ use crate::authn::UserInfo;
 use crate::authn::service_account::TokenError;
 use crate::authz::{Attributes, Decision, Rule};
 use crate::http::Exchange;
-use crate::registry::Call;
+use crate::registry::{Call, ListOptions};
 use crate::render;
 use crate::resources::Row;
 
@@ -63,14 +63,18 @@ fn component_statuses(exchange: &Exchange, row: &Row) -> Result<Response<Body>> 
         "kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": "etcd-0"}, "conditions": [condition],
     });
     let call = exchange.call(row);
-    if exchange.info.name.is_empty() {
-        let list = render::shaped_list(row, vec![etcd], Value::object(), form);
-        return Ok(render::value(StatusCode::OK, &list, form));
+    if exchange.info.verb == "get" {
+        if exchange.info.name != "etcd-0" {
+            return Err(ApiError::not_found("", "componentstatus", &exchange.info.name));
+        }
+        return Ok(render::one(&call, StatusCode::OK, &etcd, form));
     }
-    if exchange.info.name != "etcd-0" {
-        return Err(ApiError::not_found("", row.plural, &exchange.info.name));
-    }
-    Ok(render::one(&call, StatusCode::OK, &etcd, form))
+    let options = ListOptions::parse(&exchange.query, row)?;
+    let selected = options.labels.matches(|_| None)
+        && options.fields.matches(|field| if field == "metadata.name" { "etcd-0" } else { "" });
+    let items = if selected { vec![etcd] } else { Vec::new() };
+    let list = render::shaped_list(row, items, Value::object(), form);
+    Ok(render::value(StatusCode::OK, &list, form))
 }
 
 fn user_value(user: &UserInfo) -> Value {
@@ -225,7 +229,7 @@ fn self_access_review(exchange: &Exchange, call: &Call, mut review: Value) -> Re
     Ok(review)
 }
 
-fn rules_review(exchange: &Exchange, mut review: Value) -> Result<Value> {
+fn rules_review(exchange: &Exchange, review: Value) -> Result<Value> {
     let namespace = review.str_at(&["spec", "namespace"]).to_owned();
     if namespace.is_empty() {
         return Err(ApiError::bad_request("no namespace on request"));
@@ -251,7 +255,12 @@ fn rules_review(exchange: &Exchange, mut review: Value) -> Result<Value> {
             resources.push(entry);
         }
     }
-    let status = object!({"resourceRules": resources, "nonResourceRules": others, "incomplete": false});
-    review.set(&["status"], status);
-    Ok(review)
+    // The answer is a review of its own.
+    Ok(object!({
+        "kind": "SelfSubjectRulesReview",
+        "apiVersion": (review.api_version()),
+        "metadata": {},
+        "spec": {},
+        "status": {"resourceRules": resources, "nonResourceRules": others, "incomplete": false},
+    }))
 }

@@ -26,13 +26,16 @@ pub(super) async fn request(mut exchange: Exchange, row: &Row) -> Result<Respons
         schema::kind("authentication.k8s.io", "v1", "TokenRequest").expect("TokenRequest is a known kind");
     let mut request = exchange.object(&call, "authentication.k8s.io/v1", "TokenRequest", ty).await?;
     let tokens = &exchange.server.authenticator.tokens;
-    if request.array_at(&["spec", "audiences"]).is_empty() {
-        request.set(&["spec", "audiences"], tokens.audiences.clone());
-    }
     if request.at(&["spec", "expirationSeconds"]).is_null() {
         request.set(&["spec", "expirationSeconds"], 3600);
     }
+    call.track_body(&mut request, "authentication.k8s.io/v1", ty);
+    if request.array_at(&["spec", "audiences"]).is_empty() {
+        request.set(&["spec", "audiences"], tokens.audiences.clone());
+    }
     check(&request)?;
+    request.set(&["metadata", "uid"], api::names::new_uid());
+    request.set(&["metadata", "creationTimestamp"], api::time::format(jiff::Timestamp::now()));
     let account = render::object_of(row, &*call.get(None).await?);
     admission::validate(&call, Operation::Create, Some(&request), None).await?;
     let binding = binding(&call, request.at(&["spec", "boundObjectRef"]))?;
@@ -59,7 +62,6 @@ pub(super) async fn request(mut exchange: Exchange, row: &Row) -> Result<Respons
     for field in ["name", "namespace"] {
         request.set(&["metadata", field], account.at(&["metadata", field]));
     }
-    request.set(&["metadata", "creationTimestamp"], api::time::format(jiff::Timestamp::now()));
     Ok(render::value(StatusCode::CREATED, &request, form))
 }
 

@@ -8,7 +8,7 @@ use api::field::Path;
 
 use super::check::At;
 use super::pod::default_pod_template;
-use super::{Entry, Field, Strategy, default_if_empty, default_to};
+use super::{Entry, Strategy, default_if_empty, default_to};
 
 pub(super) use status::{part as status_part, validate_replicas as validate_replica_status};
 pub(super) use validate::validate_template as validate_workload_template;
@@ -51,7 +51,6 @@ static DEPLOYMENT: Strategy = Strategy {
 };
 
 static REPLICA_SET: Strategy = Strategy {
-    fields: &[Field::number("status.replicas", &["status", "replicas"])],
     default: |rs| {
         let spec = rs.make_object().entry("spec");
         default_to(spec, "replicas", 1);

@@ -96,7 +96,6 @@ static ADDRESS: Strategy = Strategy {
         parent.immutable_struct(errors, before, "networking/v1.ParentReference");
     },
     revalidates: false,
-    generation: true,
     ..Strategy::NEUTRAL
 };
 
@@ -121,7 +120,6 @@ static RANGE: Strategy = Strategy {
         }
     },
     revalidates: false,
-    generation: true,
     parts: &[Part {
         name: "status",
         scope: Scope::Except(&[&["spec"]]),

@@ -80,15 +80,23 @@ impl Call {
         Ok(object)
     }
 
+    /// Records what the client set in the body of a subresource with a type of its own.
+    pub fn track_body(&self, body: &mut Value, api_version: &str, ty: Ty<'_>) {
+        self.with_request_of(api_version, ty, |request| apply::track_update(None, body, request));
+    }
+
     fn with_request<T>(&self, f: impl FnOnce(&Request<'_>) -> T) -> T {
+        self.with_request_of(&self.row.api_version(), self.ty(), f)
+    }
+
+    fn with_request_of<T>(&self, api_version: &str, ty: Ty<'_>, f: impl FnOnce(&Request<'_>) -> T) -> T {
         let reset = self.reset_fields();
-        let api_version = self.row.api_version();
         let versions = Served(&self.row);
         f(&Request {
             manager: &self.write.manager,
             subresource: &self.subresource,
-            api_version: &api_version,
-            ty: self.ty(),
+            api_version,
+            ty,
             reset: &reset,
             now: Timestamp::now(),
             versions: &versions,

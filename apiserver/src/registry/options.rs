@@ -47,7 +47,7 @@ impl WriteOptions {
             "Strict" => FieldValidation::Strict,
             "Ignore" => FieldValidation::Ignore,
             other => {
-                let supported = ["Ignore", "Strict", "Warn"];
+                let supported = ["", "Ignore", "Strict", "Warn"];
                 errors.push(FieldError::not_supported(&Path::new("fieldValidation"), other, &supported));
                 FieldValidation::Warn
             }

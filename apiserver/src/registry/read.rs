@@ -45,11 +45,8 @@ impl Continue {
         let bytes = URL_SAFE_NO_PAD
             .decode(token.trim_end_matches('='))
             .map_err(|_| refuse("continue key is not valid: illegal base64 data".to_owned()))?;
-        let value = api::json::decode(&bytes).map_err(|_| {
-            let first = String::from_utf8_lossy(&bytes).chars().next().unwrap_or(' ');
-            refuse(format!(
-                "continue key is not valid: invalid character '{first}' looking for beginning of value"
-            ))
+        let value = api::json::decode(&bytes).map_err(|e| {
+            refuse(format!("continue key is not valid: {}", crate::negotiate::go_syntax_error(&bytes, &e)))
         })?;
         let value = value.value;
         let start = value.str_at(&["start"]).trim_end_matches('\0').to_owned();
@@ -162,7 +159,7 @@ fn check_match(query: &Query, revision: Option<i64>, continues: bool) -> Result<
 }
 
 /// Fields by which the objects of a resource can be selected, the common ones first.
-fn check_fields(fields: &FieldSelector, row: &Resource) -> Result<()> {
+pub(crate) fn check_fields(fields: &FieldSelector, row: &Resource) -> Result<()> {
     for term in &fields.terms {
         let common = term.field == "metadata.name" || (term.field == "metadata.namespace" && row.namespaced);
         if common || row.field_index(&term.field).is_some() {
@@ -172,7 +169,14 @@ fn check_fields(fields: &FieldSelector, row: &Resource) -> Result<()> {
         let why = if !row.has_fields() && row.custom.is_none() {
             format!("{quoted} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
         } else {
-            format!("field label not supported: {}", term.field)
+            match row.plural {
+                "jobs" if row.custom.is_none() => format!("field label {quoted} not supported for Job"),
+                "resourceslices" if row.custom.is_none() => {
+                    let kind = format!("{}, Kind={}", row.api_version(), row.kind);
+                    format!("field label not supported for {kind}: {}", term.field)
+                }
+                _ => format!("field label not supported: {}", term.field),
+            }
         };
         return Err(ApiError::bad_request(why));
     }

@@ -114,7 +114,7 @@ impl Call {
         let uid = names::new_uid();
         let now = api::time::format(Timestamp::now());
         let metadata = object.make_object().entry("metadata").make_object();
-        for field in ["selfLink", "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
             metadata.remove(field);
         }
         metadata.insert("uid", uid);
@@ -133,7 +133,12 @@ impl Call {
             Some(custom) => custom.version().ty.decode(object, mode),
             None => schema::decode::normalize(object, self.ty(), mode),
         };
-        read.map(|(object, _)| object).map_err(ApiError::internal)
+        let (mut object, _) = read.map_err(ApiError::internal)?;
+        if self.row.custom.is_none() {
+            // Upstream keeps objects in a form that knows no empty lists.
+            schema::decode::forget_empty(&mut object, self.ty());
+        }
+        Ok(object)
     }
 
     /// Puts a decoded object into the namespace of the request, or refuses the one it names.
