@@ -188,7 +188,7 @@ fn self_compare(list: Option<&Outcome<'_>>) -> u64 {
 fn is_library(v: &Val<'_>) -> bool {
     matches!(
         v,
-        Val::Quantity(_)
+        Val::Quantity(..)
             | Val::Ip(_)
             | Val::Cidr(_)
             | Val::Format(_)

@@ -54,8 +54,8 @@ pub enum Val<'a> {
     Optional(Option<Arc<Val<'a>>>),
     /// A URL
     Url(Arc<Url>),
-    /// A resource quantity
-    Quantity(api::quantity::Quantity),
+    /// A resource quantity, and whether it was written as a whole number
+    Quantity(api::quantity::Quantity, bool),
     /// An address
     Ip(IpAddr),
     /// A network
@@ -165,7 +165,7 @@ impl<'a> Val<'a> {
             Val::Type(_) => Type::Type(None),
             Val::Optional(_) => Type::optional(Type::Dyn),
             Val::Url(_) => Type::object("kubernetes.URL"),
-            Val::Quantity(_) => Type::object("kubernetes.Quantity"),
+            Val::Quantity(..) => Type::object("kubernetes.Quantity"),
             Val::Ip(_) => Type::Opaque("net.IP".into(), [].into()),
             Val::Cidr(_) => Type::Opaque("net.CIDR".into(), [].into()),
             Val::Semver(_) => Type::object("kubernetes.Semver"),
@@ -241,7 +241,7 @@ impl fmt::Display for Val<'_> {
             Val::Optional(None) => f.write_str("optional.none()"),
             Val::Optional(Some(v)) => write!(f, "optional({v})"),
             Val::Url(u) => write!(f, "{u}"),
-            Val::Quantity(q) => write!(f, "{q}"),
+            Val::Quantity(q, _) => write!(f, "{q}"),
             Val::Ip(ip) => write!(f, "{ip}"),
             Val::Cidr(c) => write!(f, "{c}"),
             Val::Semver(v) => write!(f, "{v}"),

@@ -133,13 +133,12 @@ impl<'p, 'a> Evaluation<'p, '_, 'a> {
             }
         };
         let found = self.find(v, key);
-        let seen = found.is_ok() || !optional || qualifier.test;
-        self.charge(u64::from(seen))?;
+        self.charge(u64::from(found.is_ok() || !optional))?;
         match found {
             Ok(_) if qualifier.test => Ok(Some(Val::Bool(true))),
             Ok(v) => Ok(Some(v)),
-            Err(Missing::Key) if qualifier.test => Ok(Some(Val::Bool(false))),
             Err(Missing::Key) if optional => Ok(None),
+            Err(Missing::Key) if qualifier.test => Ok(Some(Val::Bool(false))),
             Err(Missing::Key) if matches!(v, Val::List(_)) => {
                 Err(EvalError::new(format!("index out of bounds: {key}")))
             }

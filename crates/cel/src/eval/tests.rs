@@ -162,6 +162,7 @@ fn text_is_cut_and_joined() {
         "['hello hello'.indexOf('l'), 'hello'.lastIndexOf('l'), 'hello'.indexOf('l', 3), 'héé'.lastIndexOf('é', 1)]",
         "[2, 3, 3, 1]",
     );
+    check("'ta©o©αT'.lastIndexOf('©', 3) + 'abab'.lastIndexOf('ab', 1) + 'aaa'.lastIndexOf('aa')", "3");
     check("'  a\\t'.trim() + 'ÀbC'.upperAscii() + 'ÀbC'.lowerAscii()", "aÀBCÀbc");
     check("strings.quote('a\"\\n')", "\"a\\\"\\n\"");
     check(
@@ -221,6 +222,7 @@ fn optional_values_are_chained() {
     check("optional.ofNonZeroValue('').hasValue()", "false");
     check("optional.of([1]).optFlatMap(x, x.first()).value() + optional.unwrap([optional.of(2)])[0]", "3");
     check("has(self.?labels.app)", "true");
+    check("has(self.?labels.nope)", "false");
 }
 
 #[test]
@@ -299,6 +301,7 @@ fn kubernetes_libraries_work() {
     check("authorizer.path('')", "error: path must not be empty");
     holds(&[
         "isURL('https://a.b/c') && isURL('/a') && !isURL('../a') && !isURL('https://a:b/') && !isURL('')",
+        "quantity('1k').isInteger() && !quantity('1000m').isInteger() && !quantity('99999999999999999999G').isInteger()",
         "isQuantity('20Mi') && !isQuantity('200 Mi') && quantity('1k') == quantity('1000')",
         "isIP('1.2.3.4') && !isIP('1.2.3') && ip.isCanonical('::1') && !ip.isCanonical('0:0::1') && ip('127.0.0.1').isLoopback()",
         "cidr('10.0.0.0/8').containsIP('10.9.9.9') && cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16') && !isCIDR('10.0.0.0/33')",

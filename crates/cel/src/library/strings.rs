@@ -103,10 +103,9 @@ pub(crate) fn last_index_of<'a>(s: &str, wanted: &str, from: Option<i64>) -> Out
     if from >= length {
         return Ok(Val::Int(-1));
     }
-    let end = offset(s, from).map_or(s.len(), |at| (at + wanted.len()).min(s.len()));
-    let end = (end..=s.len()).find(|i| s.is_char_boundary(*i)).unwrap_or(s.len());
-    let found = s[..end].rfind(wanted).map(|at| s[..at].chars().count() as i64);
-    Ok(Val::Int(found.filter(|at| *at <= from).unwrap_or(-1)))
+    // What begins at or before the character `from` ends at or before this one.
+    let end = offset(s, from + wanted.chars().count() as i64).unwrap_or(s.len());
+    Ok(Val::Int(s[..end].rfind(wanted).map_or(-1, |at| s[..at].chars().count() as i64)))
 }
 
 fn replace<'a>(_: &mut Call<'_>, args: &[Val<'a>]) -> Outcome<'a> {

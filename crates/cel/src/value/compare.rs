@@ -22,7 +22,7 @@ pub(crate) fn equal(a: &Val<'_>, b: &Val<'_>) -> bool {
         (Val::Optional(None), Val::Optional(None)) => true,
         (Val::Optional(Some(a)), Val::Optional(Some(b))) => equal(a, b),
         (Val::Url(a), Val::Url(b)) => a.to_string() == b.to_string(),
-        (Val::Quantity(a), Val::Quantity(b)) => a == b,
+        (Val::Quantity(a, _), Val::Quantity(b, _)) => a == b,
         (Val::Ip(a), Val::Ip(b)) => a == b,
         (Val::Cidr(a), Val::Cidr(b)) => a == b,
         // Build metadata says nothing about precedence.

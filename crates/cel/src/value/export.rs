@@ -25,7 +25,7 @@ impl Val<'_> {
             }
             Val::Timestamp(_)
             | Val::Duration(_)
-            | Val::Quantity(_)
+            | Val::Quantity(..)
             | Val::Ip(_)
             | Val::Cidr(_)
             | Val::Url(_) => {
