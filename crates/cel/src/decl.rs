@@ -114,6 +114,11 @@ impl Decl {
         Self::of(Shape::Int, 1)
     }
 
+    /// A point in time.
+    pub fn timestamp() -> Self {
+        Self { max_elements: 32, ..Self::of(Shape::String(Format::DateTime), 21) }
+    }
+
     /// A list.
     pub fn list(item: Decl, max_items: Option<u64>) -> Self {
         let max = max_items.unwrap_or((MAX_REQUEST - 2) / (item.min_size + 1));
