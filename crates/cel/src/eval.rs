@@ -219,7 +219,7 @@ impl<'p, 'a> Evaluation<'p, '_, 'a> {
     fn invoke(&mut self, call: &Invocation, args: &mut Vec<Outcome<'a>>) -> Outcome<'a> {
         let values: Vec<Val<'a>> = std::mem::take(args).into_iter().flatten().collect();
         let result = match (&call.pattern, values.as_slice()) {
-            (None, [key, Val::Map(map)]) if &*call.name == "@in" => {
+            (None, [key, Val::Map(map @ Map::Data(..))]) if &*call.name == "@in" => {
                 self.tables.find(map, key).map(|found| Val::Bool(found.is_some()))
             }
             (Some(pattern), _) => crate::library::regex::with_pattern(&call.name, pattern, &values),

@@ -15,6 +15,7 @@ mod ast;
 mod checker;
 mod cost;
 mod decl;
+pub mod device;
 mod env;
 mod eval;
 mod lexer;

@@ -57,10 +57,11 @@ impl<'p, 'a> Evaluation<'p, '_, 'a> {
                     }
                 }
             }
-            other => {
-                let name = other.runtime_type();
-                return Err(EvalError::new(format!("got '{}', expected iterable type", name.name())));
+            other if fold.two => {
+                let why = format!("unsupported comprehension range type: {}", go_name(other));
+                return Err(EvalError::new(why));
             }
+            other => return Err(EvalError::new(format!("got '{}', expected iterable type", go_name(other)))),
         }
         Ok(())
     }
@@ -144,5 +145,23 @@ impl<'p, 'a> Evaluation<'p, '_, 'a> {
             _ => return Err(EvalError::no_overload()),
         }
         Ok(Val::Map(Map::new(entries)))
+    }
+}
+
+/// What cel-go calls the values of a type in its own source, which its message shows.
+fn go_name(v: &Val<'_>) -> &'static str {
+    match v {
+        Val::Null => "types.Null",
+        Val::Bool(_) => "types.Bool",
+        Val::Int(_) => "types.Int",
+        Val::Uint(_) => "types.Uint",
+        Val::Double(_) => "types.Double",
+        Val::String(_) => "types.String",
+        Val::Bytes(_) => "types.Bytes",
+        Val::Timestamp(_) => "types.Timestamp",
+        Val::Duration(_) => "types.Duration",
+        Val::Optional(_) => "*types.Optional",
+        Val::Type(_) => "*types.Type",
+        _ => "ref.Val",
     }
 }

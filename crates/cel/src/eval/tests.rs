@@ -245,6 +245,8 @@ fn lists_and_maps_are_folded() {
     check("['x', 'x'].transformMapEntry(i, v, {v: i})", "error: insert failed: key x already exists");
     check("cel.bind(a, 1 + 1, cel.bind(b, a * a, a + b))", "6");
     check("cel.bind(a, 1 / 0, 5)", "5");
+    check("dyn(1).exists(x, x > 0)", "error: got 'types.Int', expected iterable type");
+    check("dyn('a').all(i, v, true)", "error: unsupported comprehension range type: types.String");
     check("[[1, 2], [3]].map(l, l.map(x, x + size(l)))", "[[3, 4], [4]]");
     holds(&[
         "[1, 2].exists_one(x, x > 1) && [1, 2].all(i, v, i < v) && {'a': 1}.exists(k, v, v == 1)",

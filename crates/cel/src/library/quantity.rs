@@ -69,7 +69,7 @@ fn combined<'a>(args: &[Val<'a>], f: fn(Quantity, Quantity) -> Quantity) -> Outc
 
 /// True for quantities without a fraction, as they are written: `1000m` is one, but not written as one. What is too big for
 /// 64 bits has no whole number either.
-fn is_whole(text: &str) -> bool {
+pub(crate) fn is_whole(text: &str) -> bool {
     let text = text.trim_start_matches(['+', '-']);
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);

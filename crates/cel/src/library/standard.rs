@@ -149,7 +149,7 @@ fn contains<'a>(_: &mut Call<'_>, args: &[Val<'a>]) -> Outcome<'a> {
             }
             Ok(Val::Bool(false))
         }
-        [key, Val::Map(map)] => Ok(Val::Bool(map.find(key)?.is_some())),
+        [key, Val::Map(map)] => map.contains(key).map(Val::Bool),
         _ => no_overload(),
     }
 }

@@ -20,6 +20,8 @@ pub enum Map<'a> {
 pub struct Entries<'a> {
     list: Vec<(Val<'a>, Val<'a>)>,
     index: HashMap<Key, usize>,
+    /// What is found under keys that are not there.
+    default: Option<Box<Val<'a>>>,
 }
 
 /// What a map is looked up by; numbers are equal across their types.
@@ -45,6 +47,11 @@ impl Key {
 }
 
 impl<'a> Entries<'a> {
+    /// No entries, and something to find nevertheless.
+    pub(crate) fn with_default(default: Val<'a>) -> Self {
+        Self { default: Some(Box::new(default)), ..Self::default() }
+    }
+
     /// Sets an entry; false when there is one already, which stays.
     pub(crate) fn insert(&mut self, key: Val<'a>, value: Val<'a>) -> Result<bool, EvalError> {
         let hash = Key::of(&key).ok_or_else(|| EvalError::new("unsupported key type"))?;
@@ -91,6 +98,17 @@ impl<'a> Map<'a> {
         self.find_with(key, |map, name| map.get(name))
     }
 
+    /// Is there an entry under `key`?
+    ///
+    /// # Errors
+    /// As [`Map::find`].
+    pub(crate) fn contains(&self, key: &Val<'_>) -> Result<bool, EvalError> {
+        match self {
+            Map::Owned(entries) => Ok(Key::of(key).is_some_and(|k| entries.index.contains_key(&k))),
+            Map::Data(..) => self.find(key).map(|found| found.is_some()),
+        }
+    }
+
     /// [`Map::find`] with a way to look up the members of an object.
     pub(crate) fn find_with(
         &self,
@@ -99,8 +117,8 @@ impl<'a> Map<'a> {
     ) -> Result<Option<Val<'a>>, EvalError> {
         match self {
             Map::Owned(entries) => {
-                let hash = Key::of(key);
-                Ok(hash.and_then(|k| entries.index.get(&k)).map(|at| entries.list[*at].1.clone()))
+                let at = Key::of(key).and_then(|k| entries.index.get(&k));
+                Ok(at.map(|at| &entries.list[*at].1).or(entries.default.as_deref()).cloned())
             }
             Map::Data(map, decl) => {
                 let key = key.as_str().ok_or_else(EvalError::no_overload)?;
