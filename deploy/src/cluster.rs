@@ -72,7 +72,8 @@ impl Cluster {
 
     /// Writes it down for the next start.
     pub fn save(&self) -> Result<()> {
-        crate::files::write(&Self::path(), serde_json::to_vec_pretty(self)?.as_slice(), 0o644)
+        crate::files::write(&Self::path(), serde_json::to_vec_pretty(self)?.as_slice(), 0o644)?;
+        Ok(())
     }
 
     fn path() -> PathBuf {

@@ -10,7 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cluster::{Cluster, DATA, KUBERNETES, LOGS, RUN};
-use crate::process::{self, CONTAINERD_SOCKET};
+use crate::process::CONTAINERD_SOCKET;
+use crate::systemd;
 use crate::up::supervisor;
 
 /// Links that the network made.
@@ -120,15 +121,10 @@ fn end_pods() {
 }
 
 fn stop_daemons() -> Result<()> {
-    if Path::new("/run/systemd/system").exists()
+    if systemd::is_here()
         && let Some(cluster) = Cluster::load()?
     {
-        for process in process::all(&cluster).iter().rev() {
-            let unit = format!("ferrite-{}.service", process.name);
-            quietly("systemctl", &["disable", "--now", &unit]);
-            remove(&format!("/etc/systemd/system/{unit}"));
-        }
-        quietly("systemctl", &["daemon-reload"]);
+        systemd::stop(&cluster);
     }
     let Some(pid) = supervisor() else { return Ok(()) };
     kill(pid, Signal::SIGTERM)?;

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Writes a file by renaming a complete one into its place; folders are made on the way.
-pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+/// Writes a file by renaming a complete one into its place; folders are made on the way. True when it was not so before.
+pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<bool> {
     if fs::read(path).is_ok_and(|old| old == content) {
-        return Ok(());
+        return Ok(false);
     }
     let folder = path.parent().context("a file stands in a folder")?;
     folder_at(folder)?;
@@ -24,7 +24,8 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
         .open(&temporary)
         .and_then(|mut f| f.write_all(content).and_then(|()| f.sync_all()))
         .and_then(|()| fs::rename(&temporary, path));
-    result.with_context(|| format!("writing {}", path.display()))
+    result.with_context(|| format!("writing {}", path.display()))?;
+    Ok(true)
 }
 
 /// Makes a folder and those above it.

@@ -140,7 +140,8 @@ impl Authority {
         let (certificate, key) = self.sign(subject)?;
         write(&key_file, key.as_bytes(), 0o600)?;
         write(&certificate_file, certificate.as_bytes(), 0o644)?;
-        write(&note, covers.as_bytes(), 0o644)
+        write(&note, covers.as_bytes(), 0o644)?;
+        Ok(())
     }
 }
 
@@ -176,7 +177,8 @@ fn service_account_key() -> Result<()> {
     let pem = openssl(&["genrsa", "2048"], &[])?;
     let public_pem = openssl(&["rsa", "-pubout"], &pem)?;
     write(&private, &pem, 0o600)?;
-    write(&public, &public_pem, 0o644)
+    write(&public, &public_pem, 0o644)?;
+    Ok(())
 }
 
 /// What openssl prints, given `input`.
@@ -232,5 +234,6 @@ current-context: {user}@ferrite
         certificate = encode(&certificate),
         key = encode(&key),
     );
-    write(&path, text.as_bytes(), 0o600)
+    write(&path, text.as_bytes(), 0o600)?;
+    Ok(())
 }

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use crate::addons::{self, kubectl};
 use crate::args::UpOptions;
 use crate::cluster::{Cluster, KUBERNETES, LOGS};
-use crate::{config, image, pki, process};
+use crate::{config, image, pki, process, systemd};
 
 const SYSTEM_PODS: [&str; 3] =
     ["deployment/coredns", "deployment/local-path-provisioner", "daemonset/ingress-controller"];
@@ -32,8 +32,8 @@ pub fn run(options: UpOptions) -> Result<()> {
     config::ensure(&cluster)?;
     cluster.save()?;
     step("configuration is written");
-    if Path::new("/run/systemd/system").exists() {
-        with_systemd(&cluster)?
+    if systemd::is_here() {
+        systemd::start(&cluster)?
     } else {
         with_supervisor()?
     }
@@ -96,36 +96,4 @@ fn with_supervisor() -> Result<()> {
         .spawn()
         .context("starting the supervisor")?;
     wait("the supervisor", Duration::from_secs(10), || Ok(supervisor().is_some()))
-}
-
-/// Installs and starts a unit for each daemon.
-fn with_systemd(cluster: &Cluster) -> Result<()> {
-    for process in process::all(cluster) {
-        let flags = process.args.join(" ");
-        let mut environment = format!("FLAGS={flags}\n");
-        for (name, value) in &process.env {
-            environment.push_str(&format!("{name}={value}\n"));
-        }
-        crate::files::write(
-            &Path::new("/etc/ferrite").join(format!("{}.env", process.name)),
-            environment.as_bytes(),
-            0o600,
-        )?;
-        let unit = format!("ferrite-{}.service", process.name);
-        let source = Path::new("systemd").join(&unit);
-        let text =
-            std::fs::read_to_string(&source).with_context(|| format!("reading {}", source.display()))?;
-        let text = text.replace("/usr/local/bin/", &format!("{}/", cluster.bin_dir.display()));
-        crate::files::write(&Path::new("/etc/systemd/system").join(&unit), text.as_bytes(), 0o644)?;
-    }
-    let systemctl = |words: &[&str]| -> Result<()> {
-        let status = Command::new("systemctl").args(words).status().context("running systemctl")?;
-        if status.success() { Ok(()) } else { bail!("systemctl {} failed: {status}", words.join(" ")) }
-    };
-    systemctl(&["daemon-reload"])?;
-    let units: Vec<String> =
-        process::all(cluster).iter().map(|p| format!("ferrite-{}.service", p.name)).collect();
-    let mut words = vec!["enable", "--now"];
-    words.extend(units.iter().map(String::as_str));
-    systemctl(&words)
 }
