@@ -43,6 +43,8 @@ pub async fn run(server: Arc<Server>) {
     let mut known: BTreeMap<String, Known> = BTreeMap::new();
     let mut cleanups: JoinSet<String> = JoinSet::new();
     let mut cleaning: BTreeSet<String> = BTreeSet::new();
+    let services = server.storage.cache(TABLE.store("apiregistration.k8s.io", "apiservices")).clone();
+    let mut services_changed = services.subscribe();
     let mut aligned = None;
     loop {
         changed.mark_unchanged();
@@ -68,10 +70,11 @@ pub async fn run(server: Arc<Server>) {
                 });
             }
         }
-        let serial = server.storage.custom().load().serial;
-        if aligned != Some(serial) {
+        services_changed.mark_unchanged();
+        let state = (server.storage.custom().load().serial, services.snapshot().revision);
+        if aligned != Some(state) {
             match api_services::align(&server).await {
-                Ok(()) => aligned = Some(serial),
+                Ok(()) => aligned = Some(state),
                 Err(e) => {
                     tracing::warn!(error = %e, "could not bring APIServices up to date");
                     failed = true;
@@ -80,6 +83,7 @@ pub async fn run(server: Arc<Server>) {
         }
         tokio::select! {
             _ = changed.changed() => {}
+            _ = services_changed.changed() => {}
             Some(ended) = cleanups.join_next() => match ended {
                 Ok(name) => {
                     cleaning.remove(&name);
