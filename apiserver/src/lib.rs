@@ -3,7 +3,8 @@
 //! The story, in the order of a request: [`http`] is the chain that every request passes; [`handlers`] says where it
 //! goes; [`registry`] reads and writes objects of any kind; [`admission`] changes or refuses writes; [`storage`] is etcd
 //! behind a watch cache. What there is to serve is data: [`resources`] is the table of rows, [`kinds`] what a kind does
-//! beyond the generic, the `schema` crate what its objects look like. [`discovery`], [`openapi`] and [`table`] are
+//! beyond the generic, the `schema` crate what its objects look like; [`custom`] is the same for what users define.
+//! [`discovery`], [`openapi`] and [`table`] are
 //! derived from these. [`authn`] and [`authz`] say who may; [`proxy`] hands streams through to kubelets.
 //!
 //! Invariants: no handler is written for one kind; an object is encoded once and its bytes are served many times; a
