@@ -41,6 +41,7 @@ pub fn is_true(definition: &Value, condition: &str) -> bool {
 }
 
 /// What a row of a custom resource has that others have not.
+#[derive(Clone)]
 pub struct Custom {
     /// The kind, in all its versions.
     pub kind: Arc<CustomKind>,

@@ -13,6 +13,7 @@ use crate::kinds::{self, Strategy};
 pub type Row = Arc<Resource>;
 
 /// One served resource: a plural name in a version of a group.
+#[derive(Clone)]
 pub struct Resource {
     /// API group; empty for the core group.
     pub group: &'static str,
@@ -45,6 +46,7 @@ pub struct Resource {
 }
 
 /// A path below an object, such as `status` or `log`.
+#[derive(Clone)]
 pub struct Subresource {
     /// Last segment of the path.
     pub name: &'static str,

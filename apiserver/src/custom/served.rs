@@ -7,7 +7,7 @@ use api::Value;
 use arc_swap::ArcSwap;
 
 use super::{CustomKind, compare_versions, is_true};
-use crate::resources::{Row, TABLE};
+use crate::resources::{Resource, Row, TABLE};
 use crate::storage::{Cache, Snapshot};
 
 /// A definition whose resource is served.
@@ -133,11 +133,24 @@ impl Definition {
     }
 }
 
+impl Definition {
+    /// The rows as clients discover them: what is going takes no new objects and no changes.
+    fn shown(&self) -> Vec<Row> {
+        const LEFT: [&str; 5] = ["delete", "deletecollection", "get", "list", "watch"];
+        if !self.terminating {
+            return self.rows.clone();
+        }
+        let limited = |row: &Row| Arc::new(Resource { verbs: LEFT.to_vec(), ..Resource::clone(row) });
+        self.rows.iter().map(limited).collect()
+    }
+}
+
 impl Served {
     /// True when clients can discover the same.
     fn looks_like(&self, other: &Self) -> bool {
-        let visible = |s: &Self| -> Vec<*const Cache> {
-            s.definitions.values().filter(|d| d.established).map(|d| Arc::as_ptr(&d.cache)).collect()
+        let visible = |s: &Self| -> Vec<(*const Cache, bool)> {
+            let established = s.definitions.values().filter(|d| d.established);
+            established.map(|d| (Arc::as_ptr(&d.cache), d.terminating)).collect()
         };
         visible(self) == visible(other)
     }
@@ -166,7 +179,7 @@ impl Served {
     /// The rows that clients can discover, in order of group, version and name.
     pub fn rows(&self) -> Vec<Row> {
         let established = self.definitions.values().filter(|d| d.established);
-        let mut rows: Vec<Row> = established.flat_map(|d| d.rows.iter().cloned()).collect();
+        let mut rows: Vec<Row> = established.flat_map(Definition::shown).collect();
         rows.sort_by(|a, b| {
             a.group
                 .cmp(b.group)
@@ -241,6 +254,12 @@ mod tests {
         let versions: Vec<&str> = custom.load().rows().iter().map(|r| r.version).collect();
         assert_eq!(versions, ["v1", "v1beta1"]);
         assert!(custom.load().serial > serial);
+        let mut going = widgets(1, "Established", 1);
+        let condition = object!({"type": "Terminating", "status": "True"});
+        going.at_mut(&["status", "conditions"]).unwrap().make_array().push(condition);
+        assert_eq!(apply(&custom, &[(NAME, going, 8)]), 0);
+        assert!(!custom.load().rows()[0].serves("create"));
+        assert!(custom.load().rows()[0].serves("delete"));
     }
 
     #[test]
