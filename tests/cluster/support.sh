@@ -1,6 +1,7 @@
 # What the parts of the cluster test share. Sourced.
 passed=0
 scratch=$(mktemp -d)
+home=$HOME
 # Processes that a part started, by id.
 started=()
 
@@ -14,6 +15,7 @@ finish() {
         kubectl get events -A --sort-by=.lastTimestamp 2>/dev/null | tail -20
         tail -n 5 /var/log/ferrite/*.log
     fi
+    export HOME=$home
     [ ${#started[@]} -eq 0 ] || kill "${started[@]}" 2>/dev/null
     deploy/down.sh --purge || code=1
     rm -rf "$scratch"
