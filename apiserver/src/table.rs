@@ -1,6 +1,6 @@
 //! Tables: lists as people read them, for `kubectl get`.
 //!
-//! The columns stand in `data/columns.json`; the cells of a kind are one function in `table/cells.rs`.
+//! The columns stand in `data/columns.json`; the cells of a kind are one function in `table/cells.rs` or below.
 
 mod cells;
 

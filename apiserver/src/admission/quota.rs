@@ -28,6 +28,11 @@ pub(super) async fn validate(
     {
         return Ok(());
     }
+    // What a change may use more of are ports and storage.
+    if operation == Operation::Update && !matches!(call.row.built_in(), "services" | "persistentvolumeclaims")
+    {
+        return Ok(());
+    }
     let prefix = format!("{}/", call.namespace);
     let snapshot = call.server.storage.cache(TABLE.store("", "resourcequotas")).snapshot();
     let quotas: Vec<Value> =
@@ -73,10 +78,13 @@ fn usage(call: &Call, object: &Value) -> Usage {
         }
         "services" => {
             usage.insert("services".to_owned(), one);
-            match object.str_at(&["spec", "type"]) {
-                "NodePort" => _ = usage.insert("services.nodeports".to_owned(), one),
-                "LoadBalancer" => _ = usage.insert("services.loadbalancers".to_owned(), one),
-                _ => {}
+            let ports = node_ports(object);
+            if ports > 0 {
+                let ports = Quantity::from_units(ports, api::quantity::Format::DecimalSi);
+                usage.insert("services.nodeports".to_owned(), ports);
+            }
+            if object.str_at(&["spec", "type"]) == "LoadBalancer" {
+                usage.insert("services.loadbalancers".to_owned(), one);
             }
         }
         "persistentvolumeclaims" => {
@@ -91,6 +99,18 @@ fn usage(call: &Call, object: &Value) -> Usage {
         _ => {}
     }
     usage
+}
+
+/// How many ports of the nodes a Service has, or will get.
+fn node_ports(service: &Value) -> i64 {
+    let ports = service.array_at(&["spec", "ports"]);
+    let without = service.at(&["spec", "allocateLoadBalancerNodePorts"]).as_bool() == Some(false);
+    let count = match service.str_at(&["spec", "type"]) {
+        "LoadBalancer" if without => ports.iter().filter(|p| !p.get("nodePort").is_empty()).count(),
+        "NodePort" | "LoadBalancer" => ports.len(),
+        _ => 0,
+    };
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn pod_usage(pod: &Value, usage: &mut Usage) {
