@@ -15,6 +15,7 @@ ALLOWED = {
     "daemon": set(),
     "linux": set(),
     "streaming": set(),
+    "testing": set(),
     "serve": {"daemon"},
     "apiserver": LIBRARIES - {"client"},
     "ferrite": LIBRARIES,

@@ -1,0 +1,154 @@
+//! HTTP/1.1 over TLS, one connection for each request.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+
+use crate::Pki;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
+
+/// Sends requests to a port of this machine as the administrator of a [`Pki`].
+#[derive(Clone, Debug)]
+pub struct Client {
+    config: Arc<ClientConfig>,
+    port: u16,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// The status code.
+    pub code: u16,
+    /// The body.
+    pub body: String,
+}
+
+/// The lines of an answer, as they come.
+pub struct Lines {
+    stream: Stream,
+    chunked: bool,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    /// A client of the server at `port`.
+    ///
+    /// # Errors
+    /// The files of the infrastructure cannot be used.
+    pub fn new(pki: &Pki, port: u16) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(pki.file("ca.crt"))?)?;
+        let chain = vec![CertificateDer::from_pem_file(pki.file("admin.crt"))?];
+        let key = PrivateKeyDer::from_pem_file(pki.file("admin.key"))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        Ok(Self { config: Arc::new(config), port })
+    }
+
+    /// Sends a request; a body comes with its media type.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn send(&self, method: &str, path: &str, body: Option<(&str, &[u8])>) -> Result<Response> {
+        let (code, mut lines) = self.open(method, path, body)?;
+        let mut all = Vec::new();
+        while lines.fill()? {}
+        all.append(&mut lines.buffer);
+        Ok(Response { code, body: String::from_utf8_lossy(&all).into_owned() })
+    }
+
+    /// Sends a GET and returns the lines of its answer as they come.
+    ///
+    /// # Errors
+    /// There is no answer, or one that is not good.
+    pub fn lines(&self, path: &str) -> Result<Lines> {
+        let (code, lines) = self.open("GET", path, None)?;
+        anyhow::ensure!(code == 200, "{path}: {code}");
+        Ok(lines)
+    }
+
+    fn open(&self, method: &str, path: &str, body: Option<(&str, &[u8])>) -> Result<(u16, Lines)> {
+        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        tcp.set_read_timeout(Some(TIMEOUT))?;
+        tcp.set_write_timeout(Some(TIMEOUT))?;
+        let name = ServerName::try_from("localhost")?;
+        let mut tls = StreamOwned::new(ClientConnection::new(self.config.clone(), name)?, tcp);
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        if let Some((media_type, content)) = body {
+            head.push_str(&format!("Content-Type: {media_type}\r\nContent-Length: {}\r\n", content.len()));
+        }
+        head.push_str("\r\n");
+        tls.write_all(head.as_bytes())?;
+        if let Some((_, content)) = body {
+            // The server may refuse a body before it has all of it.
+            let _ = tls.write_all(content);
+        }
+        let _ = tls.flush();
+        let mut stream = BufReader::new(tls);
+        let mut line = String::new();
+        stream.read_line(&mut line).context("reading the status line")?;
+        let code = line.split(' ').nth(1).and_then(|c| c.parse().ok()).context("no status line")?;
+        let mut chunked = false;
+        loop {
+            line.clear();
+            stream.read_line(&mut line)?;
+            if line.trim().is_empty() {
+                break;
+            }
+            chunked |= line.to_ascii_lowercase().starts_with("transfer-encoding: chunked");
+        }
+        Ok((code, Lines { stream, chunked, buffer: Vec::new() }))
+    }
+}
+
+impl Lines {
+    /// Reads more; false at the end.
+    fn fill(&mut self) -> Result<bool> {
+        let mut length = 8192;
+        if self.chunked {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line)? == 0 {
+                return Ok(false);
+            }
+            length = usize::from_str_radix(line.trim(), 16).context("the length of a chunk")?;
+            let mut chunk = vec![0; length];
+            self.stream.read_exact(&mut chunk)?;
+            self.stream.read_line(&mut line)?;
+            self.buffer.extend(chunk);
+            return Ok(length > 0);
+        }
+        let mut piece = vec![0; length];
+        // Some ends come without the farewell of TLS.
+        let read = self.stream.read(&mut piece).unwrap_or(0);
+        self.buffer.extend(&piece[..read]);
+        Ok(read > 0)
+    }
+
+    /// The next line, none at the end.
+    ///
+    /// # Errors
+    /// Nothing came for a while, or the connection broke.
+    pub fn next_line(&mut self) -> Result<Option<String>> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()));
+            }
+            if !self.fill()? {
+                return Ok(None);
+            }
+        }
+    }
+}
