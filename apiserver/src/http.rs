@@ -44,7 +44,7 @@ pub struct Exchange {
     pub warnings: Warnings,
     /// A custom resource is asked for, which has no protobuf form.
     pub custom: bool,
-    body: Option<Incoming>,
+    body: Unread,
 }
 
 /// Sentences for the `Warning` headers of an answer; clones share them.
@@ -111,7 +111,7 @@ impl Exchange {
 
     /// Reads the whole body, up to the limit.
     pub async fn body(&mut self) -> Result<Bytes> {
-        let Some(body) = self.body.take() else { return Ok(Bytes::new()) };
+        let Some(body) = self.take_body() else { return Ok(Bytes::new()) };
         let limit = self.server.config.max_body;
         let read = Limited::new(body, limit).collect();
         match tokio::time::timeout(self.server.config.request_timeout, read).await {
@@ -124,19 +124,26 @@ impl Exchange {
         }
     }
 
-    /// Reads what is left of a small body, so that the connection can be used again after a refusal.
-    pub async fn drain(&mut self) {
+    /// The body as it comes in, to be handed on.
+    pub fn take_body(&mut self) -> Option<Incoming> {
+        self.body.0.lock().take()
+    }
+}
+
+/// The body of a request, as long as nobody reads it.
+#[derive(Clone)]
+struct Unread(Arc<Mutex<Option<Incoming>>>);
+
+impl Unread {
+    /// Reads what is left of a small body, so that the connection can be used again after an answer that did not need it.
+    async fn drain(&self) {
         const SMALL: usize = 256 << 10;
-        if let Some(body) = self.body.take() {
+        let body = self.0.lock().take();
+        if let Some(body) = body {
             let read = Limited::new(body, SMALL).collect();
             // A body that is larger, or late, costs its sender the connection.
             drop(tokio::time::timeout(Duration::from_secs(1), read).await);
         }
-    }
-
-    /// The body as it comes in, to be handed on.
-    pub fn take_body(&mut self) -> Option<Incoming> {
-        self.body.take()
     }
 }
 
@@ -159,7 +166,7 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
         head,
         warnings: warnings.clone(),
         custom: false,
-        body: Some(body),
+        body: Unread(Arc::new(Mutex::new(Some(body)))),
     };
     let result = AssertUnwindSafe(pass(exchange)).catch_unwind().await;
     let mut response = match result {
@@ -189,18 +196,19 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
 }
 
 async fn pass(mut exchange: Exchange) -> Result<Response<Body>> {
+    let unread = exchange.body.clone();
     if let Err(e) = admit(&mut exchange).await {
-        exchange.drain().await;
+        unread.drain().await;
         return Err(e);
     }
     if exchange.info.is_long_running() {
         return handlers::dispatch(exchange).await;
     }
     let limit = exchange.server.config.request_timeout;
-    match tokio::time::timeout(limit, handlers::dispatch(exchange)).await {
-        Ok(answer) => answer,
-        Err(_) => Err(ApiError::timeout("request did not complete within the allotted timeout", 0)),
-    }
+    let answer = tokio::time::timeout(limit, handlers::dispatch(exchange)).await;
+    unread.drain().await;
+    answer
+        .unwrap_or_else(|_| Err(ApiError::timeout("request did not complete within the allotted timeout", 0)))
 }
 
 /// Who asks, and whether they may.

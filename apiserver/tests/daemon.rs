@@ -190,6 +190,19 @@ fn malformed_requests_are_refused_and_harm_nothing() {
     assert_eq!(names(&cluster.get(MAPS)), ["fine"]);
 }
 
+#[test]
+fn a_refusal_leaves_the_connection_usable() {
+    let cluster = Cluster::start();
+    for (path, media_type, code) in [
+        (MAPS, "text/plain", 415),
+        ("/api/v1/nonsense", JSON, 404),
+        ("/api/v1/namespaces/default/configmaps/x", JSON, 405),
+    ] {
+        let codes = cluster.client.late_body(path, (media_type, b"{}"), "/readyz").unwrap();
+        assert_eq!(codes, (code, 200), "{path}");
+    }
+}
+
 /// Runs the daemon until it ends by itself; the exit code and what it printed.
 fn fails(arguments: &[String]) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().unwrap();

@@ -113,13 +113,7 @@ impl Patch {
 /// Answers a PATCH of an object or of a part of it that has the object's type.
 pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
-    let kind = match Kind::of(&exchange).and_then(|kind| kind.suits(row)) {
-        Ok(kind) => kind,
-        Err(e) => {
-            exchange.drain().await;
-            return Err(e);
-        }
-    };
+    let kind = Kind::of(&exchange).and_then(|kind| kind.suits(row))?;
     let mut call = exchange.write_call(row, "PatchOptions")?;
     check_options(&exchange, &call, kind)?;
     call.write.applying = kind == Kind::Apply;

@@ -79,37 +79,79 @@ impl Client {
         Ok(lines)
     }
 
-    fn open(&self, method: &str, path: &str, body: Option<(&str, &[u8])>) -> Result<(u16, Lines)> {
+    /// Sends a POST whose body comes a while after its head, and then a GET of `next` on the same connection. Returns both
+    /// status codes.
+    ///
+    /// # Errors
+    /// One of them has no answer.
+    pub fn late_body(&self, path: &str, (media_type, body): (&str, &[u8]), next: &str) -> Result<(u16, u16)> {
+        let mut stream = self.connect()?;
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n\r\n"
+        );
+        stream.get_mut().write_all(head.as_bytes())?;
+        stream.get_mut().flush()?;
+        std::thread::sleep(Duration::from_millis(200));
+        stream.get_mut().write_all(body)?;
+        stream.get_mut().flush()?;
+        let first = Head::read(&mut stream)?;
+        std::io::copy(&mut (&mut stream).take(first.length), &mut std::io::sink())?;
+        let head = format!("GET {next} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.get_mut().write_all(head.as_bytes())?;
+        Ok((first.code, Head::read(&mut stream)?.code))
+    }
+
+    fn connect(&self) -> Result<Stream> {
         let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
         tcp.set_read_timeout(Some(TIMEOUT))?;
         tcp.set_write_timeout(Some(TIMEOUT))?;
         let name = ServerName::try_from("localhost")?;
-        let mut tls = StreamOwned::new(ClientConnection::new(self.config.clone(), name)?, tcp);
+        Ok(BufReader::new(StreamOwned::new(ClientConnection::new(self.config.clone(), name)?, tcp)))
+    }
+
+    fn open(&self, method: &str, path: &str, body: Option<(&str, &[u8])>) -> Result<(u16, Lines)> {
+        let mut stream = self.connect()?;
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         if let Some((media_type, content)) = body {
             head.push_str(&format!("Content-Type: {media_type}\r\nContent-Length: {}\r\n", content.len()));
         }
         head.push_str("\r\n");
-        tls.write_all(head.as_bytes())?;
+        stream.get_mut().write_all(head.as_bytes())?;
         if let Some((_, content)) = body {
             // The server may refuse a body before it has all of it.
-            let _ = tls.write_all(content);
+            let _ = stream.get_mut().write_all(content);
         }
-        let _ = tls.flush();
-        let mut stream = BufReader::new(tls);
+        let _ = stream.get_mut().flush();
+        let Head { code, chunked, .. } = Head::read(&mut stream)?;
+        Ok((code, Lines { stream, chunked, buffer: Vec::new() }))
+    }
+}
+
+/// What stands before the body of an answer.
+struct Head {
+    code: u16,
+    chunked: bool,
+    length: u64,
+}
+
+impl Head {
+    fn read(stream: &mut Stream) -> Result<Self> {
         let mut line = String::new();
         stream.read_line(&mut line).context("reading the status line")?;
         let code = line.split(' ').nth(1).and_then(|c| c.parse().ok()).context("no status line")?;
-        let mut chunked = false;
+        let mut head = Self { code, chunked: false, length: 0 };
         loop {
             line.clear();
             stream.read_line(&mut line)?;
-            if line.trim().is_empty() {
-                break;
+            let text = line.trim().to_ascii_lowercase();
+            match text.split_once(": ") {
+                None => return Ok(head),
+                Some(("transfer-encoding", "chunked")) => head.chunked = true,
+                Some(("content-length", length)) => head.length = length.parse()?,
+                Some(_) => {}
             }
-            chunked |= line.to_ascii_lowercase().starts_with("transfer-encoding: chunked");
         }
-        Ok((code, Lines { stream, chunked, buffer: Vec::new() }))
     }
 }
 
