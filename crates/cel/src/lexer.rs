@@ -30,10 +30,10 @@ pub(crate) struct Token {
     pub(crate) end: u32,
 }
 
-/// Operators, longest first.
-const OPERATORS: [&str; 25] = [
+/// Operators, longest first; the last three begin operators only.
+const OPERATORS: [&str; 27] = [
     "==", "!=", "<=", ">=", "&&", "||", "<", ">", "[", "]", "{", "}", "(", ")", ".", ",", "-", "!", "?", ":",
-    "+", "*", "/", "%", "=",
+    "+", "*", "/", "%", "=", "|", "&",
 ];
 
 struct Lexer<'c> {
@@ -52,7 +52,7 @@ pub(crate) fn tokens(chars: &[char], report: &mut Reporter) -> Vec<Token> {
         match tok {
             Some(tok) => tokens.push(Token { tok, start: start as u32, end: lexer.at as u32 }),
             None => {
-                lexer.at = lexer.at.max(start + 1).min(chars.len());
+                lexer.at = (lexer.at + 1).min(chars.len());
                 let text: String = chars[start..lexer.at].iter().collect();
                 let text = text.replace('\n', "\\n").replace('\r', "\\r").replace('\t', "\\t");
                 report.at(start as u32, format!("Syntax error: token recognition error at: '{text}'"));
@@ -87,6 +87,7 @@ impl Lexer<'_> {
         }
     }
 
+    /// The token here; where there is none, what begins like one is skipped.
     fn token(&mut self) -> Option<Tok> {
         let c = self.peek(0);
         if c.is_ascii_digit() || (c == '.' && self.peek(1).is_ascii_digit()) {
@@ -114,7 +115,7 @@ impl Lexer<'_> {
         }
         let op = OPERATORS.into_iter().find(|op| op.chars().enumerate().all(|(i, c)| self.peek(i) == c))?;
         self.at += op.len();
-        (op != "=").then_some(Tok::Op(op))
+        (!matches!(op, "=" | "|" | "&")).then_some(Tok::Op(op))
     }
 
     fn eat_one(&mut self, c: char) -> bool {
@@ -177,11 +178,31 @@ impl Lexer<'_> {
             if c == '\\' && raw == 0 {
                 match self.escape_width() {
                     Some(n) => self.at += n,
-                    None => return Some(None),
+                    None => {
+                        self.skip_escape();
+                        return Some(None);
+                    }
                 }
             } else {
                 self.at += 1;
             }
+        }
+    }
+
+    /// Skips what there is of an escape sequence that is wrong.
+    fn skip_escape(&mut self) {
+        let kind = self.peek(1);
+        self.at += 1;
+        match kind {
+            'x' | 'X' | 'u' | 'U' => {
+                self.at += 1;
+                self.eat(|c| c.is_ascii_hexdigit());
+            }
+            '0'..='3' => {
+                self.at += 1;
+                self.eat(|c| matches!(c, '0'..='7'));
+            }
+            _ => {}
         }
     }
 

@@ -111,7 +111,32 @@ impl Parser<'_> {
     }
 
     fn expect(&mut self, op: &'static str) -> Result<Token, Stop> {
-        self.eat(op).ok_or_else(|| self.mismatch(&format!("'{op}'")))
+        self.sync(&format!("'{op}'"), |tok| tok == Tok::Op(op))?;
+        Ok(self.next())
+    }
+
+    /// Expects the bracket that closes; all that an expression lacks at its end is told as missing.
+    fn close(&mut self, op: &'static str) -> Result<(), Stop> {
+        let token = self.peek();
+        if token.tok == Tok::Eof && self.nesting == 1 {
+            self.report.at(token.start, format!("Syntax error: missing '{op}' at '<EOF>'"));
+            return Err(Stop);
+        }
+        self.expect(op).map(drop)
+    }
+
+    /// Makes sure that the token here is accepted, leaving out one before it that is too many.
+    fn sync(&mut self, expected: &str, accepted: impl Fn(Tok) -> bool) -> Result<(), Stop> {
+        if accepted(self.peek().tok) {
+            return Ok(());
+        }
+        if self.peek().tok == Tok::Eof || !accepted(self.peek_at(1)) {
+            return Err(self.mismatch(expected));
+        }
+        let token = self.next();
+        let text = self.text(token);
+        self.report.at(token.start, format!("Syntax error: extraneous input '{text}' expecting {expected}"));
+        Ok(())
     }
 
     /// Reports the token here as unexpected.
@@ -149,7 +174,8 @@ impl Parser<'_> {
 
     fn start(&mut self) -> Result<Expr, Stop> {
         let root = self.expr()?;
-        if self.peek().tok == Tok::Eof { Ok(root) } else { Err(self.mismatch("<EOF>")) }
+        self.sync("<EOF>", |tok| tok == Tok::Eof)?;
+        Ok(root)
     }
 
     fn expr(&mut self) -> Result<Expr, Stop> {
@@ -162,7 +188,9 @@ impl Parser<'_> {
             None => condition,
             Some(op) => {
                 let id = self.id(op.start);
+                self.nesting += 1;
                 let yes = self.logical()?;
+                self.nesting -= 1;
                 self.expect(":")?;
                 let no = self.expr()?;
                 self.call(id, "_?_:_", None, vec![condition, yes, no])?
@@ -214,6 +242,7 @@ impl Parser<'_> {
     }
 
     fn unary(&mut self) -> Result<Expr, Stop> {
+        self.sync(EXPRESSION, begins)?;
         let first = self.peek();
         let (op, function) = match first.tok {
             Tok::Op("!") => ("!", "!_"),
@@ -249,7 +278,7 @@ impl Parser<'_> {
                 }
                 let id = self.id(bracket.start);
                 let index = self.expr()?;
-                self.expect("]")?;
+                self.close("]")?;
                 let function = if optional { "_[?_]" } else { "_[_]" };
                 target = self.call(id, function, None, vec![target, index])?;
             } else {
@@ -322,6 +351,15 @@ impl Parser<'_> {
 struct Chain {
     terms: Vec<Option<Expr>>,
     ops: Vec<u32>,
+}
+
+/// Whether an expression may begin with a token.
+fn begins(tok: Tok) -> bool {
+    match tok {
+        Tok::Op(op) => matches!(op, "[" | "{" | "(" | "." | "-" | "!"),
+        Tok::Eof | Tok::In | Tok::EscapedIdent => false,
+        _ => true,
+    }
 }
 
 /// How tightly an operator binds, and its function.

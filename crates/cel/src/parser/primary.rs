@@ -2,9 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{EXPRESSION, Parser, RESERVED, Stop};
+use super::{EXPRESSION, Parser, RESERVED, Stop, begins};
 use crate::ast::{Expr, Kind, Literal, MapEntry, StructField};
 use crate::lexer::{Tok, Token, unescape::unescape};
+
+/// What may begin the arguments of a call.
+const ARGUMENT: &str = "{'[', '{', '(', ')', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+/// What may begin the elements of a list.
+const ELEMENT: &str = "{'[', ']', '{', '(', '.', ',', '-', '!', '?', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+/// What may begin the entries of a map.
+const ENTRY: &str = "{'[', '{', '}', '(', '.', ',', '-', '!', '?', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+/// What may begin the fields of an object.
+const FIELD: &str = "{'}', ',', '?', IDENTIFIER, ESC_IDENTIFIER}";
 
 impl Parser<'_> {
     pub(super) fn primary(&mut self) -> Result<Expr, Stop> {
@@ -21,7 +30,7 @@ impl Parser<'_> {
             Tok::Op("(") => {
                 self.next();
                 let inner = self.expr()?;
-                self.expect(")")?;
+                self.close(")")?;
                 Ok(inner)
             }
             Tok::Op("[") => self.list(),
@@ -95,7 +104,8 @@ impl Parser<'_> {
         let brace = self.next();
         let id = self.id(brace.start);
         let mut fields = Vec::new();
-        while !matches!(self.peek().tok, Tok::Op("}" | ",")) {
+        self.sync(FIELD, |tok| matches!(tok, Tok::Op("}" | "," | "?") | Tok::Ident | Tok::EscapedIdent))?;
+        while !matches!(self.peek().tok, Tok::Op("}" | ",") | Tok::Eof) {
             let optional = self.optional_mark();
             let field = self.field_name()?;
             let colon = self.expect(":")?;
@@ -106,8 +116,7 @@ impl Parser<'_> {
                 break;
             }
         }
-        self.eat(",");
-        self.expect("}")?;
+        self.end("}", "{'}', ','}")?;
         let depth = fields.iter().map(|f| f.value.depth).max().unwrap_or(0);
         Ok(Expr { id, depth, kind: Kind::Struct { name, fields } })
     }
@@ -124,13 +133,14 @@ impl Parser<'_> {
 
     pub(super) fn arguments(&mut self) -> Result<Vec<Expr>, Stop> {
         let mut args = Vec::new();
+        self.sync(ARGUMENT, |tok| tok == Tok::Op(")") || begins(tok))?;
         if self.eat(")").is_some() {
             return Ok(args);
         }
         loop {
             args.push(self.expr()?);
             if self.eat(",").is_none() {
-                self.expect(")")?;
+                self.close(")")?;
                 return Ok(args);
             }
         }
@@ -140,24 +150,34 @@ impl Parser<'_> {
         let open = self.next();
         let id = self.id(open.start);
         let mut elements = Vec::new();
-        while !matches!(self.peek().tok, Tok::Op("]" | ",")) {
+        self.sync(ELEMENT, |tok| matches!(tok, Tok::Op("]" | "," | "?")) || begins(tok))?;
+        while !matches!(self.peek().tok, Tok::Op("]" | ",") | Tok::Eof) {
             let optional = self.optional_mark();
             elements.push((self.expr()?, optional));
             if self.eat(",").is_none() {
                 break;
             }
         }
-        self.eat(",");
-        self.expect("]")?;
+        self.end("]", "{']', ','}")?;
         let depth = elements.iter().map(|(e, _)| e.depth).max().unwrap_or(0);
         Ok(Expr { id, depth, kind: Kind::List(elements) })
+    }
+
+    /// The end of a list, a map or an object, before which one comma may stand.
+    fn end(&mut self, op: &'static str, expected: &str) -> Result<(), Stop> {
+        if self.tokens[self.at - 1].tok != Tok::Op(",") {
+            self.sync(expected, |tok| tok == Tok::Op(op) || tok == Tok::Op(","))?;
+            self.eat(",");
+        }
+        self.close(op)
     }
 
     fn map(&mut self) -> Result<Expr, Stop> {
         let open = self.next();
         let id = self.id(open.start);
         let mut entries = Vec::new();
-        while !matches!(self.peek().tok, Tok::Op("}" | ",")) {
+        self.sync(ENTRY, |tok| matches!(tok, Tok::Op("}" | "," | "?")) || begins(tok))?;
+        while !matches!(self.peek().tok, Tok::Op("}" | ",") | Tok::Eof) {
             let optional = self.optional_mark();
             let key = self.expr()?;
             self.expect(":")?;
@@ -167,8 +187,7 @@ impl Parser<'_> {
                 break;
             }
         }
-        self.eat(",");
-        self.expect("}")?;
+        self.end("}", "{'}', ','}")?;
         let depth = entries.iter().map(|e| e.key.depth.max(e.value.depth)).max().unwrap_or(0);
         Ok(Expr { id, depth, kind: Kind::Map(entries) })
     }

@@ -134,6 +134,33 @@ fn mistakes_are_shown_where_they_are() {
         "1 + 2\n3 +",
         "ERROR: <input>:2:1: Syntax error: mismatched input '3' expecting <EOF>\n | 3 +\n | ^",
     );
+    check(
+        "1 = 2",
+        "ERROR: <input>:1:3: Syntax error: token recognition error at: '= '\n | 1 = 2\n | ..^\n\
+         ERROR: <input>:1:5: Syntax error: extraneous input '2' expecting <EOF>\n | 1 = 2\n | ....^",
+    );
+    for (text, message) in [
+        ("a.true", "1:3: Syntax error: mismatched input 'true' expecting IDENTIFIER"),
+        (
+            "t{>C}",
+            "1:3: Syntax error: extraneous input '>' expecting {'}', ',', '?', IDENTIFIER, ESC_IDENTIFIER}",
+        ),
+        ("t{>C}", "1:5: Syntax error: mismatched input '}' expecting ':'"),
+        ("f('x'", "1:6: Syntax error: missing ')' at '<EOF>'"),
+        ("g(f('x'", "1:8: Syntax error: mismatched input '<EOF>' expecting ')'"),
+        ("a ? (b", "1:7: Syntax error: mismatched input '<EOF>' expecting ')'"),
+        ("x in [1, 2,", "1:12: Syntax error: missing ']' at '<EOF>'"),
+        ("x in [1, 2", "1:11: Syntax error: mismatched input '<EOF>' expecting {']', ','}"),
+        ("[1,,]", "1:4: Syntax error: extraneous input ',' expecting ']'"),
+        ("{1: 5 2: 6}", "1:7: Syntax error: mismatched input '2' expecting {'}', ','}"),
+        ("f(x])", "1:4: Syntax error: extraneous input ']' expecting ')'"),
+        ("1 + * a", "1:5: Syntax error: extraneous input '*' expecting {'[', '{', '(', '.'"),
+        ("f(, a)", "1:3: Syntax error: extraneous input ',' expecting {'[', '{', '(', ')', '.'"),
+        ("'  \\xFh '", "1:1: Syntax error: token recognition error at: ''  \\xFh'"),
+    ] {
+        let issues = parse(text, ALL).unwrap_err().to_string();
+        assert!(issues.contains(message), "{text}: {issues}");
+    }
     check("if", "ERROR: <input>:1:1: reserved identifier: if\n | if\n | ^");
     check("99999999999999999999", "ERROR: <input>:1:1: invalid int literal\n | 99999999999999999999\n | ^");
     check("'é' + for", "ERROR: <input>:1:7: reserved identifier: for\n | 'é' + for\n | .．....^");
