@@ -37,7 +37,7 @@ pub fn run(options: UpOptions) -> Result<()> {
     } else {
         with_supervisor()?
     }
-    step(&format!("daemons are started; their logs are in {LOGS}"));
+    step(&format!("daemons are started; their logs: {}", logs()));
     wait("containerd", Duration::from_secs(30), || Ok(Path::new(process::CONTAINERD_SOCKET).exists()))?;
     image::ensure(&cluster)?;
     step("system images are imported");
@@ -60,12 +60,17 @@ pub fn run(options: UpOptions) -> Result<()> {
     Ok(())
 }
 
+/// Where the logs of the daemons are.
+fn logs() -> &'static str {
+    if systemd::is_here() { "journalctl -u 'ferrite-*'" } else { LOGS }
+}
+
 /// Waits for a condition, and says what it waited for when that does not come.
 fn wait(what: &str, limit: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let started = Instant::now();
     while !holds()? {
         if started.elapsed() > limit {
-            bail!("{what} is not ready after {} s; look into {LOGS}", limit.as_secs());
+            bail!("{what} is not ready after {} s; look into {}", limit.as_secs(), logs());
         }
         std::thread::sleep(Duration::from_millis(100));
     }
