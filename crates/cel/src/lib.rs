@@ -37,6 +37,7 @@ pub use library::formats::NamedFormat;
 pub use library::net::Cidr;
 pub use library::time::Moment;
 pub use library::url::Url;
+pub use parser::is_identifier;
 pub use source::{Issue, Issues};
 pub use types::{Declarations, Type};
 pub use value::{EvalError, List, Map, Outcome, Text, Val};

@@ -39,6 +39,17 @@ const RESERVED: [&str; 17] = [
     "while",
 ];
 
+/// Whether a word has a meaning of its own, or may get one.
+pub(crate) fn is_reserved(word: &str) -> bool {
+    matches!(word, "true" | "false" | "null" | "in") || RESERVED.contains(&word)
+}
+
+/// Whether a text can be the name of a variable.
+pub fn is_identifier(text: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    !text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(word) && !is_reserved(text)
+}
+
 /// What of the syntax beyond the core an environment knows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Syntax {

@@ -102,41 +102,13 @@ fn validate_common(spec: &At<'_>, errors: &mut Errors) {
         let (name, expression) = (variable.get("name"), variable.get("expression"));
         if name.text().trim().is_empty() {
             name.required(errors, "name is not specified");
-        } else if !is_identifier(name.text()) {
+        } else if !cel::is_identifier(name.text()) {
             name.invalid(errors, "must be a valid CEL identifier");
         }
         if expression.text().trim().is_empty() {
             expression.required(errors, "expression is not specified");
         }
     }
-}
-
-fn is_identifier(text: &str) -> bool {
-    const RESERVED: [&str; 21] = [
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
-    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    !text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(word) && !RESERVED.contains(&text)
 }
 
 /// Nothing is left of what is deleted.

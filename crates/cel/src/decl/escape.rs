@@ -4,36 +4,13 @@
 
 use std::borrow::Cow;
 
-/// Words that cannot be names of fields.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+use crate::parser::is_reserved;
 
 const SYMBOLS: [(&str, &str); 4] = [("__", "underscores"), (".", "dot"), ("-", "dash"), ("/", "slash")];
 
 /// How a word that cannot be a variable is escaped.
 pub(crate) fn reserved(word: &str) -> Option<String> {
-    RESERVED.contains(&word).then(|| format!("__{word}__"))
+    is_reserved(word).then(|| format!("__{word}__"))
 }
 
 /// The name of the member `name` in expressions; none when it cannot be named.
@@ -86,7 +63,7 @@ pub fn unescape(escaped: &str) -> Option<Cow<'_, str>> {
         out.push_str(&rest[..start]);
         match SYMBOLS.iter().find(|(_, w)| *w == word) {
             Some((symbol, _)) => out.push_str(symbol),
-            None if RESERVED.contains(&word) && word.len() + 4 == escaped.len() => out.push_str(word),
+            None if is_reserved(word) && word.len() + 4 == escaped.len() => out.push_str(word),
             None => return None,
         }
         rest = &after[length + 2..];
