@@ -134,6 +134,12 @@ pub struct Args {
     /// Service account tokens synced at a time.
     #[arg(long, default_value_t = 5)]
     pub concurrent_serviceaccount_token_syncs: usize,
+    /// Resource quotas synced at a time.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_resource_quota_syncs: usize,
+    /// How often the use of quotas is counted again although nothing was seen to change; 0 for never.
+    #[arg(long, default_value = "5m")]
+    pub resource_quota_sync_period: GoDuration,
     /// Accepted as upstream does; requests are not limited here, the API server's priority and fairness is.
     #[arg(long, default_value_t = 20.0)]
     pub kube_api_qps: f32,

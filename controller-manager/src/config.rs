@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) garbage_collector: bool,
     pub(crate) dynamic_provisioning: bool,
     pub(crate) max_endpoints_per_slice: usize,
+    pub(crate) quota_sync_period: Duration,
     pub(crate) workers: Workers,
 }
 
@@ -46,6 +47,7 @@ pub(crate) struct Workers {
     pub(crate) namespace: usize,
     pub(crate) gc: usize,
     pub(crate) token: usize,
+    pub(crate) quota: usize,
 }
 
 fn ranges(text: &str, flag: &str) -> anyhow::Result<Vec<IpNet>> {
@@ -86,6 +88,7 @@ impl Config {
             garbage_collector: args.enable_garbage_collector,
             dynamic_provisioning: args.enable_dynamic_provisioning,
             max_endpoints_per_slice: args.max_endpoints_per_slice.max(1),
+            quota_sync_period: args.resource_quota_sync_period.0,
             workers: Workers {
                 deployment: args.concurrent_deployment_syncs,
                 replicaset: args.concurrent_replicaset_syncs,
@@ -98,6 +101,7 @@ impl Config {
                 namespace: args.concurrent_namespace_syncs,
                 gc: args.concurrent_gc_syncs,
                 token: args.concurrent_serviceaccount_token_syncs,
+                quota: args.concurrent_resource_quota_syncs,
             },
         })
     }

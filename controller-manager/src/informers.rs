@@ -59,6 +59,7 @@ informers! {
     pod_disruption_budgets: resource::POD_DISRUPTION_BUDGETS, whole;
     pods: resource::PODS, pods;
     replica_sets: resource::REPLICA_SETS, owned;
+    resource_quotas: resource::RESOURCE_QUOTAS, whole;
     service_accounts: resource::SERVICE_ACCOUNTS, whole;
     services: resource::SERVICES, whole;
     stateful_sets: resource::STATEFUL_SETS, whole;
@@ -140,6 +141,8 @@ fn trim_pod(pod: &mut Value) {
             "tolerations",
             "restartPolicy",
             "priority",
+            "priorityClassName",
+            "resources",
             "schedulingGates",
             "activeDeadlineSeconds",
             "terminationGracePeriodSeconds",

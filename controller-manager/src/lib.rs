@@ -35,6 +35,7 @@ mod node_ipam;
 mod node_lifecycle;
 mod pod_gc;
 mod replicaset;
+mod resource_quota;
 mod root_ca;
 mod serviceaccount;
 mod serviceaccount_token;

@@ -4,8 +4,8 @@ use crate::context::Context;
 use crate::{
     bootstrap_tokens, certificates, clusterrole_aggregation, cronjob, daemonset, deployment, disruption,
     endpoints, endpointslice, ephemeral_volume, garbage_collector, job, namespace, node_ipam, node_lifecycle,
-    pod_gc, replicaset, root_ca, serviceaccount, serviceaccount_token, statefulset, taint_eviction,
-    ttl_after_finished, volume_binder, volume_protection,
+    pod_gc, replicaset, resource_quota, root_ca, serviceaccount, serviceaccount_token, statefulset,
+    taint_eviction, ttl_after_finished, volume_binder, volume_protection,
 };
 
 /// A controller: its name for `--controllers`, its service account, and what starts it.
@@ -31,6 +31,7 @@ const fn off(name: &'static str, account: &'static str, start: fn(&Context)) -> 
 pub(crate) const CONTROLLERS: &[Controller] = &[
     on("serviceaccount-controller", "service-account-controller", serviceaccount::start),
     on("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", root_ca::start),
+    on("resourcequota-controller", "resourcequota-controller", resource_quota::start),
     on("deployment-controller", "deployment-controller", deployment::start),
     on("replicaset-controller", "replicaset-controller", replicaset::start),
     on("endpoints-controller", "endpoint-controller", endpoints::start),
@@ -162,7 +163,6 @@ const ABSENT: &[&str] = &[
     "replicationcontroller-controller",
     "resourceclaim-controller",
     "resourcepoolstatusrequest-controller",
-    "resourcequota-controller",
     "selinux-warning-controller",
     "service-ca-certificate-publisher-controller",
     "service-cidr-controller",
