@@ -107,6 +107,9 @@ pub struct Args {
     /// Replica sets synced at a time.
     #[arg(long, default_value_t = 5)]
     pub concurrent_replicaset_syncs: usize,
+    /// Replication controllers synced at a time.
+    #[arg(long, default_value_t = 5)]
+    pub concurrent_rc_syncs: usize,
     /// Services whose endpoints are synced at a time.
     #[arg(long, default_value_t = 5)]
     pub concurrent_endpoint_syncs: usize,

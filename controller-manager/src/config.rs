@@ -38,6 +38,7 @@ pub(crate) struct Config {
 pub(crate) struct Workers {
     pub(crate) deployment: usize,
     pub(crate) replicaset: usize,
+    pub(crate) replication_controller: usize,
     pub(crate) endpoint: usize,
     pub(crate) endpointslice: usize,
     pub(crate) statefulset: usize,
@@ -92,6 +93,7 @@ impl Config {
             workers: Workers {
                 deployment: args.concurrent_deployment_syncs,
                 replicaset: args.concurrent_replicaset_syncs,
+                replication_controller: args.concurrent_rc_syncs,
                 endpoint: args.concurrent_endpoint_syncs,
                 endpointslice: args.concurrent_service_endpoint_syncs,
                 statefulset: args.concurrent_statefulset_syncs,

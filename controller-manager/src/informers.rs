@@ -59,6 +59,7 @@ informers! {
     pod_disruption_budgets: resource::POD_DISRUPTION_BUDGETS, whole;
     pods: resource::PODS, pods;
     replica_sets: resource::REPLICA_SETS, owned;
+    replication_controllers: resource::REPLICATION_CONTROLLERS, whole;
     resource_quotas: resource::RESOURCE_QUOTAS, whole;
     service_accounts: resource::SERVICE_ACCOUNTS, whole;
     services: resource::SERVICES, whole;

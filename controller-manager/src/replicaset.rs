@@ -1,4 +1,4 @@
-//! ReplicaSets: as many pods of a template as asked for.
+//! ReplicaSets and ReplicationControllers: as many pods of a template as asked for.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use api::selector::LabelSelector;
 use api::{Value, object};
-use client::resource::{PODS, REPLICA_SETS};
-use client::{DeleteOptions, Key, Next, Queue};
+use client::resource::{PODS, REPLICA_SETS, REPLICATION_CONTROLLERS};
+use client::{DeleteOptions, Informer, Key, Next, Queue, Resource};
 use jiff::Timestamp;
 
 use crate::act::{Action, Note, head};
@@ -23,10 +23,21 @@ use crate::objects::{
 const BURST: usize = 500;
 
 pub(crate) fn start(cx: &Context) {
+    start_kind(cx, REPLICA_SETS, cx.informers.replica_sets(), cx.config.workers.replicaset);
+}
+
+/// ReplicationControllers: the same in an older form.
+pub(crate) fn start_controllers(cx: &Context) {
+    let workers = cx.config.workers.replication_controller;
+    start_kind(cx, REPLICATION_CONTROLLERS, cx.informers.replication_controllers(), workers);
+}
+
+fn start_kind(cx: &Context, resource: Resource, sets: &Informer<Value>, workers: usize) {
     let queue = Queue::new();
-    let (sets, pods) = (cx.informers.replica_sets(), cx.informers.pods());
+    let pods = cx.informers.pods();
     Context::follow(sets, &queue);
-    Context::follow_owned(pods, "ReplicaSet", &queue);
+    let kind = if resource == REPLICA_SETS { "ReplicaSet" } else { "ReplicationController" };
+    Context::follow_owned(pods, kind, &queue);
     let (orphans, store) = (queue.clone(), sets.clone());
     pods.on_change(move |change| {
         let pod = change.object();
@@ -39,18 +50,30 @@ pub(crate) fn start(cx: &Context) {
             }
         }
     });
-    cx.work(queue, cx.config.workers.replicaset, &[sets, pods], reconcile);
+    let cache = sets.clone();
+    cx.work(queue, workers, &[sets, pods], move |cx, key| reconcile(cx, cache.clone(), key));
 }
 
+/// The labels a set selects: of a ReplicationController they are a plain map.
 fn selector(set: &Value) -> Option<LabelSelector> {
-    LabelSelector::from_object(set.at(&["spec", "selector"])).ok().flatten().filter(|s| !s.is_everything())
+    let found = set.at(&["spec", "selector"]);
+    let parsed = if is_controller(set) {
+        Some(LabelSelector::from_map(found))
+    } else {
+        LabelSelector::from_object(found).ok().flatten()
+    };
+    parsed.filter(|s| !s.is_everything())
 }
 
-async fn reconcile(cx: Context, key: Key) -> anyhow::Result<Next> {
-    let Some(set) = cx.informers.replica_sets().store().get(&key) else { return Ok(Next::Done) };
+fn is_controller(set: &Value) -> bool {
+    set.kind() == "ReplicationController"
+}
+
+async fn reconcile(cx: Context, sets: Informer<Value>, key: Key) -> anyhow::Result<Next> {
+    let Some(set) = sets.store().get(&key) else { return Ok(Next::Done) };
     let pods = candidates(&cx, &set);
     let owner_ranks = siblings_on_nodes(&cx, &set, &pods);
-    let actions = plan(&set, &pods, &owner_ranks, cx.now());
+    let actions = plan(sets.resource(), &set, &pods, &owner_ranks, cx.now());
     let failed = match cx.apply(actions).await {
         Ok(next) => return Ok(next),
         Err(e) => e,
@@ -59,7 +82,7 @@ async fn reconcile(cx: Context, key: Key) -> anyhow::Result<Next> {
     let text = format!("{failed:#}");
     let (pods, now) = (candidates(&cx, &set), cx.now());
     if let Some(status) = status(&set, &pods, Some(&text), now) {
-        cx.apply(vec![Action::UpdateStatus(REPLICA_SETS, status)]).await?;
+        cx.apply(vec![Action::UpdateStatus(sets.resource().clone(), status)]).await?;
     }
     Err(failed)
 }
@@ -88,7 +111,13 @@ fn siblings_on_nodes(cx: &Context, set: &Value, pods: &[Arc<Value>]) -> Vec<usiz
     pods.iter().map(|p| if node(p).is_empty() { 0 } else { crowd(p) }).collect()
 }
 
-fn plan(set: &Value, pods: &[Arc<Value>], crowds: &[usize], now: Timestamp) -> Vec<Action> {
+fn plan(
+    resource: &Resource,
+    set: &Value,
+    pods: &[Arc<Value>],
+    crowds: &[usize],
+    now: Timestamp,
+) -> Vec<Action> {
     let Some(selector) = selector(set) else { return Vec::new() };
     let mut actions = Vec::new();
     let mut owned: Vec<(&Value, usize)> = Vec::new();
@@ -111,7 +140,7 @@ fn plan(set: &Value, pods: &[Arc<Value>], crowds: &[usize], now: Timestamp) -> V
     }
     if actions.is_empty() {
         if let Some(status) = status(set, pods, None, now) {
-            actions.push(Action::UpdateStatus(REPLICA_SETS, status));
+            actions.push(Action::UpdateStatus(resource.clone(), status));
         }
         actions.extend(next_available(set, pods, now));
     }
@@ -197,7 +226,12 @@ fn status(set: &Value, pods: &[Arc<Value>], failure: Option<&str>, now: Timestam
         "conditions": conditions,
     });
     if let Value::Object(map) = &mut status {
-        map.retain(|k, v| matches!(k, "replicas" | "terminatingReplicas") || !v.is_empty());
+        let older = is_controller(set);
+        map.retain(|k, v| match k {
+            "replicas" => true,
+            "terminatingReplicas" => !older,
+            _ => !v.is_empty(),
+        });
     }
     if &status == set.get("status") {
         return None;
@@ -244,7 +278,7 @@ mod tests {
     }
 
     fn run(set: &Value, pods: &[Arc<Value>]) -> Vec<Action> {
-        plan(set, pods, &vec![0; pods.len()], Timestamp::from_second(1000).unwrap())
+        plan(&REPLICA_SETS, set, pods, &vec![0; pods.len()], Timestamp::from_second(1000).unwrap())
     }
 
     #[test]
@@ -261,6 +295,22 @@ mod tests {
         let actions = run(&set(1), &[pod("x", true, "b"), pod("y", false, "b")]);
         let [Action::Delete(_, gone, ..)] = &actions[..] else { panic!("{actions:?}") };
         assert_eq!(gone.name(), "y");
+    }
+
+    #[test]
+    fn replication_controllers_select_by_a_plain_map() {
+        let mut old = set(2);
+        old.set(&["apiVersion"], "v1");
+        old.set(&["kind"], "ReplicationController");
+        old.set(&["spec", "selector"], object!({"a": "b"}));
+        let pods = [pod("x", true, "b")];
+        let actions = run(&old, &pods);
+        let [Action::Create(_, made, _)] = &actions[..] else { panic!("{actions:?}") };
+        assert_eq!(controller_of(made).unwrap().kind(), "ReplicationController");
+        let pods = [pod("x", true, "b"), pod("y", true, "b")];
+        let [Action::UpdateStatus(_, updated)] = &run(&old, &pods)[..] else { panic!() };
+        assert_eq!(int(updated, &["status", "readyReplicas"], 0), 2);
+        assert!(updated.at(&["status", "terminatingReplicas"]).is_null());
     }
 
     #[test]
