@@ -33,6 +33,7 @@ mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
+mod node_ttl;
 mod pod_gc;
 mod replicaset;
 mod resource_quota;

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::{
     bootstrap_tokens, certificates, clusterrole_aggregation, cronjob, daemonset, deployment, disruption,
     endpoints, endpointslice, ephemeral_volume, garbage_collector, job, namespace, node_ipam, node_lifecycle,
-    pod_gc, replicaset, resource_quota, root_ca, serviceaccount, serviceaccount_token, statefulset,
+    node_ttl, pod_gc, replicaset, resource_quota, root_ca, serviceaccount, serviceaccount_token, statefulset,
     taint_eviction, ttl_after_finished, volume_binder, volume_protection,
 };
 
@@ -68,6 +68,7 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     on("garbage-collector-controller", "generic-garbage-collector", garbage_collector::start),
     on("node-ipam-controller", "node-controller", node_ipam::start),
     on("node-lifecycle-controller", "node-controller", node_lifecycle::start),
+    on("ttl-controller", "ttl-controller", node_ttl::start),
     on("taint-eviction-controller", "node-controller", taint_eviction::start),
     on("persistentvolume-binder-controller", "persistent-volume-binder", volume_binder::start),
     on(
@@ -169,7 +170,6 @@ const ABSENT: &[&str] = &[
     "service-lb-controller",
     "storage-version-migrator-controller",
     "storageversion-garbage-collector-controller",
-    "ttl-controller",
     "validatingadmissionpolicy-status-controller",
     "volumeattributesclass-protection-controller",
     "horizontal-pod-autoscaler-controller",
