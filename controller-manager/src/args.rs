@@ -116,6 +116,12 @@ pub struct Args {
     /// Services whose slices are synced at a time.
     #[arg(long, default_value_t = 5)]
     pub concurrent_service_endpoint_syncs: usize,
+    /// Endpoints of one subset that are mirrored into a slice, at most.
+    #[arg(long, default_value_t = 1000)]
+    pub mirroring_max_endpoints_per_subset: usize,
+    /// Endpoints that are mirrored at a time.
+    #[arg(long, default_value_t = 5)]
+    pub mirroring_concurrent_service_endpoint_syncs: usize,
     /// Stateful sets synced at a time.
     #[arg(long, default_value_t = 5)]
     pub concurrent_statefulset_syncs: usize,

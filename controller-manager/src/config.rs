@@ -29,6 +29,7 @@ pub(crate) struct Config {
     pub(crate) garbage_collector: bool,
     pub(crate) dynamic_provisioning: bool,
     pub(crate) max_endpoints_per_slice: usize,
+    pub(crate) max_mirrored_endpoints: usize,
     pub(crate) quota_sync_period: Duration,
     pub(crate) workers: Workers,
 }
@@ -41,6 +42,7 @@ pub(crate) struct Workers {
     pub(crate) replication_controller: usize,
     pub(crate) endpoint: usize,
     pub(crate) endpointslice: usize,
+    pub(crate) mirroring: usize,
     pub(crate) statefulset: usize,
     pub(crate) daemonset: usize,
     pub(crate) job: usize,
@@ -89,6 +91,7 @@ impl Config {
             garbage_collector: args.enable_garbage_collector,
             dynamic_provisioning: args.enable_dynamic_provisioning,
             max_endpoints_per_slice: args.max_endpoints_per_slice.max(1),
+            max_mirrored_endpoints: args.mirroring_max_endpoints_per_subset.clamp(1, 1000),
             quota_sync_period: args.resource_quota_sync_period.0,
             workers: Workers {
                 deployment: args.concurrent_deployment_syncs,
@@ -96,6 +99,7 @@ impl Config {
                 replication_controller: args.concurrent_rc_syncs,
                 endpoint: args.concurrent_endpoint_syncs,
                 endpointslice: args.concurrent_service_endpoint_syncs,
+                mirroring: args.mirroring_concurrent_service_endpoint_syncs,
                 statefulset: args.concurrent_statefulset_syncs,
                 daemonset: args.concurrent_daemonset_syncs,
                 job: args.concurrent_job_syncs,

@@ -27,6 +27,7 @@ mod deployment;
 mod disruption;
 mod endpoints;
 mod endpointslice;
+mod endpointslice_mirroring;
 mod ephemeral_volume;
 mod garbage_collector;
 mod job;

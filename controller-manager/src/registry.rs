@@ -3,9 +3,9 @@
 use crate::context::Context;
 use crate::{
     bootstrap_tokens, certificates, clusterrole_aggregation, cronjob, daemonset, deployment, disruption,
-    endpoints, endpointslice, ephemeral_volume, garbage_collector, job, namespace, node_ipam, node_lifecycle,
-    node_ttl, pod_gc, replicaset, resource_quota, root_ca, serviceaccount, serviceaccount_token, statefulset,
-    taint_eviction, ttl_after_finished, volume_binder, volume_protection,
+    endpoints, endpointslice, endpointslice_mirroring, ephemeral_volume, garbage_collector, job, namespace,
+    node_ipam, node_lifecycle, node_ttl, pod_gc, replicaset, resource_quota, root_ca, serviceaccount,
+    serviceaccount_token, statefulset, taint_eviction, ttl_after_finished, volume_binder, volume_protection,
 };
 
 /// A controller: its name for `--controllers`, its service account, and what starts it.
@@ -37,6 +37,11 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     on("replicationcontroller-controller", "replication-controller", replicaset::start_controllers),
     on("endpoints-controller", "endpoint-controller", endpoints::start),
     on("endpointslice-controller", "endpointslice-controller", endpointslice::start),
+    on(
+        "endpointslice-mirroring-controller",
+        "endpointslicemirroring-controller",
+        endpointslice_mirroring::start,
+    ),
     on("statefulset-controller", "statefulset-controller", statefulset::start),
     on("daemonset-controller", "daemon-set-controller", daemonset::start),
     on("job-controller", "job-controller", job::start),
@@ -154,7 +159,6 @@ const ALIASES: &[(&str, &str)] = &[
 const ABSENT: &[&str] = &[
     "cloud-node-lifecycle-controller",
     "device-taint-eviction-controller",
-    "endpointslice-mirroring-controller",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller",
     "legacy-serviceaccount-token-cleaner-controller",
     "node-route-controller",
