@@ -92,6 +92,12 @@ impl Compiler {
         Self { scope, version, request, namespace, variables: Vec::new() }
     }
 
+    /// Sets what the expressions that are compiled from now on may use.
+    pub fn set(&mut self, scope: Scope, version: Version) -> &mut Self {
+        (self.scope, self.version) = (scope, version);
+        self
+    }
+
     fn env(&self) -> Env {
         let types = Types {
             declared: DeclTypes::new([self.request.clone(), self.namespace.clone()]),

@@ -1,7 +1,10 @@
 //! Policies of expressions, and what binds them to requests.
 
 use api::{Value, names};
+use cel::Type;
+use cel::admission::Scope as May;
 
+use super::expressions::Expressions;
 use super::rules::{validate_conditions, validate_named_rule};
 use super::{FAILURES, REINVOCATIONS, default_rules};
 use crate::kinds::check::At;
@@ -11,11 +14,8 @@ const ANNOTATIONS: usize = 20;
 const ANNOTATION_BYTES: usize = 5 * 1024;
 
 pub(super) static VALIDATING: Strategy = Strategy {
-    validate: |policy, errors| {
-        let spec = At::of(policy, "spec");
-        validate_common(&spec, errors);
-        validate_validations(policy.name(), &spec, errors);
-    },
+    validate: |policy, errors| validate_validating(policy, None, errors),
+    validate_update: |new, old, errors| validate_validating(new, Some(old), errors),
     parts: &[Part {
         name: "status",
         scope: Scope::Except(&[&["metadata"], &["spec"]]),
@@ -33,11 +33,8 @@ pub(super) static VALIDATING: Strategy = Strategy {
 };
 
 pub(super) static MUTATING: Strategy = Strategy {
-    validate: |policy, errors| {
-        let spec = At::of(policy, "spec");
-        validate_common(&spec, errors);
-        validate_mutations(&spec, errors);
-    },
+    validate: |policy, errors| validate_mutating(policy, None, errors),
+    validate_update: |new, old, errors| validate_mutating(new, Some(old), errors),
     ..BASE
 };
 
@@ -47,6 +44,7 @@ const BASE: Strategy = Strategy {
         default_to(spec, "failurePolicy", "Fail");
         default_constraints(spec, "matchConstraints");
     },
+    revalidates: false,
     unconditional_update: false,
     generation: true,
     ..Strategy::NEUTRAL
@@ -78,8 +76,34 @@ fn default_constraints(spec: &mut Value, field: &str) {
     default_rules(constraints, "excludeResourceRules");
 }
 
+/// What the expressions of a policy may use.
+fn scope(spec: &At<'_>) -> May {
+    let (params, variables) = (spec.get("paramKind").is_set(), spec.get("variables").len() > 0);
+    May { params, authorizer: true, variables, patches: false }
+}
+
+fn validate_validating(policy: &Value, old: Option<&Value>, errors: &mut Errors) {
+    let spec = At::of(policy, "spec");
+    let mut expressions = Expressions::new(scope(&spec), old);
+    validate_common(&spec, old, &mut expressions, errors);
+    validate_validations(policy.name(), &spec, &mut expressions, errors);
+}
+
+fn validate_mutating(policy: &Value, old: Option<&Value>, errors: &mut Errors) {
+    let spec = At::of(policy, "spec");
+    let scope = May { variables: true, patches: true, ..scope(&spec) };
+    let mut expressions = Expressions::new(scope, old);
+    validate_common(&spec, old, &mut expressions, errors);
+    validate_mutations(&spec, &mut expressions, errors);
+}
+
 /// What policies of both sorts have.
-fn validate_common(spec: &At<'_>, errors: &mut Errors) {
+fn validate_common(
+    spec: &At<'_>,
+    old: Option<&Value>,
+    expressions: &mut Expressions<'_>,
+    errors: &mut Errors,
+) {
     let failure = spec.get("failurePolicy");
     if failure.is_set() {
         failure.one_of(errors, &FAILURES);
@@ -97,7 +121,10 @@ fn validate_common(spec: &At<'_>, errors: &mut Errors) {
     } else {
         constraints.required(errors, "");
     }
-    validate_conditions(&spec.get("matchConditions"), errors);
+    let conditions = spec.get("matchConditions");
+    if old.is_none_or(|old| old.at(&["spec", "matchConditions"]) != conditions.value) {
+        validate_conditions(&conditions, expressions, errors);
+    }
     for variable in spec.get("variables").items() {
         let (name, expression) = (variable.get("name"), variable.get("expression"));
         if name.text().trim().is_empty() {
@@ -107,6 +134,8 @@ fn validate_common(spec: &At<'_>, errors: &mut Errors) {
         }
         if expression.text().trim().is_empty() {
             expression.required(errors, "expression is not specified");
+        } else {
+            expressions.declare(name.text(), &expression, errors);
         }
     }
 }
@@ -174,7 +203,7 @@ fn validate_resources(resources: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn validate_validations(name: &str, spec: &At<'_>, errors: &mut Errors) {
+fn validate_validations(name: &str, spec: &At<'_>, expressions: &mut Expressions<'_>, errors: &mut Errors) {
     let (validations, annotations) = (spec.get("validations"), spec.get("auditAnnotations"));
     if validations.len() == 0 && annotations.len() == 0 {
         let why = "validations or auditAnnotations must contain at least one item";
@@ -183,7 +212,7 @@ fn validate_validations(name: &str, spec: &At<'_>, errors: &mut Errors) {
         return;
     }
     for validation in validations.items() {
-        validate_validation(&validation, errors);
+        validate_validation(&validation, expressions, errors);
     }
     if annotations.len() > ANNOTATIONS {
         let shown =
@@ -205,6 +234,9 @@ fn validate_validations(name: &str, spec: &At<'_>, errors: &mut Errors) {
             value.required(errors, "valueExpression is not specified");
         } else if bytes > ANNOTATION_BYTES {
             value.required(errors, format!("must not exceed {ANNOTATION_BYTES} bytes in length"));
+        } else {
+            let shown = (value.text().trim(), value.text());
+            expressions.check(&value, shown, expressions.scope, &[Type::String, Type::Null], errors);
         }
         if seen.iter().any(|k| k == key.text()) {
             key.duplicate(errors);
@@ -213,15 +245,21 @@ fn validate_validations(name: &str, spec: &At<'_>, errors: &mut Errors) {
     }
 }
 
-fn validate_validation(validation: &At<'_>, errors: &mut Errors) {
+fn validate_validation(validation: &At<'_>, expressions: &mut Expressions<'_>, errors: &mut Errors) {
     let (expression, message) = (validation.get("expression"), validation.get("message"));
     if expression.text().trim().is_empty() {
         expression.required(errors, "expression is not specified");
+    } else {
+        let shown = (expression.text(), expression.text());
+        expressions.check(&expression, shown, expressions.scope, &[Type::Bool], errors);
     }
     let blank = |at: &At<'_>| !at.text().is_empty() && at.text().trim().is_empty();
     let computed = validation.get("messageExpression");
     if blank(&computed) {
         computed.invalid(errors, "must be non-empty if specified");
+    } else if !computed.text().is_empty() {
+        let scope = May { authorizer: false, ..expressions.scope };
+        expressions.check(&computed, (computed.text(), computed.text()), scope, &[Type::String], errors);
     }
     if blank(&message) {
         message.invalid(errors, "must be non-empty if specified");
@@ -231,13 +269,13 @@ fn validate_validation(validation: &At<'_>, errors: &mut Errors) {
     validation.get("reason").one_of(errors, &["Forbidden", "Invalid", "RequestEntityTooLarge"]);
 }
 
-fn validate_mutations(spec: &At<'_>, errors: &mut Errors) {
+fn validate_mutations(spec: &At<'_>, expressions: &mut Expressions<'_>, errors: &mut Errors) {
     let mutations = spec.get("mutations");
     if mutations.len() == 0 {
         mutations.required(errors, "mutations must contain at least one item");
     }
     for mutation in mutations.items() {
-        validate_mutation(&mutation, errors);
+        validate_mutation(&mutation, expressions, errors);
     }
     spec.get("reinvocationPolicy").required_one_of(errors, &REINVOCATIONS);
 }
@@ -245,16 +283,24 @@ fn validate_mutations(spec: &At<'_>, errors: &mut Errors) {
 /// Kinds of changes, and the fields that describe them.
 const CHANGES: [(&str, &str); 2] = [("JSONPatch", "jsonPatch"), ("ApplyConfiguration", "applyConfiguration")];
 
-fn validate_mutation(mutation: &At<'_>, errors: &mut Errors) {
+fn validate_mutation(mutation: &At<'_>, expressions: &mut Expressions<'_>, errors: &mut Errors) {
     let kind = mutation.get("patchType");
     kind.required_one_of(errors, &["ApplyConfiguration", "JSONPatch"]);
     let Some(i) = CHANGES.iter().position(|(k, _)| *k == kind.text()) else { return };
     let (field, other) = (CHANGES[i].1, CHANGES[1 - i].1);
     let change = mutation.get(field);
+    let expression = change.get("expression");
+    let source = expression.text().trim();
     if !change.is_set() {
         change.required(errors, format!("must be specified when patchType is {}", kind.text()));
-    } else if change.get("expression").text().trim().is_empty() {
-        change.get("expression").required(errors, "");
+    } else if source.is_empty() {
+        expression.required(errors, "");
+    } else {
+        let result = match field {
+            "jsonPatch" => Type::list(Type::object("JSONPatch")),
+            _ => Type::object("Object"),
+        };
+        expressions.check(&expression, (source, source), expressions.scope, &[result], errors);
     }
     if mutation.get(other).is_set() {
         let why = format!("must not be specified when patchType is {}", kind.text());
@@ -337,6 +383,49 @@ mod tests {
             object!({"metadata": {"name": "p"}}),
             &["spec.matchConstraints", "spec.mutations", "spec.reinvocationPolicy"],
         );
+    }
+
+    #[test]
+    fn expressions_are_compiled_when_they_are_written() {
+        let policy = |validation: Value| {
+            object!({"metadata": {"name": "p"}, "spec": {
+                "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
+                "matchConditions": [{"name": "c", "expression": " variables.n "}],
+                "variables": [{"name": "n", "expression": "1"}, {"name": "m", "expression": "nope"}],
+                "validations": [validation],
+            }})
+        };
+        let bad = ["spec.matchConditions[0].expression", "spec.variables[1].expression"];
+        let good = object!({"expression": "variables.n == 1 && variables.m", "messageExpression": "string(variables.n)"});
+        check(&VALIDATING, policy(good), &bad);
+        let wrong =
+            object!({"expression": "variables.n", "messageExpression": "authorizer.path('/') != null"});
+        let fields = ["spec.validations[0].expression", "spec.validations[0].messageExpression"];
+        check(&VALIDATING, policy(wrong), &[bad.as_slice(), fields.as_slice()].concat());
+        // Conditions that do not change are not looked at again.
+        let mut errors = Vec::new();
+        let mut old = policy(object!({"expression": "true"}));
+        (VALIDATING.default)(&mut old);
+        (VALIDATING.validate_update)(&old, &old, &mut errors);
+        assert_eq!(errors.iter().map(|e| e.field.as_str()).collect::<Vec<_>>(), &bad[1..]);
+    }
+
+    #[test]
+    fn mutations_make_what_their_sort_needs() {
+        let check = |mutation: Value, want: &[&str]| {
+            let policy = object!({"metadata": {"name": "p"}, "spec": {
+                "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
+                "mutations": [mutation], "reinvocationPolicy": "Never",
+            }});
+            check(&MUTATING, policy, want);
+        };
+        let apply =
+            |e: &str| object!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": e}});
+        let json = |e: &str| object!({"patchType": "JSONPatch", "jsonPatch": {"expression": e}});
+        check(apply("Object{spec: Object.spec{nodeName: 'n'}}"), &[]);
+        check(apply("1"), &["spec.mutations[0].applyConfiguration.expression"]);
+        check(json("[JSONPatch{op: 'remove', path: '/spec'}]"), &[]);
+        check(json("Object{}"), &["spec.mutations[0].jsonPatch.expression"]);
     }
 
     #[test]

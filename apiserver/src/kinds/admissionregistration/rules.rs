@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use api::names;
 
+use super::expressions::Expressions;
 use crate::kinds::Errors;
 use crate::kinds::check::At;
 
@@ -88,14 +89,20 @@ pub(super) fn validate_named_rule(rule: &At<'_>, errors: &mut Errors) {
     validate_rule(rule, errors);
 }
 
-/// Checks conditions but for what their expressions say.
-pub(super) fn validate_conditions(conditions: &At<'_>, errors: &mut Errors) {
+/// Checks the conditions of a match.
+pub(super) fn validate_conditions(
+    conditions: &At<'_>,
+    expressions: &mut Expressions<'_>,
+    errors: &mut Errors,
+) {
     conditions.not_more(errors, 64);
     let mut seen: Vec<String> = Vec::new();
     for condition in conditions.items() {
         let (expression, name) = (condition.get("expression"), condition.get("name"));
         if expression.text().trim().is_empty() {
             expression.required(errors, "");
+        } else {
+            expressions.check_condition(&expression, errors);
         }
         name.required_name(errors, names::qualified_name);
         if name.text().is_empty() {

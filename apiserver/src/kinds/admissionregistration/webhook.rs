@@ -1,7 +1,9 @@
 //! Webhooks that are asked about requests.
 
 use api::{Value, names};
+use cel::admission::Scope;
 
+use super::expressions::Expressions;
 use super::rules::{validate_conditions, validate_rule};
 use super::{FAILURES, REINVOCATIONS, default_rules};
 use crate::kinds::check::At;
@@ -78,9 +80,10 @@ impl Demands {
 
 fn validate(configuration: &Value, old: Option<&Value>, errors: &mut Errors) {
     let demands = Demands::of(configuration, old);
+    let mut expressions = Expressions::new(Scope { authorizer: true, ..Scope::default() }, old);
     let mut seen: Vec<String> = Vec::new();
     for hook in At::of(configuration, "webhooks").items() {
-        validate_hook(&hook, &demands, errors);
+        validate_hook(&hook, &demands, &mut expressions, errors);
         validate_reviews(&hook.get("admissionReviewVersions"), demands.known_review, errors);
         let name = hook.get("name");
         if !demands.unique_names || name.text().is_empty() {
@@ -94,7 +97,7 @@ fn validate(configuration: &Value, old: Option<&Value>, errors: &mut Errors) {
     }
 }
 
-fn validate_hook(hook: &At<'_>, demands: &Demands, errors: &mut Errors) {
+fn validate_hook(hook: &At<'_>, demands: &Demands, expressions: &mut Expressions<'_>, errors: &mut Errors) {
     hook.get("name").full_name(errors);
     for rule in hook.get("rules").items() {
         validate_rule(&rule, errors);
@@ -121,7 +124,7 @@ fn validate_hook(hook: &At<'_>, demands: &Demands, errors: &mut Errors) {
         _ => client.required(errors, "exactly one of url or service is required"),
     }
     if demands.conditions {
-        validate_conditions(&hook.get("matchConditions"), errors);
+        validate_conditions(&hook.get("matchConditions"), expressions, errors);
     }
 }
 
