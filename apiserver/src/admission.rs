@@ -9,10 +9,14 @@ mod defaults;
 mod limit_ranger;
 mod namespace;
 mod node_restriction;
+mod policy;
 mod priority;
 mod quota;
 mod rbac;
+mod request;
 mod service_account;
+
+pub use policy::Policies;
 
 use api::error::Result;
 use api::{ApiError, Value};
@@ -33,7 +37,7 @@ pub enum Operation {
 }
 
 /// Names of the plug-ins, in the order they run.
-pub const PLUGINS: [&str; 18] = [
+pub const PLUGINS: [&str; 19] = [
     "NamespaceLifecycle",
     "LimitRanger",
     "ServiceAccount",
@@ -51,6 +55,7 @@ pub const PLUGINS: [&str; 18] = [
     "CertificateSubjectRestriction",
     "DefaultIngressClass",
     "DefaultStorageClass",
+    "ValidatingAdmissionPolicy",
     "ResourceQuota",
 ];
 
@@ -81,6 +86,7 @@ pub async fn validate(
     certificates::validate(call, operation, object, old)?;
     rbac::validate(call, operation, object, old)?;
     defaults::check_resize(call, operation, object, old)?;
+    policy::validate(call, operation, object, old).await?;
     quota::validate(call, operation, object, old).await
 }
 

@@ -124,12 +124,7 @@ impl Args {
         if let Some(plugin) = self.disable_admission_plugins.first() {
             bail!("--disable-admission-plugins {plugin} is not supported");
         }
-        let defaults = [
-            "MutatingAdmissionWebhook",
-            "ValidatingAdmissionWebhook",
-            "ValidatingAdmissionPolicy",
-            "MutatingAdmissionPolicy",
-        ];
+        let defaults = ["MutatingAdmissionWebhook", "ValidatingAdmissionWebhook", "MutatingAdmissionPolicy"];
         if let Some(plugin) = self
             .enable_admission_plugins
             .iter()

@@ -6,6 +6,9 @@ mod reviews;
 mod subresources;
 mod token;
 
+pub(crate) use reviews::user_value;
+pub(crate) use subresources::scale_of;
+
 use api::error::Result;
 use api::{ApiError, Value, object};
 use http::{Method, Response, StatusCode};

@@ -10,6 +10,7 @@ use daemon::Tasks;
 use tokio::net::TcpListener;
 use tower::service_fn;
 
+use crate::admission::Policies;
 use crate::allocate::Allocators;
 use crate::bootstrap::{self, OwnService};
 use crate::config::Config;
@@ -32,6 +33,7 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         authenticator: config.authenticator,
         authorizer: config.authorizer,
         allocators: Allocators::new(config.service_range, config.node_ports),
+        policies: Policies::default(),
         discovery: Discovery::new(&config.settings.external_address),
         openapi: OpenApi::default(),
         kubelets: Kubelets::new(config.kubelets, config.address_types)?,

@@ -7,6 +7,7 @@ use api::Value;
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Policies;
 use crate::allocate::Allocators;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
@@ -44,6 +45,8 @@ pub struct Server {
     pub authorizer: Authorizer,
     /// Addresses and ports of Services.
     pub allocators: Allocators,
+    /// Admission policies.
+    pub policies: Policies,
     /// Discovery documents.
     pub discovery: Discovery,
     /// OpenAPI documents.

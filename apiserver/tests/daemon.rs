@@ -10,6 +10,9 @@ use api::{Value, object};
 use tempfile::TempDir;
 use testing::{Client, Pki, Process, Response, etcd, free_port, wait_until};
 
+#[path = "daemon/policies.rs"]
+mod policies;
+
 const DAEMON: &str = env!("CARGO_BIN_EXE_kube-apiserver");
 const JSON: &str = "application/json";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";

@@ -241,7 +241,7 @@ impl Tokens {
 }
 
 /// The user that an account is.
-fn user_of(namespace: &str, name: &str, uid: &str, extra: Vec<(String, Vec<String>)>) -> UserInfo {
+pub(crate) fn user_of(namespace: &str, name: &str, uid: &str, extra: Vec<(String, Vec<String>)>) -> UserInfo {
     UserInfo {
         name: format!("system:serviceaccount:{namespace}:{name}"),
         uid: uid.to_owned(),

@@ -77,7 +77,7 @@ fn component_statuses(exchange: &Exchange, row: &Row) -> Result<Response<Body>> 
     Ok(render::value(StatusCode::OK, &list, form))
 }
 
-fn user_value(user: &UserInfo) -> Value {
+pub(crate) fn user_value(user: &UserInfo) -> Value {
     let mut out = Map::new();
     out.push("username", user.name.as_str().into());
     if !user.uid.is_empty() {

@@ -74,7 +74,7 @@ async fn finalize(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
 const SCALE: (&str, &str, &str) = ("autoscaling", "v1", "Scale");
 
 /// The scale of a workload.
-fn scale_of(row: &Resource, workload: &Value) -> Value {
+pub(crate) fn scale_of(row: &Resource, workload: &Value) -> Value {
     if let Some(scale) = row.custom.as_ref().and_then(|c| c.version().scale.as_ref()) {
         return scale.of(workload);
     }

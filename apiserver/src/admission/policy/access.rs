@@ -1,0 +1,36 @@
+//! What expressions ask about access.
+
+use cel::{Attributes, Authorizer, Decision};
+
+use crate::authn::{UserInfo, service_account};
+use crate::authz;
+use crate::server::Server;
+
+/// Answers for the user of a request.
+pub(super) struct Access<'a> {
+    pub server: &'a Server,
+    pub user: &'a UserInfo,
+}
+
+impl Authorizer for Access<'_> {
+    fn authorize(&self, asked: &Attributes) -> Decision {
+        let account = asked.service_account.as_ref();
+        let account =
+            account.map(|(namespace, name)| service_account::user_of(namespace, name, "", Vec::new()));
+        let what = authz::Attributes {
+            verb: &asked.verb,
+            group: &asked.group,
+            resource: &asked.resource,
+            subresource: &asked.subresource,
+            namespace: &asked.namespace,
+            name: &asked.name,
+            path: asked.path.as_deref().unwrap_or_default(),
+            version: if asked.path.is_some() { "" } else { "*" },
+        };
+        let user = account.as_ref().unwrap_or(self.user);
+        match self.server.authorizer.authorize(&self.server.storage, user, &what) {
+            authz::Decision::Allow(reason) => Decision { allowed: true, reason, error: None },
+            authz::Decision::NoOpinion(reason) => Decision { allowed: false, reason, error: None },
+        }
+    }
+}
