@@ -62,6 +62,7 @@ informers! {
     replication_controllers: resource::REPLICATION_CONTROLLERS, whole;
     resource_quotas: resource::RESOURCE_QUOTAS, whole;
     service_accounts: resource::SERVICE_ACCOUNTS, whole;
+    service_cidrs: resource::SERVICE_CIDRS, whole;
     services: resource::SERVICES, whole;
     stateful_sets: resource::STATEFUL_SETS, whole;
     storage_classes: resource::STORAGE_CLASSES, whole;

@@ -4,8 +4,9 @@ use crate::context::Context;
 use crate::{
     bootstrap_tokens, certificates, clusterrole_aggregation, cronjob, daemonset, deployment, disruption,
     endpoints, endpointslice, endpointslice_mirroring, ephemeral_volume, garbage_collector, job, namespace,
-    node_ipam, node_lifecycle, node_ttl, pod_gc, replicaset, resource_quota, root_ca, serviceaccount,
-    serviceaccount_token, statefulset, taint_eviction, ttl_after_finished, volume_binder, volume_protection,
+    node_ipam, node_lifecycle, node_ttl, pod_gc, replicaset, resource_quota, root_ca, service_cidr,
+    serviceaccount, serviceaccount_token, statefulset, taint_eviction, ttl_after_finished, volume_binder,
+    volume_protection,
 };
 
 /// A controller: its name for `--controllers`, its service account, and what starts it.
@@ -74,6 +75,7 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     on("node-ipam-controller", "node-controller", node_ipam::start),
     on("node-lifecycle-controller", "node-controller", node_lifecycle::start),
     on("ttl-controller", "ttl-controller", node_ttl::start),
+    on("service-cidr-controller", "service-cidrs-controller", service_cidr::start),
     on("taint-eviction-controller", "node-controller", taint_eviction::start),
     on("persistentvolume-binder-controller", "persistent-volume-binder", volume_binder::start),
     on(
@@ -170,7 +172,6 @@ const ABSENT: &[&str] = &[
     "resourcepoolstatusrequest-controller",
     "selinux-warning-controller",
     "service-ca-certificate-publisher-controller",
-    "service-cidr-controller",
     "service-lb-controller",
     "storage-version-migrator-controller",
     "storageversion-garbage-collector-controller",

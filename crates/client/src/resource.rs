@@ -105,7 +105,9 @@ known! {
     EVENTS_V1 = "events.k8s.io" "v1" "events" "Event" true;
     INGRESS_CLASSES = "networking.k8s.io" "v1" "ingressclasses" "IngressClass" false;
     INGRESSES = "networking.k8s.io" "v1" "ingresses" "Ingress" true;
+    IP_ADDRESSES = "networking.k8s.io" "v1" "ipaddresses" "IPAddress" false;
     NETWORK_POLICIES = "networking.k8s.io" "v1" "networkpolicies" "NetworkPolicy" true;
+    SERVICE_CIDRS = "networking.k8s.io" "v1" "servicecidrs" "ServiceCIDR" false;
     RUNTIME_CLASSES = "node.k8s.io" "v1" "runtimeclasses" "RuntimeClass" false;
     POD_DISRUPTION_BUDGETS = "policy" "v1" "poddisruptionbudgets" "PodDisruptionBudget" true;
     CLUSTER_ROLES = "rbac.authorization.k8s.io" "v1" "clusterroles" "ClusterRole" false;
