@@ -8,6 +8,7 @@ mod tally;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::{Map, Value};
 use client::resource::RESOURCE_QUOTAS;
@@ -18,6 +19,9 @@ use quota::{Source, Usage, in_scope, quantities, usage};
 use crate::act::Action;
 use crate::context::Context;
 use tally::Tallies;
+
+/// How soon to ask again for a resource that a quota counts and nobody serves: its definition may come later.
+const REDISCOVER: Duration = Duration::from_secs(30);
 
 pub(crate) fn start(cx: &Context) {
     let queue = Queue::new();
@@ -74,7 +78,7 @@ async fn reconcile(cx: Context, tallies: &Tallies, key: Key) -> anyhow::Result<N
     tallies.forget_unwanted(&quotas.list());
     let Some(quota) = quotas.get(&key) else { return Ok(Next::Done) };
     let i = &cx.informers;
-    let mut used = Usage::new();
+    let (mut used, mut unserved) = (Usage::new(), false);
     let now = cx.now();
     for (source, names) in by_source(&quota) {
         let objects = match &source {
@@ -83,7 +87,10 @@ async fn reconcile(cx: Context, tallies: &Tallies, key: Key) -> anyhow::Result<N
             Source::Claims => i.persistent_volume_claims().store().in_namespace(key.namespace()),
             Source::Objects { group, plural } => {
                 // What is not served cannot be counted; what was counted before stays.
-                let Some(found) = tallies.count(&cx, group, plural, key.namespace()).await? else { continue };
+                let Some(found) = tallies.count(&cx, group, plural, key.namespace()).await? else {
+                    unserved = true;
+                    continue;
+                };
                 let limited = has_scopes(&quota);
                 let found = if limited { 0 } else { found };
                 let found = api::quantity::Quantity::from_units(found, api::quantity::Format::DecimalSi);
@@ -94,8 +101,11 @@ async fn reconcile(cx: Context, tallies: &Tallies, key: Key) -> anyhow::Result<N
         used.extend(sum(&quota, &source, &names, &objects, now));
     }
     let next = cx.apply(plan(&quota, &used).into_iter().collect()).await?;
-    let period = cx.config.quota_sync_period;
-    Ok(if period.is_zero() { next } else { Next::After(period) })
+    Ok(match cx.config.quota_sync_period {
+        _ if unserved => Next::After(REDISCOVER),
+        period if period.is_zero() => next,
+        period => Next::After(period),
+    })
 }
 
 /// The names that a quota limits, by what they count.
