@@ -5,12 +5,13 @@ import subprocess
 import sys
 
 LEAVES = {"daemon", "serve", "streaming", "linux"}
-LIBRARIES = LEAVES | {"api", "cel", "schema", "client", "placement"}
+LIBRARIES = LEAVES | {"api", "cel", "schema", "client", "placement", "quota"}
 ALLOWED = {
     "api": set(),
     "cel": {"api"},
     "schema": {"api"},
     "placement": {"api"},
+    "quota": {"api"},
     "client": {"api", "daemon", "serve"},
     "daemon": set(),
     "linux": set(),
