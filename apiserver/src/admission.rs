@@ -4,8 +4,10 @@
 //! call and returns at once when the write is none of its business.
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/>.
 
+mod access;
 mod certificates;
 mod defaults;
+mod expression;
 mod limit_ranger;
 mod namespace;
 mod node_restriction;
@@ -15,8 +17,10 @@ mod quota;
 mod rbac;
 mod request;
 mod service_account;
+mod webhook;
 
 pub use policy::Policies;
+pub use webhook::Webhooks;
 
 use api::error::Result;
 use api::{ApiError, Value};
@@ -37,7 +41,7 @@ pub enum Operation {
 }
 
 /// Names of the plug-ins, in the order they run.
-pub const PLUGINS: [&str; 19] = [
+pub const PLUGINS: [&str; 21] = [
     "NamespaceLifecycle",
     "LimitRanger",
     "ServiceAccount",
@@ -55,12 +59,32 @@ pub const PLUGINS: [&str; 19] = [
     "CertificateSubjectRestriction",
     "DefaultIngressClass",
     "DefaultStorageClass",
+    "MutatingAdmissionWebhook",
     "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionWebhook",
     "ResourceQuota",
 ];
 
-/// Lets the plug-ins change an object that is written.
-pub async fn mutate(call: &Call, operation: Operation, object: &mut Value) -> Result<()> {
+/// Lets the plug-ins, and after them the webhooks, change an object that is written. What a webhook changes the
+/// plug-ins see again, and then those webhooks that want to.
+pub async fn mutate(
+    call: &Call,
+    operation: Operation,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<()> {
+    plug_in(call, operation, object).await?;
+    let mut rounds = webhook::Rounds::default();
+    if webhook::mutate(call, operation, object, old, &mut rounds).await? {
+        let before = object.clone();
+        plug_in(call, operation, object).await?;
+        rounds.repeat(before != *object);
+        webhook::mutate(call, operation, object, old, &mut rounds).await?;
+    }
+    Ok(())
+}
+
+async fn plug_in(call: &Call, operation: Operation, object: &mut Value) -> Result<()> {
     namespace::mutate(call, operation).await?;
     limit_ranger::mutate(call, operation, object)?;
     service_account::mutate(call, operation, object).await?;
@@ -87,6 +111,7 @@ pub async fn validate(
     rbac::validate(call, operation, object, old)?;
     defaults::check_resize(call, operation, object, old)?;
     policy::validate(call, operation, object, old).await?;
+    webhook::validate(call, operation, object, old).await?;
     quota::validate(call, operation, object, old).await
 }
 

@@ -124,12 +124,7 @@ impl Args {
         if let Some(plugin) = self.disable_admission_plugins.first() {
             bail!("--disable-admission-plugins {plugin} is not supported");
         }
-        let defaults = ["MutatingAdmissionWebhook", "ValidatingAdmissionWebhook", "MutatingAdmissionPolicy"];
-        if let Some(plugin) = self
-            .enable_admission_plugins
-            .iter()
-            .find(|p| !PLUGINS.contains(&p.as_str()) || defaults.contains(&p.as_str()))
-        {
+        if let Some(plugin) = self.enable_admission_plugins.iter().find(|p| !PLUGINS.contains(&p.as_str())) {
             bail!("--enable-admission-plugins {plugin} is not supported");
         }
         if !matches!(self.endpoint_reconciler_type.as_str(), "lease" | "master-count" | "none") {

@@ -10,7 +10,7 @@ use daemon::Tasks;
 use tokio::net::TcpListener;
 use tower::service_fn;
 
-use crate::admission::Policies;
+use crate::admission::{Policies, Webhooks};
 use crate::allocate::Allocators;
 use crate::bootstrap::{self, OwnService};
 use crate::config::Config;
@@ -34,6 +34,7 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         authorizer: config.authorizer,
         allocators: Allocators::new(config.service_range, config.node_ports),
         policies: Policies::default(),
+        webhooks: Webhooks::default(),
         discovery: Discovery::new(&config.settings.external_address),
         openapi: OpenApi::default(),
         kubelets: Kubelets::new(config.kubelets, config.address_types)?,

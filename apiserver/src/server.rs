@@ -7,7 +7,7 @@ use api::Value;
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Policies;
+use crate::admission::{Policies, Webhooks};
 use crate::allocate::Allocators;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
@@ -47,6 +47,8 @@ pub struct Server {
     pub allocators: Allocators,
     /// Admission policies.
     pub policies: Policies,
+    /// Webhooks that are asked about writes.
+    pub webhooks: Webhooks,
     /// Discovery documents.
     pub discovery: Discovery,
     /// OpenAPI documents.

@@ -12,6 +12,8 @@ use testing::{Client, Pki, Process, Response, etcd, free_port, wait_until};
 
 #[path = "daemon/policies.rs"]
 mod policies;
+#[path = "daemon/webhooks.rs"]
+mod webhooks;
 
 const DAEMON: &str = env!("CARGO_BIN_EXE_kube-apiserver");
 const JSON: &str = "application/json";

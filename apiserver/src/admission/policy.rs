@@ -4,7 +4,6 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/>.
 
-mod access;
 mod compiled;
 mod params;
 
@@ -14,15 +13,14 @@ use std::sync::Arc;
 use api::error::{Cause, Result};
 use api::{ApiError, Value};
 use arc_swap::ArcSwapOption;
-use cel::Attributes;
 use cel::admission::Inputs;
 
 use super::Operation;
+use super::access::Access;
 use super::request::{Criteria, Request};
 use crate::registry::Call;
 use crate::resources::TABLE;
 use crate::storage::{Snapshot, Storage, Stored};
-use access::Access;
 use compiled::{Denial, Policy};
 
 const GROUP: &str = "admissionregistration.k8s.io";
@@ -218,21 +216,13 @@ impl Hook {
         let access = Access { server: &call.server, user: &call.user };
         let mut first = None;
         for params in &params {
-            let attributes = Attributes {
-                group: call.row.group.into(),
-                resource: call.row.plural.into(),
-                subresource: call.subresource.as_str().into(),
-                namespace: request.namespace().into(),
-                name: request.name().into(),
-                ..Attributes::default()
-            };
             let inputs = Inputs {
                 object: object.as_deref(),
                 old_object: old.as_deref(),
                 request: Some(&plain),
                 namespace: namespace.as_ref(),
                 params: params.as_ref(),
-                authorizer: Some((&access, attributes)),
+                authorizer: Some((&access, request.attributes())),
             };
             let verdict = self.policy.judge(inputs, &matched);
             for denial in verdict.denials {

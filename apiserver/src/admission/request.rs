@@ -82,6 +82,18 @@ impl<'a> Request<'a> {
         if self.is_namespace() { self.name() } else { &self.call.namespace }
     }
 
+    /// The resource of the request, for expressions that ask about access to it.
+    pub(super) fn attributes(&self) -> cel::Attributes {
+        cel::Attributes {
+            group: self.call.row.group.into(),
+            resource: self.call.row.plural.into(),
+            subresource: self.call.subresource.as_str().into(),
+            namespace: self.namespace().into(),
+            name: self.name().into(),
+            ..cel::Attributes::default()
+        }
+    }
+
     /// The other resources that have the same objects.
     fn equivalents(&self) -> Vec<Row> {
         let (row, part) = (&self.call.row, self.call.subresource.as_str());
@@ -120,6 +132,21 @@ impl<'a> Request<'a> {
         let storage = &self.call.server.storage;
         let mut converted = custom.kind.convert(storage, vec![object.clone()], custom.version()).await?;
         Ok(converted.pop().map(Cow::Owned))
+    }
+
+    /// An object that `row` shows as the resource of the request does.
+    ///
+    /// # Errors
+    /// When a webhook that converts does not.
+    pub(super) async fn seen_from(&self, row: &Row, object: Value) -> Result<Value> {
+        let own = &self.call.row;
+        if (row.group, row.version) == (own.group, own.version) {
+            return Ok(object);
+        }
+        let Some(custom) = &own.custom else { return Ok(from_storage(own, to_storage(row, object))) };
+        let storage = &self.call.server.storage;
+        let mut converted = custom.kind.convert(storage, vec![object], custom.version()).await?;
+        Ok(converted.pop().unwrap_or_default())
     }
 
     /// The `AdmissionRequest` without the objects, as `row` shows it.
@@ -235,14 +262,29 @@ pub(super) struct Criteria {
     rules: Vec<Rule>,
     excluded: Vec<Rule>,
     exact: bool,
+    /// Without rules all requests are meant.
+    open: bool,
 }
 
 impl Criteria {
-    /// Reads `MatchResources`; for webhooks the rules are called otherwise.
+    /// Reads `MatchResources`.
     ///
     /// # Errors
     /// What is wrong with a selector.
     pub(super) fn new(resources: &Value) -> std::result::Result<Self, String> {
+        let open = resources.array_at(&["resourceRules"]).is_empty();
+        Self::read(resources, "resourceRules", open)
+    }
+
+    /// Reads a webhook, which is asked about nothing unless a rule says so.
+    ///
+    /// # Errors
+    /// What is wrong with a selector.
+    pub(super) fn of_webhook(hook: &Value) -> std::result::Result<Self, String> {
+        Self::read(hook, "rules", false)
+    }
+
+    fn read(resources: &Value, list: &str, open: bool) -> std::result::Result<Self, String> {
         let rules = |field: &str| resources.array_at(&[field]).iter().map(Rule::new).collect();
         let selector = |field: &str, what: &str| {
             LabelSelector::from_object(resources.get(field))?.ok_or_else(|| {
@@ -252,7 +294,8 @@ impl Criteria {
         Ok(Self {
             namespaces: selector("namespaceSelector", "namespace")?,
             objects: selector("objectSelector", "object")?,
-            rules: rules("resourceRules"),
+            rules: rules(list),
+            open,
             excluded: rules("excludeResourceRules"),
             exact: resources.str_at(&["matchPolicy"]) != "Equivalent",
         })
@@ -270,11 +313,7 @@ impl Criteria {
         if matches!(namespace, Ok(false)) || !object || self.find(&self.excluded, request).is_some() {
             return Ok(None);
         }
-        let found = if self.rules.is_empty() {
-            Some(request.call.row.clone())
-        } else {
-            self.find(&self.rules, request)
-        };
+        let found = if self.open { Some(request.call.row.clone()) } else { self.find(&self.rules, request) };
         // Whether the namespace exists matters only where the rest is met.
         if found.is_some() {
             namespace?;

@@ -26,7 +26,7 @@ impl Call {
     }
 
     /// Fills in absent fields.
-    pub(super) fn default(&self, object: &mut Value) {
+    pub fn default_object(&self, object: &mut Value) {
         match &self.row.custom {
             Some(custom) => custom.version().ty.default(object),
             None => (self.row.strategy.default)(object),

@@ -73,7 +73,7 @@ impl Call {
         let mode = super::FieldValidation::Ignore;
         let (mut object, _) =
             schema::decode::normalize(applied, self.ty(), mode).map_err(api::ApiError::internal)?;
-        self.default(&mut object);
+        self.default_object(&mut object);
         if let Some(live) = live {
             apply::keep_times(live, &mut object);
         }

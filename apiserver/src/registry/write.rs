@@ -57,10 +57,10 @@ impl Call {
     async fn create_named(&self, mut object: Value) -> Result<Value> {
         let strategy = self.row.strategy;
         self.stamp(&mut object);
-        self.default(&mut object);
+        self.default_object(&mut object);
         self.track_create(&mut object)?;
-        admission::mutate(self, Operation::Create, &mut object).await?;
-        self.default(&mut object);
+        admission::mutate(self, Operation::Create, &mut object, None).await?;
+        self.default_object(&mut object);
         if self.row.has_status() && !strategy.keeps_status {
             self.clear_status(&mut object);
         }
@@ -325,11 +325,11 @@ impl Call {
         self.check_identity(&new, revision)?;
         self.check_namespace(&mut new)?;
         self.carry_over(&old, &mut new);
-        self.default(&mut new);
+        self.default_object(&mut new);
         self.scope_to_subresource(&old, &mut new);
         self.track_update(&old, &mut new)?;
-        admission::mutate(self, Operation::Update, &mut new).await?;
-        self.default(&mut new);
+        admission::mutate(self, Operation::Update, &mut new, Some(&old)).await?;
+        self.default_object(&mut new);
         self.scope_to_subresource(&old, &mut new);
         let allocated = self.server.allocators.allocate(self, &mut new, Some(&old)).await?;
         match self.admit_change(old, new).await {

@@ -5,7 +5,7 @@ use super::*;
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 
 /// Writes until the answer has that code, since policies act from the moment that the server has heard of them.
-fn soon(cluster: &Cluster, path: &str, object: &Value, code: u16) -> Response {
+pub(super) fn soon(cluster: &Cluster, path: &str, object: &Value, code: u16) -> Response {
     let dry = format!("{path}?dryRun=All");
     let send = || cluster.send("POST", &dry, JSON, &object.to_string());
     let result = wait_until("the policy acts", SOON, || send().code == code);

@@ -4,24 +4,16 @@ use std::sync::Arc;
 
 use api::Value;
 use cel::admission::{Compiler, Evaluator, Inputs, Scope};
-use cel::{Limits, Program, Type, Val, Version};
+use cel::{Limits, Type, Val, Version};
 
 use super::params::ParamKind;
+use crate::admission::expression::{Expression, evaluate, hold};
 use crate::admission::request::Criteria;
 use crate::storage::Stored;
 
-/// What the expressions of a policy may cost for one binding; those of its conditions have an allowance of their own.
+/// What the expressions of a policy may cost for one binding, beside its conditions.
 const BUDGET: u64 = 10_000_000;
-const CONDITIONS_BUDGET: u64 = 2_500_000;
 const MESSAGE_BYTES: usize = 5 * 1024;
-const OUT_OF_BUDGET: &str =
-    "validation failed due to running out of cost budget, no further validation rules will be run";
-
-/// An expression, or why it does not compile.
-struct Expression {
-    source: String,
-    program: Result<Program, String>,
-}
 
 struct Validation {
     check: Expression,
@@ -73,21 +65,16 @@ impl Policy {
             // Using one that does not compile is what fails.
             let _ = compiler.declare(variable.str_at(&["name"]), variable.str_at(&["expression"]));
         }
-        let compile = |compiler: &Compiler, of: &Value, field: &str, returns: &[Type]| {
-            let source = of.str_at(&[field]).to_owned();
-            let program = compiler.compile(&source, returns);
-            Expression { source, program }
-        };
         let boolean = [Type::Bool];
         let each = |list: &str| spec.array_at(&[list]).iter();
         let conditions =
-            each("matchConditions").map(|c| compile(&compiler, c, "expression", &boolean)).collect();
+            each("matchConditions").map(|c| Expression::new(&compiler, c, "expression", &boolean)).collect();
         let annotations = each("auditAnnotations")
-            .map(|a| compile(&compiler, a, "valueExpression", &[Type::String, Type::Null]))
+            .map(|a| Expression::new(&compiler, a, "valueExpression", &[Type::String, Type::Null]))
             .collect();
         let mut validations: Vec<Validation> = each("validations")
             .map(|v| Validation {
-                check: compile(&compiler, v, "expression", &boolean),
+                check: Expression::new(&compiler, v, "expression", &boolean),
                 computed: None,
                 message: v.str_at(&["message"]).trim().to_owned(),
                 reason: v.get("reason").as_str().unwrap_or("Invalid").to_owned(),
@@ -96,7 +83,8 @@ impl Policy {
         compiler.set(Scope { authorizer: false, ..scope }, Version::STORED);
         for (validation, given) in validations.iter_mut().zip(each("validations")) {
             if !given.str_at(&["messageExpression"]).is_empty() {
-                validation.computed = Some(compile(&compiler, given, "messageExpression", &[Type::String]));
+                validation.computed =
+                    Some(Expression::new(&compiler, given, "messageExpression", &[Type::String]));
             }
         }
         Self {
@@ -115,7 +103,7 @@ impl Policy {
     /// What the policy says of a request; conditions see `request`, the rest `matched`, which names the resource that
     /// the rules matched.
     pub(super) fn judge(&self, inputs: Inputs<'_>, matched: &Value) -> Verdict {
-        match self.conditions_hold(inputs.clone()) {
+        match hold(&self.compiler, &self.conditions, self.ignores, inputs.clone()) {
             Ok(true) => {}
             Ok(false) => return Verdict::default(),
             Err(why) => return self.undecided(why),
@@ -162,30 +150,6 @@ impl Policy {
         Verdict { denials, failures: Vec::new() }
     }
 
-    /// True when all conditions hold; one that does not settles it, whatever goes wrong with the others.
-    fn conditions_hold(&self, inputs: Inputs<'_>) -> Result<bool, String> {
-        let inputs = Inputs { namespace: None, ..inputs };
-        let evaluator = Evaluator::new(&self.compiler, inputs, Limits::default());
-        let (mut budget, mut errors) = (CONDITIONS_BUDGET, Vec::new());
-        let mut holds = true;
-        for condition in &self.conditions {
-            match evaluate(&evaluator, condition, &mut budget) {
-                Ok(Ok(value)) => holds &= value.as_bool() != Some(false),
-                Ok(Err(why)) if !errors.contains(&why) => errors.push(why),
-                Ok(Err(_)) => {}
-                Err(_) if self.ignores => return Ok(false),
-                Err(why) => return Err(why.to_owned()),
-            }
-        }
-        match errors.as_slice() {
-            _ if !holds => Ok(false),
-            [] => Ok(true),
-            _ if self.ignores => Ok(false),
-            [one] => Err(one.clone()),
-            several => Err(format!("[{}]", several.join(", "))),
-        }
-    }
-
     /// The computed messages, empty where there is none to show.
     fn messages(&self, inputs: Inputs<'_>, mut budget: u64) -> Result<Vec<String>, &'static str> {
         let evaluator = Evaluator::new(&self.compiler, inputs, Limits::default());
@@ -225,22 +189,4 @@ impl Validation {
         let message = message.unwrap_or_else(|| format!("failed expression: {}", self.check.source.trim()));
         Denial { message, reason: self.reason.clone() }
     }
-}
-
-/// The value of an expression or what is wrong with it.
-///
-/// # Errors
-/// When the budget is spent.
-fn evaluate<'a>(
-    evaluator: &Evaluator<'_, 'a>,
-    expression: &Expression,
-    budget: &mut u64,
-) -> Result<Result<Val<'a>, String>, &'static str> {
-    let program = match &expression.program {
-        Ok(program) => program,
-        Err(why) => return Ok(Err(format!("compilation error: {why}"))),
-    };
-    let (outcome, cost) = evaluator.evaluate(program);
-    *budget = budget.checked_sub(cost).ok_or(OUT_OF_BUDGET)?;
-    Ok(outcome.map_err(|e| format!("expression '{}' resulted in error: {e}", expression.source)))
 }

@@ -1,0 +1,178 @@
+//! Webhooks that are asked about writes: mutating ones one after another, validating ones all at once.
+//!
+//! Source: <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>.
+
+mod hook;
+mod review;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use api::error::Result;
+use api::{ApiError, Value};
+use arc_swap::ArcSwapOption;
+use schema::decode::Mode;
+
+use super::Operation;
+use super::request::Request;
+use crate::registry::{Call, schema_of};
+use crate::resources::TABLE;
+use crate::storage::{Snapshot, Storage};
+use hook::{Failure, Hook};
+
+const GROUP: &str = "admissionregistration.k8s.io";
+
+/// The webhooks that are configured.
+#[derive(Default)]
+pub struct Webhooks {
+    mutating: ArcSwapOption<Configured>,
+    validating: ArcSwapOption<Configured>,
+}
+
+/// The webhooks of all configurations, in order of their names, as of a snapshot.
+struct Configured {
+    snapshot: Arc<Snapshot>,
+    hooks: Vec<Hook>,
+}
+
+fn current(known: &ArcSwapOption<Configured>, storage: &Storage, plural: &str) -> Arc<Configured> {
+    let snapshot = storage.cache(TABLE.store(GROUP, plural)).snapshot();
+    if let Some(known) = known.load_full().filter(|k| Arc::ptr_eq(&k.snapshot, &snapshot)) {
+        return known;
+    }
+    let mut hooks = Vec::new();
+    for stored in snapshot.objects.values() {
+        let object = stored.object();
+        let each = object.array_at(&["webhooks"]).iter().enumerate();
+        hooks.extend(each.map(|(i, hook)| Hook::new(format!("{}/{i}", object.name()), hook)));
+    }
+    let configured = Arc::new(Configured { snapshot, hooks });
+    known.store(Some(configured.clone()));
+    configured
+}
+
+/// Whoever configures webhooks is not asked about it: it could not be mended.
+fn is_exempt(call: &Call) -> bool {
+    call.row.group == GROUP
+}
+
+/// Which webhooks are asked again.
+#[derive(Default)]
+pub(super) struct Rounds {
+    second: bool,
+    /// Asked since the last change, and want to know of the next.
+    asked: Vec<String>,
+    again: HashSet<String>,
+}
+
+impl Rounds {
+    /// Begins the second round.
+    pub(super) fn repeat(&mut self, changed: bool) {
+        self.second = true;
+        if changed {
+            self.changed();
+        }
+    }
+
+    fn changed(&mut self) {
+        self.again.extend(self.asked.drain(..));
+    }
+}
+
+/// Lets the webhooks change an object; true when one did.
+pub(super) async fn mutate(
+    call: &Call,
+    operation: Operation,
+    object: &mut Value,
+    old: Option<&Value>,
+    rounds: &mut Rounds,
+) -> Result<bool> {
+    let configured =
+        current(&call.server.webhooks.mutating, &call.server.storage, "mutatingwebhookconfigurations");
+    if configured.hooks.is_empty() || is_exempt(call) {
+        return Ok(false);
+    }
+    let mut any = false;
+    for hook in &configured.hooks {
+        let request = Request::new(call, operation, Some(object), old).await?;
+        let Some(row) = hook.wants(&request).await? else { continue };
+        if rounds.second && !rounds.again.contains(&hook.id) {
+            continue;
+        }
+        let patched = match hook.ask(&request, &row, true).await {
+            Ok(Some(patch)) => Some(patched(object, &request, &row, &patch).await?),
+            Ok(None) => None,
+            Err(failure) => {
+                hook.settle(failure)?;
+                None
+            }
+        };
+        if let Some(new) = patched.filter(|new| new != &*object) {
+            *object = new;
+            call.default_object(object);
+            any = true;
+            rounds.changed();
+        }
+        if hook.reinvokes {
+            rounds.asked.push(hook.id.clone());
+        }
+    }
+    Ok(any)
+}
+
+/// The object after a patch of what `row` shows.
+async fn patched(
+    whole: &Value,
+    request: &Request<'_>,
+    row: &crate::resources::Row,
+    patch: &Value,
+) -> Result<Value> {
+    let (object, _) = request.seen_as(row).await?;
+    let object = object.map(std::borrow::Cow::into_owned).unwrap_or_default();
+    let (patched, _) = schema::patch::json(object, patch, Mode::Ignore).map_err(ApiError::internal)?;
+    let own = &request.call.row;
+    if request.call.subresource == "scale" {
+        let mut whole = whole.clone();
+        let replicas = patched.at(&["spec", "replicas"]).as_i64().unwrap_or(0);
+        match own.custom.as_ref().and_then(|c| c.version().scale.as_ref()) {
+            Some(scale) => scale.set(&mut whole, replicas),
+            None => whole.set(&["spec", "replicas"], replicas),
+        }
+        return Ok(whole);
+    }
+    let patched = request.seen_from(row, patched).await?;
+    let read = match &own.custom {
+        Some(custom) => custom.version().ty.decode(patched, Mode::Ignore),
+        None => schema::decode::normalize(patched, schema_of(own), Mode::Ignore),
+    };
+    read.map(|(object, _)| object).map_err(ApiError::internal)
+}
+
+/// Lets the webhooks refuse a write.
+pub(super) async fn validate(
+    call: &Call,
+    operation: Operation,
+    object: Option<&Value>,
+    old: Option<&Value>,
+) -> Result<()> {
+    let configured =
+        current(&call.server.webhooks.validating, &call.server.storage, "validatingwebhookconfigurations");
+    if configured.hooks.is_empty() || is_exempt(call) {
+        return Ok(());
+    }
+    let request = Request::new(call, operation, object, old).await?;
+    let mut wanted = Vec::new();
+    for hook in &configured.hooks {
+        if let Some(row) = hook.wants(&request).await? {
+            wanted.push((hook, row));
+        }
+    }
+    let asked = wanted.iter().map(|(hook, row)| hook.ask(&request, row, false));
+    let answers: Vec<std::result::Result<Option<Value>, Failure>> = futures::future::join_all(asked).await;
+    for ((hook, _), answer) in wanted.iter().zip(answers) {
+        if let Err(failure) = answer {
+            hook.settle(failure)?;
+        }
+    }
+    Ok(())
+}
