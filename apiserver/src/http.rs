@@ -21,7 +21,7 @@ use serve::{Body, PeerCertificates};
 use crate::authn::UserInfo;
 use crate::authz::{Attributes, Decision};
 use crate::handlers;
-use crate::negotiate::{Encoding, Form, Include, Shape};
+use crate::negotiate::{Encoding, Form, Include, Offer, Shape};
 use crate::request::{Query, RequestInfo};
 use crate::server::Server;
 
@@ -89,15 +89,21 @@ impl Exchange {
 
     /// The form of the answer that the client wants.
     pub fn form(&self) -> Result<Form> {
+        self.form_with(true)
+    }
+
+    /// The form of an answer that has no columns: of a request for an action.
+    pub fn form_of_action(&self) -> Result<Form> {
+        self.form_with(false)
+    }
+
+    fn form_with(&self, tables: bool) -> Result<Form> {
         let agent = self.user_agent();
         // People with a browser or curl like to read what they get.
         let people = ["curl", "Wget", "Mozilla/5.0"].iter().any(|p| agent.starts_with(p));
         let pretty = if self.query.has("pretty") { self.query.is_true("pretty") } else { people };
-        let mut form = if self.custom {
-            Form::negotiate_text(self.headers(), pretty)
-        } else {
-            Form::negotiate(self.headers(), pretty)
-        }?;
+        let offer = Offer { protobuf: !self.custom, tables };
+        let mut form = Form::negotiate(self.headers(), pretty, offer)?;
         if form.shape == Shape::Table {
             form.include = Include::parse(self.query.get("includeObject"))?;
         }
@@ -153,7 +159,7 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
     let (head, body) = request.into_parts();
     let query = Query::parse(head.uri.query());
     let info = RequestInfo::new(&head.method, head.uri.path(), &query);
-    let form = Form::negotiate(&head.headers, false).unwrap_or_default();
+    let form = Form::negotiate(&head.headers, false, Offer::ALL).unwrap_or_default();
     let warnings = Warnings::default();
     if let Some(text) = deprecation(&info) {
         warnings.add(text.to_owned());

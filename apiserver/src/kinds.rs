@@ -54,26 +54,29 @@ pub struct Field {
     pub label: &'static str,
     /// Where the value is.
     pub path: &'static [&'static str],
+    /// Where it is when it is not there; empty for nowhere else.
+    pub or: &'static [&'static str],
     /// The value when there is none.
     pub absent: &'static str,
 }
 
 impl Field {
     const fn text(label: &'static str, path: &'static [&'static str]) -> Self {
-        Self { label, path, absent: "" }
+        Self { label, path, or: &[], absent: "" }
     }
 
     const fn flag(label: &'static str, path: &'static [&'static str]) -> Self {
-        Self { label, path, absent: "false" }
+        Self { label, path, or: &[], absent: "false" }
     }
 
     const fn number(label: &'static str, path: &'static [&'static str]) -> Self {
-        Self { label, path, absent: "0" }
+        Self { label, path, or: &[], absent: "0" }
     }
 
     /// The field's value as text.
     pub fn value_of(&self, object: &Value) -> CompactString {
         match object.at(self.path) {
+            value if value.is_empty() && !self.or.is_empty() => object.str_at(self.or).into(),
             Value::Null => self.absent.into(),
             Value::String(s) => s.clone(),
             other => other.to_string().into(),

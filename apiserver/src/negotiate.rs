@@ -74,6 +74,20 @@ pub struct Form {
     pub include: Include,
 }
 
+/// What an answer can be had as, besides JSON and YAML.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    /// What is asked for has a protobuf form.
+    pub protobuf: bool,
+    /// What is asked for has columns.
+    pub tables: bool,
+}
+
+impl Offer {
+    /// All there is.
+    pub const ALL: Self = Self { protobuf: true, tables: true };
+}
+
 const SUPPORTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
 impl Encoding {
@@ -97,17 +111,9 @@ impl Encoding {
 }
 
 impl Form {
-    /// The best form that the client accepts.
-    pub fn negotiate(headers: &HeaderMap, pretty: bool) -> Result<Self> {
-        Self::negotiate_among(&SUPPORTED, headers, pretty)
-    }
-
-    /// The best form that the client accepts of what is not known to have a protobuf form.
-    pub fn negotiate_text(headers: &HeaderMap, pretty: bool) -> Result<Self> {
-        Self::negotiate_among(&SUPPORTED[..2], headers, pretty)
-    }
-
-    fn negotiate_among(supported: &[&str], headers: &HeaderMap, pretty: bool) -> Result<Self> {
+    /// The best form that the client accepts of those that are offered.
+    pub fn negotiate(headers: &HeaderMap, pretty: bool, offer: Offer) -> Result<Self> {
+        let supported = if offer.protobuf { &SUPPORTED[..] } else { &SUPPORTED[..2] };
         let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
         let accept = accept.join(",");
         if accept.trim().is_empty() {
@@ -115,7 +121,9 @@ impl Form {
         }
         let mut clauses: Vec<(f32, Self)> =
             accept.split(',').filter_map(|clause| Self::clause(clause, pretty)).collect();
-        clauses.retain(|(_, form)| supported.contains(&form.encoding.media_type()));
+        clauses.retain(|(_, form)| {
+            supported.contains(&form.encoding.media_type()) && (offer.tables || form.shape != Shape::Table)
+        });
         clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
         match clauses.first() {
             Some((_, form)) => Ok(*form),
@@ -253,7 +261,7 @@ mod tests {
     fn form(accept: &str) -> Option<Form> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().unwrap());
-        Form::negotiate(&headers, false).ok()
+        Form::negotiate(&headers, false, Offer::ALL).ok()
     }
 
     #[test]
@@ -267,5 +275,11 @@ mod tests {
         assert_eq!(form("application/cbor,application/yaml").unwrap().encoding, Encoding::Yaml);
         assert_eq!(form("application/json;q=0.5,application/yaml").unwrap().encoding, Encoding::Yaml);
         assert!(form("text/html").is_none());
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, table.parse().unwrap());
+        let offer = Offer { tables: false, ..Offer::ALL };
+        assert_eq!(Form::negotiate(&headers, false, offer).unwrap().shape, Shape::Object);
+        headers.insert(ACCEPT, "application/json;as=Table;v=v1;g=meta.k8s.io".parse().unwrap());
+        assert_eq!(Form::negotiate(&headers, false, offer).unwrap_err().code(), 406);
     }
 }

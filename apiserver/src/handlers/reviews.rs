@@ -16,10 +16,10 @@ use crate::render;
 use crate::resources::Row;
 
 pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
-    let form = exchange.form()?;
     if row.plural == "componentstatuses" {
         return component_statuses(&exchange, row);
     }
+    let form = exchange.form_of_action()?;
     let call = exchange.write_call(row, "CreateOptions")?;
     let mut review = exchange.own_object(&call).await?;
     if row.namespaced {
@@ -43,7 +43,7 @@ async fn bind(mut exchange: Exchange, _: &Row, binding: Value) -> Result<Respons
     exchange.info.resource = "pods".to_owned();
     exchange.info.subresource = "binding".to_owned();
     exchange.info.name = binding.name().to_owned();
-    let form = exchange.form()?;
+    let form = exchange.form_of_action()?;
     let pods = crate::resources::TABLE.find("", "v1", "pods").expect("a built-in resource");
     let mut call = exchange.write_call(pods, "CreateOptions")?;
     call.name = binding.name().to_owned();

@@ -176,7 +176,7 @@ fn check_scale(call: &Call, scale: &mut Value) -> Result<()> {
 
 /// Assigns a pod to a node.
 async fn bind(mut exchange: Exchange, row: &Row, sub: &Subresource) -> Result<Response<Body>> {
-    let form = exchange.form()?;
+    let form = exchange.form_of_action()?;
     let call = exchange.write_call(row, "CreateOptions")?;
     let ty = schema::kind("", "v1", sub.kind).expect("Binding is a known kind");
     let binding = exchange.object(&call, "v1", sub.kind, ty).await?;
@@ -213,7 +213,7 @@ pub(super) async fn bind_pod(call: &Call, binding: &Value) -> Result<()> {
 
 /// Deletes a pod if its disruption budgets allow it.
 async fn evict(mut exchange: Exchange, row: &Row, sub: &Subresource) -> Result<Response<Body>> {
-    let form = exchange.form()?;
+    let form = exchange.form_of_action()?;
     let mut call = exchange.write_call(row, "CreateOptions")?;
     let ty = schema::kind("policy", "v1", sub.kind).expect("Eviction is a known kind");
     let eviction = exchange.object(&call, "policy/v1", sub.kind, ty).await?;

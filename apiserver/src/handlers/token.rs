@@ -20,7 +20,7 @@ const EXTENDED: i64 = 3607;
 const YEAR: i64 = 365 * 24 * 3600;
 
 pub(super) async fn request(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
-    let form = exchange.form()?;
+    let form = exchange.form_of_action()?;
     let call = exchange.write_call(row, "CreateOptions")?;
     let ty =
         schema::kind("authentication.k8s.io", "v1", "TokenRequest").expect("TokenRequest is a known kind");

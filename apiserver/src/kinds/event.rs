@@ -18,7 +18,7 @@ const FIELDS: &[Field] = &[
     Field::text("involvedObject.fieldPath", &["involvedObject", "fieldPath"]),
     Field::text("reason", &["reason"]),
     Field::text("reportingComponent", &["reportingComponent"]),
-    Field::text("source", &["source", "component"]),
+    Field { or: &["reportingComponent"], ..Field::text("source", &["source", "component"]) },
     Field::text("type", &["type"]),
 ];
 

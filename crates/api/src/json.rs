@@ -17,8 +17,26 @@ pub const MAX_DEPTH: usize = 200;
 pub struct Decoded {
     /// The document.
     pub value: Value,
-    /// Paths of keys that appeared more than once, such as `spec.replicas`, in order of appearance.
-    pub duplicates: Vec<String>,
+    /// Keys that appeared more than once, in order of appearance.
+    pub duplicates: Vec<Duplicate>,
+}
+
+/// A key that its object held already. Displayed as its path, such as `spec.replicas`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Duplicate {
+    /// Path of the object, empty for the document.
+    pub parent: String,
+    /// The key.
+    pub key: CompactString,
+    /// How many different keys of the object come before this appearance.
+    pub position: usize,
+}
+
+impl fmt::Display for Duplicate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dot = if self.parent.is_empty() { "" } else { "." };
+        write!(f, "{}{dot}{}", self.parent, self.key)
+    }
 }
 
 /// Reads one JSON document. Trailing bytes other than white space are an error.
@@ -45,7 +63,7 @@ pub fn deserialize_with_findings<'de, D: Deserializer<'de>>(d: D) -> Result<Deco
 #[derive(Default)]
 struct Findings {
     path: RefCell<Vec<Step>>,
-    duplicates: RefCell<Vec<String>>,
+    duplicates: RefCell<Vec<Duplicate>>,
 }
 
 enum Step {
@@ -54,19 +72,16 @@ enum Step {
 }
 
 impl Findings {
-    fn report(&self, key: &str) {
-        let mut text = String::new();
+    fn report(&self, key: &CompactString, position: usize) {
+        let mut parent = String::new();
         for step in self.path.borrow().iter() {
             match step {
-                Step::Key(k) if text.is_empty() => text.push_str(k),
-                Step::Key(k) => text = format!("{text}.{k}"),
-                Step::Index(i) => text = format!("{text}[{i}]"),
+                Step::Key(k) if parent.is_empty() => parent.push_str(k),
+                Step::Key(k) => parent = format!("{parent}.{k}"),
+                Step::Index(i) => parent = format!("{parent}[{i}]"),
             }
         }
-        if !text.is_empty() {
-            text.push('.');
-        }
-        self.duplicates.borrow_mut().push(text + key);
+        self.duplicates.borrow_mut().push(Duplicate { parent, key: key.clone(), position });
     }
 }
 
@@ -170,7 +185,7 @@ impl<'de> Visitor<'de> for Node<'_> {
                 continue;
             }
             if let Some(f) = self.findings {
-                f.report(&key);
+                f.report(&key, map.len());
             }
             map.insert(key, value);
         }
@@ -185,7 +200,8 @@ mod tests {
     #[test]
     fn duplicate_keys_are_reported_with_their_paths_and_the_last_wins() {
         let d = decode(br#"{"a":1,"a":2,"s":{"c":[{"n":1},{"n":2,"n":3}]}}"#).unwrap();
-        assert_eq!(d.duplicates, ["a", "s.c[1].n"]);
+        let shown: Vec<String> = d.duplicates.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["a", "s.c[1].n"]);
         assert_eq!(d.value.get("a"), &Value::Int(2));
     }
 

@@ -5,7 +5,8 @@
 //! Mirrors `sigs.k8s.io/json`: null is the same as absent, names are case-sensitive, the first type error is reported
 //! unless a value's own parser (a quantity's, say) fails, which is reported at once.
 
-use api::{ApiError, Map, Value, json::Decoded};
+use api::json::{Decoded, Duplicate};
+use api::{ApiError, Map, Value};
 
 use crate::types::{Field, List, MapOf, Omit, Shape, Struct, Ty, TypeId, Unknown};
 
@@ -40,8 +41,18 @@ const MAX_FINDINGS: usize = 100;
 
 /// Reads `value` as `ty`. Findings are collected unless `mode` is `Ignore`, and never fail here.
 pub fn normalize(value: Value, ty: Ty<'_>, mode: Mode) -> Result<(Value, Vec<Finding>), DecodeError> {
-    let mut decoder = Decoder { collect: mode != Mode::Ignore, ..Decoder::default() };
+    normalize_document(Decoded { value, duplicates: Vec::new() }, ty, mode)
+}
+
+/// As [`normalize`], with what was noticed when the document was read among the findings, in the document's order.
+fn normalize_document(
+    Decoded { value, duplicates }: Decoded,
+    ty: Ty<'_>,
+    mode: Mode,
+) -> Result<(Value, Vec<Finding>), DecodeError> {
+    let mut decoder = Decoder { collect: mode != Mode::Ignore, duplicates, ..Decoder::default() };
     let value = decoder.value(value, ty, &At::ROOT)?.unwrap_or_else(|| zero(ty));
+    decoder.pass_all(|_| true);
     match decoder.first {
         Some(e) => Err(e),
         None => Ok((value, decoder.findings)),
@@ -65,13 +76,14 @@ pub fn object(
     (version, kind): (&str, &str),
     mode: Mode,
 ) -> Result<(Value, Vec<String>), ApiError> {
-    read((version, kind), &body.duplicates, mode, normalize(body.value, ty, mode))
+    read((version, kind), &[], mode, normalize_document(body, ty, mode))
 }
 
-/// The object and the warnings of a body that was read, or the error for the client.
+/// The object and the warnings of a body that was read, or the error for the client. The duplicate keys are those that
+/// are not among the findings yet: upstream reads a custom resource in two steps, and tells of them first.
 pub(crate) fn read(
     (version, kind): (&str, &str),
-    duplicates: &[String],
+    duplicates: &[Duplicate],
     mode: Mode,
     normalized: Result<(Value, Vec<Finding>), DecodeError>,
 ) -> Result<(Value, Vec<String>), ApiError> {
@@ -82,7 +94,6 @@ pub(crate) fn read(
     if mode == Mode::Ignore {
         return Ok((value, Vec::new()));
     }
-    // DIVERGES: upstream reports both kinds in the order of the document.
     let mut texts: Vec<String> = duplicates.iter().map(|d| format!("duplicate field \"{d}\"")).collect();
     texts.extend(findings.into_iter().map(|f| f.0));
     if mode == Mode::Strict && !texts.is_empty() {
@@ -207,6 +218,8 @@ pub(crate) fn sort(value: &mut Value) {
 struct Decoder {
     findings: Vec<Finding>,
     collect: bool,
+    /// Keys that appeared twice, of objects that have not been walked yet.
+    duplicates: Vec<Duplicate>,
     /// Members of metadata that cannot be read are dropped.
     lenient: bool,
     /// The first type error; the walk goes on, since a failing parser takes precedence.
@@ -278,12 +291,31 @@ impl Decoder {
         }
     }
 
+    /// Turns to the n-th member of an object: keys that stood twice before it are findings now.
+    fn pass(&mut self, at: &At<'_>, n: usize) {
+        if self.duplicates.is_empty() {
+            return;
+        }
+        let parent = at.field_path("");
+        let parent = parent.strip_suffix('.').unwrap_or(&parent);
+        self.pass_all(|d| d.position <= n && d.parent == parent);
+    }
+
+    fn pass_all(&mut self, passed: impl Fn(&Duplicate) -> bool) {
+        for duplicate in self.duplicates.extract_if(.., |d| passed(d)) {
+            if self.collect && self.findings.len() < MAX_FINDINGS {
+                self.findings.push(Finding(format!("duplicate field \"{duplicate}\"")));
+            }
+        }
+    }
+
     fn go_struct(&mut self, map: Map, s: &Struct, ty: Ty<'_>, at: &At<'_>) -> Result<Value, DecodeError> {
         // Members mostly come in the order of declaration: the search starts after the last one found.
         let mut slots: Vec<Option<Value>> = Vec::new();
         slots.resize_with(s.fields.len(), || None);
         let mut next = 0;
-        for (name, value) in map {
+        for (position, (name, value)) in map.into_iter().enumerate() {
+            self.pass(at, position);
             let n = s.fields.len();
             let Some(i) = (0..n).map(|k| (next + k) % n).find(|i| s.fields[*i].name == name) else {
                 self.unknown(&name, at);
@@ -293,6 +325,7 @@ impl Decoder {
             let field = &s.fields[i];
             slots[i] = self.value(value, ty.at(field.ty), &at.field(field, ty))?;
         }
+        self.pass(at, usize::MAX);
         Ok(Value::Object(written(slots, s, ty)))
     }
 
@@ -392,10 +425,12 @@ impl Decoder {
         let mut map = map;
         let mut last = "";
         let sorted = map.keys().all(|k| std::mem::replace(&mut last, k) <= k);
-        for (key, slot) in map.iter_mut() {
+        for (position, (key, slot)) in map.iter_mut().enumerate() {
+            self.pass(at, position);
             let read = self.value(slot.take(), item, &at.key(key))?;
             *slot = read.unwrap_or_else(|| zero(item));
         }
+        self.pass(at, usize::MAX);
         if !sorted {
             map.sort_keys();
         }

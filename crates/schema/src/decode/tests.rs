@@ -159,6 +159,18 @@ fn requests_are_refused_or_warned_about() {
 }
 
 #[test]
+fn findings_come_in_the_order_of_the_document() {
+    let ty = crate::kind("", "v1", "ConfigMap").unwrap();
+    let body = br#"{"one":1,"metadata":{"x":1,"labels":{"a.b":"1","a.b":"2"},"name":"n","name":"m","y":2},"two":{"k":1,"k":2},"data":{},"data":{}}"#;
+    let body = api::json::decode(body).unwrap();
+    let (_, warnings) = object(body, ty, ("v1", "ConfigMap"), Mode::Warn).unwrap();
+    let places: Vec<&str> = warnings.iter().map(|w| w.split('"').nth(1).unwrap()).collect();
+    let expected =
+        ["one", "metadata.x", "metadata.labels.a.b", "metadata.name", "metadata.y", "two", "data", "two.k"];
+    assert_eq!(places, expected);
+}
+
+#[test]
 fn storing_as_protobuf_forgets_empty_lists() {
     let ty = crate::named("core/v1.PodSpec").unwrap();
     let value = api::json::decode(br#"{"containers":[]}"#).unwrap().value;
