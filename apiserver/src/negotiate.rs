@@ -2,11 +2,15 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#alternate-representations-of-resources>.
 
+mod yaml;
+
+use api::ApiError;
 use api::error::Result;
 use api::json::Decoded;
-use api::{ApiError, Value};
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
+
+pub use yaml::yaml;
 
 /// The encoding of an answer or a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -180,7 +184,7 @@ pub fn decode(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Decoded> {
                 ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind})"))
             };
             let value = found.map_err(|e| ApiError::bad_request(e.to_string()))?.ok_or_else(unknown)?;
-            Ok(Decoded { value, duplicates: Vec::new() })
+            Ok(Decoded { value, ..Decoded::default() })
         }
         _ => Err(ApiError::unsupported_media_type(&SUPPORTED)),
     }
@@ -244,14 +248,6 @@ fn in_literal(body: &[u8], at: usize) -> Option<String> {
         }
     }
     None
-}
-
-/// Reads a YAML body.
-pub fn yaml(body: &[u8]) -> Result<Decoded> {
-    let text = std::str::from_utf8(body).map_err(|_| ApiError::bad_request("yaml: invalid UTF-8"))?;
-    let value: Value = serde_saphyr::from_str(text)
-        .map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: yaml: {e}")))?;
-    Ok(Decoded { value, duplicates: Vec::new() })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use api::{ApiError, Value};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use schema::Ty;
+use schema::decode::Mode;
 use schema::patch;
 use serve::Body;
 
@@ -76,8 +77,26 @@ impl Patch {
                 ))
             })?,
         };
-        let findings = decoded.duplicates.iter().map(|d| format!("duplicate field \"{d}\"")).collect();
+        let duplicates = decoded.duplicates.iter().map(|d| format!("duplicate field \"{d}\""));
+        let findings = decoded.complaint.into_iter().chain(duplicates).collect();
         Ok(Self { kind, value: decoded.value, findings })
+    }
+
+    /// An applied configuration has every key once.
+    fn check_configuration(&self, call: &Call) -> Result<()> {
+        if self.kind != Kind::Apply || call.write.validation == Mode::Ignore {
+            return Ok(());
+        }
+        match self.findings.first() {
+            Some(finding) if call.write.validation == Mode::Strict => {
+                Err(ApiError::bad_request(format!("error strict decoding YAML: {finding}")))
+            }
+            Some(finding) => {
+                call.warn(finding.clone());
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// The patched object, decoded as `ty`.
@@ -119,6 +138,7 @@ pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response
     call.write.applying = kind == Kind::Apply;
     let body = exchange.body().await?;
     let patch = Patch::read(kind, &body)?;
+    patch.check_configuration(&call)?;
     let updated = call.update(|old| patch.apply_to(&call, old, call.ty())).await;
     match updated {
         Ok(object) => Ok(render::one(&call, StatusCode::OK, &object, form)),

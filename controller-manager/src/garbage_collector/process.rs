@@ -92,8 +92,12 @@ async fn judge(
         let gone: Vec<&str> = owners.dangling.iter().chain(&owners.leaving).map(|o| o.uid.as_str()).collect();
         return drop_owners(cx, resource, live, &gone).await;
     }
-    let has_dependents = !collector.graph.lock().dependents(live.uid()).is_empty();
-    let propagation = if !owners.leaving.is_empty() && has_dependents {
+    let dependents = collector.graph.lock().dependents(live.uid());
+    let propagation = if !owners.leaving.is_empty() && !dependents.is_empty() {
+        // Objects that own each other in a circle would wait for each other.
+        if dependents.iter().any(|(_, d)| d.deletes_dependents()) {
+            stop_blocking(cx, resource, live).await?;
+        }
         Propagation::Foreground
     } else if meta.orphan {
         Propagation::Orphan
@@ -142,14 +146,32 @@ async fn look_up(
 async fn drop_owners(cx: &Context, resource: &Resource, live: &Value, gone: &[&str]) -> anyhow::Result<()> {
     let owners = live.array_at(&["metadata", "ownerReferences"]).iter();
     let left: Vec<Value> = owners.filter(|o| !gone.contains(&o.str_at(&["uid"]))).cloned().collect();
+    write_owners(cx, resource, live, left).await
+}
+
+async fn write_owners(
+    cx: &Context,
+    resource: &Resource,
+    live: &Value,
+    owners: Vec<Value>,
+) -> anyhow::Result<()> {
     let patch = object!({"metadata": {
-        "uid": (live.uid()), "resourceVersion": (live.resource_version()), "ownerReferences": left,
+        "uid": (live.uid()), "resourceVersion": (live.resource_version()), "ownerReferences": owners,
     }});
     let target = (live.namespace(), live.name(), "");
     match cx.client.patch(resource, target, Patch::Merge, &patch).await {
         Err(e) if !e.is_not_found() => Err(e.into()),
         _ => Ok(()),
     }
+}
+
+/// Lets the owners of an object go before it.
+async fn stop_blocking(cx: &Context, resource: &Resource, live: &Value) -> anyhow::Result<()> {
+    let mut owners = live.array_at(&["metadata", "ownerReferences"]).to_vec();
+    for owner in &mut owners {
+        owner.remove_at(&["blockOwnerDeletion"]);
+    }
+    write_owners(cx, resource, live, owners).await
 }
 
 /// Takes this owner from all its dependents.

@@ -19,6 +19,8 @@ pub struct Decoded {
     pub value: Value,
     /// Keys that appeared more than once, in order of appearance.
     pub duplicates: Vec<Duplicate>,
+    /// What a strict reader of a format other than JSON has to say.
+    pub complaint: Option<String>,
 }
 
 /// A key that its object held already. Displayed as its path, such as `spec.replicas`.
@@ -45,7 +47,7 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, serde_json::Error> {
     let mut de = serde_json::Deserializer::from_slice(bytes);
     let value = Node { findings: Some(&findings), depth: 0 }.deserialize(&mut de)?;
     de.end()?;
-    Ok(Decoded { value, duplicates: findings.duplicates.into_inner() })
+    Ok(Decoded { value, duplicates: findings.duplicates.into_inner(), complaint: None })
 }
 
 /// Reads a value from any serde format, noticing nothing.
@@ -57,7 +59,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Value, D::Error> {
 pub fn deserialize_with_findings<'de, D: Deserializer<'de>>(d: D) -> Result<Decoded, D::Error> {
     let findings = Findings::default();
     let value = Node { findings: Some(&findings), depth: 0 }.deserialize(d)?;
-    Ok(Decoded { value, duplicates: findings.duplicates.into_inner() })
+    Ok(Decoded { value, duplicates: findings.duplicates.into_inner(), complaint: None })
 }
 
 #[derive(Default)]

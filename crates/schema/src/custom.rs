@@ -80,7 +80,9 @@ impl CustomType {
         (version, kind): (&str, &str),
         mode: Mode,
     ) -> Result<(Value, Vec<String>), ApiError> {
-        decode::read((version, kind), &body.duplicates, mode, self.decode(body.value, mode))
+        let duplicates = body.duplicates.iter().map(|d| format!("duplicate field \"{d}\""));
+        let complaints = body.complaint.into_iter().chain(duplicates);
+        decode::read((version, kind), complaints, mode, self.decode(body.value, mode))
     }
 
     /// Reads an object that was stored, maybe under an older schema: sets defaults, drops what is unknown, and what cannot

@@ -41,12 +41,12 @@ const MAX_FINDINGS: usize = 100;
 
 /// Reads `value` as `ty`. Findings are collected unless `mode` is `Ignore`, and never fail here.
 pub fn normalize(value: Value, ty: Ty<'_>, mode: Mode) -> Result<(Value, Vec<Finding>), DecodeError> {
-    normalize_document(Decoded { value, duplicates: Vec::new() }, ty, mode)
+    normalize_document(Decoded { value, ..Decoded::default() }, ty, mode)
 }
 
 /// As [`normalize`], with what was noticed when the document was read among the findings, in the document's order.
 fn normalize_document(
-    Decoded { value, duplicates }: Decoded,
+    Decoded { value, duplicates, .. }: Decoded,
     ty: Ty<'_>,
     mode: Mode,
 ) -> Result<(Value, Vec<Finding>), DecodeError> {
@@ -76,14 +76,15 @@ pub fn object(
     (version, kind): (&str, &str),
     mode: Mode,
 ) -> Result<(Value, Vec<String>), ApiError> {
-    read((version, kind), &[], mode, normalize_document(body, ty, mode))
+    let complaint = body.complaint.clone();
+    read((version, kind), complaint, mode, normalize_document(body, ty, mode))
 }
 
-/// The object and the warnings of a body that was read, or the error for the client. The duplicate keys are those that
-/// are not among the findings yet: upstream reads a custom resource in two steps, and tells of them first.
+/// The object and the warnings of a body that was read, or the error for the client. The complaints of those who read it
+/// before come first.
 pub(crate) fn read(
     (version, kind): (&str, &str),
-    duplicates: &[Duplicate],
+    complaints: impl IntoIterator<Item = String>,
     mode: Mode,
     normalized: Result<(Value, Vec<Finding>), DecodeError>,
 ) -> Result<(Value, Vec<String>), ApiError> {
@@ -94,7 +95,7 @@ pub(crate) fn read(
     if mode == Mode::Ignore {
         return Ok((value, Vec::new()));
     }
-    let mut texts: Vec<String> = duplicates.iter().map(|d| format!("duplicate field \"{d}\"")).collect();
+    let mut texts: Vec<String> = complaints.into_iter().collect();
     texts.extend(findings.into_iter().map(|f| f.0));
     if mode == Mode::Strict && !texts.is_empty() {
         return Err(refuse(&format!("strict decoding error: {}", texts.join(", "))));

@@ -53,9 +53,9 @@ fn last_lines(path: &Path) -> String {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
     let text = read().unwrap_or_default();
-    let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    let lines: Vec<(&str, &str)> = text.lines().filter_map(said).collect();
     let kept = &lines[lines.len().saturating_sub(MAX_LINES)..];
-    let mut out: String = kept.iter().flat_map(|line| [*line, "\n"]).collect();
+    let mut out: String = kept.iter().flat_map(|(line, end)| [*line, *end]).collect();
     if out.len() as u64 > MAX_LOG {
         let mut cut = out.len() - MAX_LOG as usize;
         while !out.is_char_boundary(cut) {
@@ -64,6 +64,13 @@ fn last_lines(path: &Path) -> String {
         out = out.split_off(cut);
     }
     out
+}
+
+/// The text of a line of the log, and its end: a part of a line (`P`) has none.
+fn said(line: &str) -> Option<(&str, &str)> {
+    let mut columns = line.splitn(4, ' ').skip(2);
+    let end = if columns.next()?.starts_with('P') { "" } else { "\n" };
+    Some((columns.next()?, end))
 }
 
 #[cfg(test)]
@@ -113,5 +120,11 @@ mod tests {
             fill(&mut container);
             assert_eq!(container.message, expected, "{file:?} {policy} {code}");
         }
+        let parts = "2026-01-01T00:00:00Z stdout P half\n2026-01-01T00:00:00Z stdout P  done\n";
+        std::fs::write(dir.path().join("0.log"), parts).unwrap();
+        let mut container = container(dir.path(), "FallbackToLogsOnError", 1);
+        std::fs::write(dir.path().join("words"), "").unwrap();
+        fill(&mut container);
+        assert_eq!(container.message, "half done");
     }
 }
