@@ -2,10 +2,14 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/>.
 
+mod audit;
+
 use std::net::IpAddr;
 
 use clap::Parser;
 use daemon::{GoDuration, KeyValues, LoggingFlags};
+
+pub use audit::AuditFlags;
 
 /// The Kubernetes API server validates and configures data for the API objects, and serves them over REST and watch.
 #[derive(Clone, Debug, Parser)]
@@ -158,6 +162,9 @@ pub struct Args {
     /// Serve profiles. Accepted; there are none.
     #[arg(long, default_value_t = true)]
     pub profiling: bool,
+    /// What is recorded of requests.
+    #[command(flatten)]
+    pub audit: AuditFlags,
     /// Logging.
     #[command(flatten)]
     pub logging: LoggingFlags,

@@ -11,6 +11,7 @@ use serve::Tls;
 
 use crate::admission::PLUGINS;
 use crate::args::Args;
+use crate::audit::Auditor;
 use crate::authn::pem::{Authorities, PublicKey, SigningKey};
 use crate::authn::service_account::Tokens;
 use crate::authn::{Authenticator, FrontProxy};
@@ -37,6 +38,8 @@ pub struct Config {
     pub authenticator: Authenticator,
     /// What they may do.
     pub authorizer: Authorizer,
+    /// Records requests; none when that is not asked for.
+    pub auditor: Option<Arc<Auditor>>,
     /// Range of Service addresses.
     pub service_range: IpNet,
     /// Ports of Services.
@@ -86,6 +89,7 @@ impl Args {
             compaction: Some(self.etcd_compaction_interval.0).filter(|d| !d.is_zero()),
             authenticator: self.authenticator()?,
             authorizer: self.authorizer()?,
+            auditor: self.audit.validate()?,
             service_range: service_range.trunc(),
             node_ports: ports(&self.service_node_port_range)?,
             kubelets: self.kubelets()?,

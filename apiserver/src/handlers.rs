@@ -131,6 +131,7 @@ impl Exchange {
         call.name.clone_from(&self.info.name);
         call.subresource.clone_from(&self.info.subresource);
         call.warnings = self.warnings.clone();
+        call.trail = self.trail.clone();
         call
     }
 
@@ -166,6 +167,10 @@ impl Exchange {
         for warning in warnings {
             call.warn(warning);
         }
+        self.trail.request_object(&object, || match kind == call.row.kind {
+            true => call.whole(object.clone()),
+            false => object.clone(),
+        });
         Ok(object)
     }
 

@@ -1,6 +1,6 @@
 //! From a request to its answer: the one chain that every request passes.
 //!
-//! request info -> authentication -> impersonation -> authorization -> dispatch. A panic in a handler costs its
+//! request info -> authentication -> audit -> impersonation -> authorization -> dispatch. A panic in a handler costs its
 //! request and nothing else.
 
 use std::panic::AssertUnwindSafe;
@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use serve::{Body, PeerCertificates};
 
+use crate::audit::{Answer, Completion, Level, Stage, Trail};
 use crate::authn::UserInfo;
 use crate::authz::{Attributes, Decision};
 use crate::handlers;
@@ -27,6 +28,8 @@ use crate::server::Server;
 
 /// Nothing is decided from caches that are empty because etcd has not been read yet; a request waits for this long.
 const LOADING_LIMIT: Duration = Duration::from_secs(5);
+/// The header with the name of a request in the audit log.
+const AUDIT_ID: &str = "audit-id";
 
 /// A request on its way through the chain.
 pub struct Exchange {
@@ -42,6 +45,10 @@ pub struct Exchange {
     pub head: http::request::Parts,
     /// What the client is told besides the answer.
     pub warnings: Warnings,
+    /// What is recorded of the request.
+    pub trail: Trail,
+    /// Held by what goes on after the head of the answer.
+    pub completion: Completion,
     /// A custom resource is asked for, which has no protobuf form.
     pub custom: bool,
     body: Unread,
@@ -107,6 +114,7 @@ impl Exchange {
         if form.shape == Shape::Table {
             form.include = Include::parse(self.query.get("includeObject"))?;
         }
+        form.recorded = self.trail.level();
         Ok(form)
     }
 
@@ -161,8 +169,12 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
     let info = RequestInfo::new(&head.method, head.uri.path(), &query);
     let form = Form::negotiate(&head.headers, false, Offer::ALL).unwrap_or_default();
     let warnings = Warnings::default();
+    let id = audit_id(&head.headers);
+    let trail = server.auditor.as_ref().map_or_else(Trail::default, |a| Trail::begin(a, &id));
+    let mut completion = Completion::default();
     if let Some(text) = deprecation(&info) {
         warnings.add(text.to_owned());
+        trail.annotate("k8s.io/deprecated", "true");
     }
     let exchange = Exchange {
         server: server.clone(),
@@ -171,23 +183,38 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
         user: UserInfo::default(),
         head,
         warnings: warnings.clone(),
+        trail: trail.clone(),
+        completion: Completion::default(),
         custom: false,
         body: Unread(Arc::new(Mutex::new(Some(body)))),
     };
-    let result = AssertUnwindSafe(pass(exchange)).catch_unwind().await;
+    let result = AssertUnwindSafe(pass(exchange, &mut completion)).catch_unwind().await;
+    let panicked = result.is_err();
     let mut response = match result {
         Ok(Ok(response)) => response,
-        Ok(Err(e)) => refuse(&e, form),
+        Ok(Err(e)) => refused(&e, form, &trail),
         Err(_) => {
             tracing::error!(path = info.path, verb = info.verb, "a handler panicked");
-            refuse(&ApiError::internal("the server has encountered an unexpected condition"), form)
+            refused(&ApiError::internal("the server has encountered an unexpected condition"), form, &trail)
         }
     };
+    let answer = response.extensions_mut().remove::<Answer>();
+    trail.answered(response.status().as_u16(), answer);
+    if panicked {
+        trail.stage(Stage::Panic).await;
+    } else if trail.is_anonymous() {
+        trail.stage(Stage::ResponseStarted).await;
+    } else if info.is_long_running() {
+        trail.stage(Stage::ResponseStarted).await;
+        response = completion.follow(response);
+    } else {
+        trail.stage(Stage::ResponseComplete).await;
+    }
     let headers = response.headers_mut();
     warnings.write(headers);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
-    if let Ok(id) = HeaderValue::from_str(&names::new_uid()) {
-        headers.insert("audit-id", id);
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.entry(AUDIT_ID).or_insert(id);
     }
     let known = server.storage.resource(&info.group, &info.version, &info.resource).is_some();
     server.metrics.answered(known, &info, response.status().as_u16(), started.elapsed().as_secs_f64());
@@ -201,13 +228,30 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
     response
 }
 
-async fn pass(mut exchange: Exchange) -> Result<Response<Body>> {
+/// The name that the client gave the request, or a new one.
+fn audit_id(headers: &HeaderMap) -> String {
+    let given = headers.get(AUDIT_ID).and_then(|v| v.to_str().ok()).filter(|id| !id.is_empty());
+    given.map_or_else(names::new_uid, str::to_owned)
+}
+
+/// The answer that tells of an error, and what is recorded of it.
+fn refused(e: &ApiError, form: Form, trail: &Trail) -> Response<Body> {
+    let mut response = refuse(e, form);
+    if trail.level() > Level::None {
+        response.extensions_mut().insert(Answer { status: Some(e.to_value()), json: None });
+    }
+    response
+}
+
+async fn pass(mut exchange: Exchange, completion: &mut Completion) -> Result<Response<Body>> {
     let unread = exchange.body.clone();
     if let Err(e) = admit(&mut exchange).await {
         unread.drain().await;
         return Err(e);
     }
     if exchange.info.is_long_running() {
+        *completion = exchange.trail.completion();
+        exchange.completion = completion.clone();
         return handlers::dispatch(exchange).await;
     }
     let limit = exchange.server.config.request_timeout;
@@ -227,14 +271,38 @@ async fn admit(exchange: &mut Exchange) -> Result<()> {
     let certificates = exchange.head.extensions.get::<PeerCertificates>().cloned();
     let chain = certificates.as_ref().map_or(&[][..], |c| &c.0[..]);
     let user = server.authenticator.authenticate(&server.storage, chain, exchange.headers()).await;
+    let what = Attributes::of(&exchange.info);
+    let trail = &exchange.trail;
+    trail.describe(&what, &exchange.head, user.as_ref());
     exchange.user = user.ok_or_else(ApiError::unauthorized)?;
+    if !trail.stage(Stage::RequestReceived).await {
+        trail.rejected();
+        return Err(ApiError::internal("failed to store audit event"));
+    }
     impersonate(exchange)?;
-    authorize(&server, &exchange.user, &Attributes::of(&exchange.info))
+    permit(exchange)
+}
+
+/// Refuses a request that its sender may not make.
+fn permit(exchange: &Exchange) -> Result<()> {
+    let what = Attributes::of(&exchange.info);
+    let decision = exchange.server.authorizer.authorize(&exchange.server.storage, &exchange.user, &what);
+    let (word, reason) = match &decision {
+        Decision::Allow(reason) => ("allow", reason),
+        Decision::NoOpinion(reason) => ("forbid", reason),
+    };
+    exchange.trail.annotate("authorization.k8s.io/decision", word);
+    exchange.trail.annotate("authorization.k8s.io/reason", reason);
+    settle(decision, &exchange.user, &what)
 }
 
 /// Refuses what no authorizer allows.
 pub fn authorize(server: &Server, user: &UserInfo, what: &Attributes<'_>) -> Result<()> {
-    match server.authorizer.authorize(&server.storage, user, what) {
+    settle(server.authorizer.authorize(&server.storage, user, what), user, what)
+}
+
+fn settle(decision: Decision, user: &UserInfo, what: &Attributes<'_>) -> Result<()> {
+    match decision {
         Decision::Allow(_) => Ok(()),
         Decision::NoOpinion(reason) => {
             let mut why = what.refusal(user);
@@ -314,6 +382,7 @@ fn impersonate(exchange: &mut Exchange) -> Result<()> {
     if !user.is_in(everyone) {
         user.groups.push(everyone.to_owned());
     }
+    exchange.trail.impersonates(&user, "");
     exchange.user = user;
     Ok(())
 }

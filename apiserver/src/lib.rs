@@ -5,7 +5,8 @@
 //! behind a watch cache. What there is to serve is data: [`resources`] is the table of rows, [`kinds`] what a kind does
 //! beyond the generic, the `schema` crate what its objects look like; [`custom`] is the same for what users define.
 //! [`discovery`], [`openapi`] and [`table`] are
-//! derived from these. [`authn`] and [`authz`] say who may; [`proxy`] hands streams through to kubelets.
+//! derived from these. [`authn`] and [`authz`] say who may, [`audit`] records who did; [`proxy`] hands streams through to
+//! kubelets.
 //!
 //! Invariants: no handler is written for one kind; an object is encoded once and its bytes are served many times; a
 //! write is one guarded transaction; a panic costs one request.
@@ -13,15 +14,18 @@
 pub mod admission;
 pub mod allocate;
 pub mod args;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod config;
+pub mod config_file;
 pub mod custom;
 pub mod discovery;
 pub mod handlers;
 pub mod http;
 pub mod kinds;
+pub mod kubeconfig;
 pub mod negotiate;
 pub mod openapi;
 pub mod proxy;

@@ -10,6 +10,8 @@ use api::json::Decoded;
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
 
+use crate::audit::Level;
+
 pub use yaml::yaml;
 
 /// The encoding of an answer or a body.
@@ -76,6 +78,8 @@ pub struct Form {
     pub pretty: bool,
     /// What the rows of a table hold.
     pub include: Include,
+    /// How much of the answer is recorded.
+    pub recorded: Level,
 }
 
 /// What an answer can be had as, besides JSON and YAML.
@@ -159,7 +163,7 @@ impl Form {
         if shape != Shape::Object && encoding == Encoding::Protobuf {
             return None;
         }
-        Some((quality, Self { encoding, shape, pretty, include: Include::default() }))
+        Some((quality, Self { encoding, shape, pretty, ..Self::default() }))
     }
 }
 

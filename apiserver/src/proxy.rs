@@ -312,7 +312,9 @@ async fn passed(
     let passthrough =
         upgrade::passthrough(&mut request, outbound, authority, target).await.map_err(|e| refused(&e))?;
     if let Some(relay) = passthrough.relay {
+        let completion = exchange.completion.clone();
         exchange.server.kubelets.streams.spawn(async move {
+            let _held = completion;
             if let Err(e) = relay.run().await {
                 tracing::debug!(error = %e, "a stream broke");
             }
@@ -338,7 +340,9 @@ async fn translated(
     let (_, upstream) = upgrade::connect(outbound, spdy).await.map_err(|e| refused(&e))?;
     let streams = remote_command::Streams::from_query(query);
     let protocol = protocol.to_owned();
+    let completion = exchange.completion.clone();
     exchange.server.kubelets.streams.spawn(async move {
+        let _held = completion;
         let Ok(client) = hyper::upgrade::on(&mut request).await else { return };
         let client = websocket::server(TokioIo::new(client), &protocol).await;
         let session = spdy::Session::client(upstream, remote_command::upstream_config());
@@ -363,7 +367,9 @@ async fn tunnelled(
     let spdy = upgrade::spdy_request(authority, target.as_str(), &[port_forward::PROTOCOL])
         .map_err(ApiError::internal)?;
     let (_, upstream) = upgrade::connect(outbound, spdy).await.map_err(|e| refused(&e))?;
+    let completion = exchange.completion.clone();
     exchange.server.kubelets.streams.spawn(async move {
+        let _held = completion;
         let Ok(client) = hyper::upgrade::on(&mut request).await else { return };
         if let Err(e) = port_forward::tunnel(TokioIo::new(client), upstream).await {
             tracing::debug!(error = %e, "a stream broke");

@@ -25,6 +25,7 @@ use api::error::Result;
 use api::{ApiError, Value};
 use schema::Ty;
 
+use crate::audit::Trail;
 use crate::authn::UserInfo;
 use crate::http::Warnings;
 use crate::resources::{Resource, Row};
@@ -49,6 +50,8 @@ pub struct Call {
     pub write: WriteOptions,
     /// What the client is told besides the answer.
     pub warnings: Warnings,
+    /// What is recorded of the request.
+    pub trail: Trail,
 }
 
 impl Call {
@@ -63,6 +66,7 @@ impl Call {
             subresource: String::new(),
             write: WriteOptions::default(),
             warnings: Warnings::default(),
+            trail: Trail::default(),
         }
     }
 

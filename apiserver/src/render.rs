@@ -10,6 +10,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use serve::Body;
 
+use crate::audit::{Answer, Level};
 use crate::negotiate::{Encoding, Form, Shape};
 use crate::registry::{Call, Change, Page, bookmark, from_storage, set_type};
 use crate::resources::{Resource, Row, TABLE};
@@ -58,7 +59,32 @@ pub fn value(code: StatusCode, value: &Value, form: Form) -> Response<Body> {
         Encoding::Protobuf if type_of(value).is_none() => Encoding::Json,
         other => other,
     };
-    respond(code, encoding.media_type(), encode(value, encoding, form.pretty))
+    let body = encode(value, encoding, form.pretty);
+    let mut response = respond(code, encoding.media_type(), body.clone());
+    record(&mut response, form, Some(value), || match encoding {
+        Encoding::Json => body,
+        Encoding::Yaml | Encoding::Protobuf => value.to_json().into(),
+    });
+    response
+}
+
+/// Shows an answer to those who record it.
+fn record(response: &mut Response<Body>, form: Form, value: Option<&Value>, json: impl FnOnce() -> Bytes) {
+    if form.recorded == Level::None {
+        return;
+    }
+    let status = value.filter(|v| v.kind() == "Status").cloned();
+    let json = (form.recorded == Level::RequestResponse).then(json);
+    if status.is_some() || json.is_some() {
+        response.extensions_mut().insert(Answer { status, json });
+    }
+}
+
+/// An answer of JSON that was encoded before.
+fn encoded(json: Bytes, form: Form) -> Response<Body> {
+    let mut response = respond(StatusCode::OK, Encoding::Json.media_type(), json.clone());
+    record(&mut response, form, None, || json);
+    response
 }
 
 /// An answer of one object.
@@ -104,7 +130,7 @@ pub fn stored(call: &Call, stored: &Stored, form: Form) -> Response<Body> {
         let mut body = BytesMut::with_capacity(stored.json.len() + 1);
         body.extend_from_slice(&stored.json);
         body.put_u8(b'\n');
-        return respond(StatusCode::OK, Encoding::Json.media_type(), body.freeze());
+        return encoded(body.freeze(), form);
     }
     one(call, StatusCode::OK, &object_of(&call.row, stored), form)
 }
@@ -113,7 +139,7 @@ pub fn stored(call: &Call, stored: &Stored, form: Form) -> Response<Body> {
 pub fn list(call: &Call, page: &Page, form: Form) -> Response<Body> {
     let plain = form.shape == Shape::Object && form.encoding == Encoding::Json && !form.pretty;
     if plain && served_as_stored(&call.row) {
-        return respond(StatusCode::OK, Encoding::Json.media_type(), concatenated(&call.row, page));
+        return encoded(concatenated(&call.row, page), form);
     }
     let objects: Vec<Value> = page.items.iter().map(|s| object_of(&call.row, s)).collect();
     value(StatusCode::OK, &shaped_list(&call.row, objects, page.metadata(), form), form)

@@ -32,6 +32,7 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         storage: storage.clone(),
         authenticator: config.authenticator,
         authorizer: config.authorizer,
+        auditor: config.auditor,
         allocators: Allocators::new(config.service_range, config.node_ports),
         policies: Policies::default(),
         webhooks: Webhooks::default(),
@@ -45,6 +46,14 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         bootstrapped: false.into(),
     });
     add_checks(&server);
+    if let Some(auditor) = &server.auditor {
+        auditor.register(&server.metrics.registry);
+        let (auditor, stop) = (auditor.clone(), tasks.token());
+        tasks.critical("audit", async move {
+            auditor.run(stop).await;
+            Ok(())
+        });
+    }
 
     let feed = storage.clone();
     tasks.critical("storage feed", stoppable(&tasks, async move { feed.feed().await }));

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Policies, Webhooks};
 use crate::allocate::Allocators;
+use crate::audit::Auditor;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::discovery::Discovery;
@@ -43,6 +44,8 @@ pub struct Server {
     pub authenticator: Authenticator,
     /// What they may do.
     pub authorizer: Authorizer,
+    /// Records requests; none when that is not asked for.
+    pub auditor: Option<Arc<Auditor>>,
     /// Addresses and ports of Services.
     pub allocators: Allocators,
     /// Admission policies.

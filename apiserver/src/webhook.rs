@@ -157,6 +157,11 @@ impl Webhook {
     }
 }
 
+/// The authorities of the machine, as PEM.
+pub(crate) fn system_authorities() -> Option<Vec<u8>> {
+    SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read(path).ok())
+}
+
 async fn system_bundle() -> Option<Vec<u8>> {
     for path in SYSTEM_BUNDLES {
         if let Ok(pem) = tokio::fs::read(path).await {
@@ -167,7 +172,7 @@ async fn system_bundle() -> Option<Vec<u8>> {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(e) = cause {

@@ -10,6 +10,8 @@ use api::{Value, object};
 use tempfile::TempDir;
 use testing::{Client, Pki, Process, Response, etcd, free_port, wait_until};
 
+#[path = "daemon/audit.rs"]
+mod audit;
 #[path = "daemon/policies.rs"]
 mod policies;
 #[path = "daemon/webhooks.rs"]
@@ -51,11 +53,17 @@ fn arguments(pki: &Pki, etcd: &str, port: u16) -> Vec<String> {
 
 impl Cluster {
     fn start() -> Self {
+        Self::start_with(|_| Vec::new())
+    }
+
+    /// Starts with further flags, which may name files in the folder of the cluster.
+    fn start_with(flags: impl FnOnce(&Pki) -> Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::make(dir.path()).unwrap();
         let (etcd, etcd_port) = etcd(dir.path()).unwrap();
         let port = free_port().unwrap();
-        let arguments = arguments(&pki, &format!("http://127.0.0.1:{etcd_port}"), port);
+        let mut arguments = arguments(&pki, &format!("http://127.0.0.1:{etcd_port}"), port);
+        arguments.extend(flags(&pki));
         let client = Client::new(&pki, port).unwrap();
         let mut cluster = Self { server: None, client, arguments, pki, _etcd: etcd, dir };
         cluster.run();

@@ -3,6 +3,7 @@
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>.
 
 mod hook;
+mod notes;
 mod review;
 
 use std::collections::HashSet;
@@ -19,6 +20,7 @@ use crate::registry::{Call, schema_of};
 use crate::resources::TABLE;
 use crate::storage::{Snapshot, Storage};
 use hook::{Failure, Hook};
+use notes::Notes;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
@@ -93,21 +95,29 @@ pub(super) async fn mutate(
         return Ok(false);
     }
     let mut any = false;
-    for hook in &configured.hooks {
+    for (place, hook) in configured.hooks.iter().enumerate() {
         let request = Request::new(call, operation, Some(object), old).await?;
         let Some(row) = hook.wants(&request).await? else { continue };
         if rounds.second && !rounds.again.contains(&hook.id) {
             continue;
         }
-        let patched = match hook.ask(&request, &row, true).await {
-            Ok(Some(patch)) => Some(patched(object, &request, &row, &patch).await?),
+        let notes = Notes { call, hook, round: usize::from(rounds.second), place };
+        let answer = hook.ask(&request, &row, true).await;
+        let patched = match answer {
+            Ok(Some(patch)) => {
+                notes.patched(&patch);
+                Some(patched(object, &request, &row, &patch).await?)
+            }
             Ok(None) => None,
             Err(failure) => {
+                notes.refused(&failure);
                 hook.settle(failure)?;
                 None
             }
         };
-        if let Some(new) = patched.filter(|new| new != &*object) {
+        let patched = patched.filter(|new| new != &*object);
+        notes.mutated(patched.is_some());
+        if let Some(new) = patched {
             *object = new;
             call.default_object(object);
             any = true;
@@ -169,8 +179,12 @@ pub(super) async fn validate(
     }
     let asked = wanted.iter().map(|(hook, row)| hook.ask(&request, row, false));
     let answers: Vec<std::result::Result<Option<Value>, Failure>> = futures::future::join_all(asked).await;
-    for ((hook, _), answer) in wanted.iter().zip(answers) {
+    for (place, ((hook, _), answer)) in wanted.iter().zip(answers).enumerate() {
         if let Err(failure) = answer {
+            if hook.ignores(&failure) {
+                let key = format!("failed-open.validating.webhook.admission.k8s.io/round_0_index_{place}");
+                call.trail.annotate(key, hook.name.as_str());
+            }
             hook.settle(failure)?;
         }
     }

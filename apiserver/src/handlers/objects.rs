@@ -128,7 +128,9 @@ async fn delete_options(exchange: &mut Exchange) -> Result<DeleteOptions> {
     let value = if body.is_empty() {
         Value::Null
     } else {
-        crate::negotiate::decode(exchange.headers(), &body, "DeleteOptions")?.value
+        let options = crate::negotiate::decode(exchange.headers(), &body, "DeleteOptions")?.value;
+        exchange.trail.request_object(&Value::Null, || options.clone());
+        options
     };
     let dry_run = value.array_at(&["dryRun"]).iter().any(|d| d.as_str() == Some("All"));
     if dry_run {

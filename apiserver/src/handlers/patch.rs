@@ -139,6 +139,7 @@ pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response
     let body = exchange.body().await?;
     let patch = Patch::read(kind, &body)?;
     patch.check_configuration(&call)?;
+    exchange.trail.request_patch(|| patch.value.to_json());
     let updated = call.update(|old| patch.apply_to(&call, old, call.ty())).await;
     match updated {
         Ok(object) => Ok(render::one(&call, StatusCode::OK, &object, form)),

@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 use serve::Body;
 
 use crate::admission::{self, Operation};
+use crate::audit::Level;
 use crate::authn::service_account::{Account, Binding};
 use crate::http::Exchange;
 use crate::registry::Call;
@@ -54,6 +55,12 @@ pub(super) async fn request(mut exchange: Exchange, row: &Row) -> Result<Respons
     let lifetime = if extended { YEAR.min(longest) } else { granted };
     let who = Account { namespace: account.namespace(), name: account.name(), uid: account.uid() };
     let (token, _) = tokens.sign(&who, &binding, &audiences, lifetime)?;
+    if exchange.trail.level() > Level::None
+        && let Ok(claims) = tokens.verify(&token)
+    {
+        let id = format!("JTI={}", claims.str_at(&["jti"]));
+        exchange.trail.annotate("authentication.kubernetes.io/issued-credential-id", id);
+    }
     // The kubelet is told the time it asked for, so that it refreshes then.
     let expiry = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(granted);
     request.set(&["spec", "expirationSeconds"], granted);

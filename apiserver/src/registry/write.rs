@@ -141,6 +141,12 @@ impl Call {
         Ok(object)
     }
 
+    /// The object with its defaults, as it is shown.
+    pub fn whole(&self, mut object: Value) -> Value {
+        self.default_object(&mut object);
+        self.canonical(object.clone()).unwrap_or(object)
+    }
+
     /// Puts a decoded object into the namespace of the request, or refuses the one it names.
     pub(super) fn check_namespace(&self, object: &mut Value) -> Result<()> {
         if !self.row.namespaced {

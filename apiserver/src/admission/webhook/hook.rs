@@ -24,7 +24,7 @@ pub(super) struct Hook {
     pub id: String,
     /// True when it wants to be asked again.
     pub reinvokes: bool,
-    name: String,
+    pub name: String,
     client: Webhook,
     criteria: std::result::Result<Criteria, String>,
     timeout: Duration,
@@ -126,6 +126,9 @@ impl Hook {
         let read = review::read(&answer, &uid, version, mutates);
         let read = read.map_err(|why| Failure::Call(format!("received invalid webhook response: {why}")))?;
         read.warnings.into_iter().for_each(|w| call.warn(w));
+        for (key, value) in read.annotations {
+            call.trail.annotate(format!("{}/{key}", self.name), value);
+        }
         if !read.allowed {
             return Err(Failure::Refusal(review::refusal(&self.name, &read.result)));
         }
@@ -147,6 +150,11 @@ impl Hook {
             return Err(Failure::Refusal(ApiError::internal(why)));
         }
         Ok(Some(patch.value))
+    }
+
+    /// True for a failure that the request survives.
+    pub(super) fn ignores(&self, failure: &Failure) -> bool {
+        self.ignores && matches!(failure, Failure::Call(_))
     }
 
     /// What a failure comes to: those of the call may be ignored.

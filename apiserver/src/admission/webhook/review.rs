@@ -14,6 +14,8 @@ pub(super) struct Answer {
     pub patch: Vec<u8>,
     pub patch_type: String,
     pub warnings: Vec<String>,
+    /// For the audit log.
+    pub annotations: Vec<(String, String)>,
 }
 
 /// Reads the answer to the review `uid` of a version.
@@ -59,11 +61,15 @@ pub(super) fn read(answer: &Value, uid: &str, version: &str, mutates: bool) -> R
         patch_type = Some("JSONPatch");
     }
     let warnings = response.array_at(&["warnings"]).iter();
+    let annotations = response.get("auditAnnotations").as_object().into_iter().flat_map(api::Map::iter);
     Ok(Answer {
         allowed: response.get("allowed").as_bool() == Some(true),
         result: response.get("status").clone(),
         patch: if mutates { patch } else { Vec::new() },
         patch_type: patch_type.unwrap_or_default().to_owned(),
+        annotations: annotations
+            .map(|(k, v)| (k.to_owned(), v.as_str().unwrap_or_default().to_owned()))
+            .collect(),
         warnings: warnings.filter_map(|w| w.as_str().map(str::to_owned)).collect(),
     })
 }
