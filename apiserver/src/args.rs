@@ -50,6 +50,12 @@ pub struct Args {
     /// How the endpoints of the Service kubernetes are kept: lease, master-count or none.
     #[arg(long, default_value = "lease")]
     pub endpoint_reconciler_type: String,
+    /// File that says what is encrypted before it is stored, and how.
+    #[arg(long, default_value = "")]
+    pub encryption_provider_config: String,
+    /// Read that file again when it changes.
+    #[arg(long)]
+    pub encryption_provider_config_automatic_reload: bool,
     /// CA bundle of etcd.
     #[arg(long, default_value = "")]
     pub etcd_cafile: String,

@@ -17,7 +17,7 @@ use crate::authn::service_account::Tokens;
 use crate::authn::{Authenticator, FrontProxy};
 use crate::authz::{Authorizer, Mode};
 use crate::server::Settings;
-use crate::storage::EtcdConfig;
+use crate::storage::{Encryption, EtcdConfig};
 
 /// The largest body of a request, in bytes.
 const MAX_BODY: usize = 3 << 20;
@@ -32,6 +32,8 @@ pub struct Config {
     pub tls: Arc<Tls>,
     /// etcd.
     pub etcd: EtcdConfig,
+    /// How what is stored is encrypted.
+    pub encryption: Arc<Encryption>,
     /// Interval of compactions; none for never.
     pub compaction: Option<Duration>,
     /// Who sends requests.
@@ -86,6 +88,7 @@ impl Args {
             listen: (self.bind_address, self.secure_port),
             tls: Arc::new(tls),
             etcd: self.etcd(),
+            encryption: Arc::new(self.encryption()?),
             compaction: Some(self.etcd_compaction_interval.0).filter(|d| !d.is_zero()),
             authenticator: self.authenticator()?,
             authorizer: self.authorizer()?,
@@ -167,6 +170,17 @@ impl Args {
             ca_file: path(&self.etcd_cafile),
             cert_file: path(&self.etcd_certfile),
             key_file: path(&self.etcd_keyfile),
+        }
+    }
+
+    fn encryption(&self) -> Result<Encryption> {
+        let reloads = self.encryption_provider_config_automatic_reload;
+        match path(&self.encryption_provider_config) {
+            Some(file) => Encryption::read(file, reloads),
+            None if reloads => bail!(
+                "--encryption-provider-config-automatic-reload must be set with --encryption-provider-config"
+            ),
+            None => Ok(Encryption::default()),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use daemon::Tasks;
+use futures::FutureExt;
 use tokio::net::TcpListener;
 use tower::service_fn;
 
@@ -26,7 +27,8 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}: is another server running there, or --secure-port wrong?")
     })?;
-    let storage = Storage::connect(config.etcd).await?;
+    let encryption = config.encryption;
+    let storage = Storage::connect(config.etcd, encryption.clone()).await?;
     let first = config.service_range.hosts().next().unwrap_or(config.service_range.addr());
     let server = Arc::new(Server {
         storage: storage.clone(),
@@ -46,6 +48,20 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         bootstrapped: false.into(),
     });
     add_checks(&server);
+    if encryption.has_checks() {
+        let checked = encryption.clone();
+        server.health.add_async("kms-providers", true, move || {
+            let checked = checked.clone();
+            async move { checked.health().await }.boxed()
+        });
+    }
+    if !encryption.is_empty() {
+        let stop = tasks.token();
+        tasks.plain("encryption configuration", async move {
+            encryption.watch(stop).await;
+            Ok(())
+        });
+    }
     if let Some(auditor) = &server.auditor {
         auditor.register(&server.metrics.registry);
         let (auditor, stop) = (auditor.clone(), tasks.token());
@@ -112,7 +128,6 @@ fn stoppable(
 }
 
 fn add_checks(server: &Arc<Server>) {
-    use futures::FutureExt;
     let storage = server.storage.clone();
     server.health.add_async("etcd", true, move || {
         let storage = storage.clone();

@@ -5,12 +5,15 @@
 //! up to `r` is in its cache. A consistent read asks etcd for its revision and waits until the caches have reached it.
 
 mod cache;
+mod encryption;
 mod etcd;
 mod feed;
 
 pub use cache::{Cache, Event, Reading, Snapshot, Stored, Waited, set_resource_version};
+pub use encryption::Encryption;
 pub use etcd::{EtcdConfig, KeyValue, Outcome, Precondition};
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +32,7 @@ const CATCH_UP_NUDGE: Duration = Duration::from_millis(25);
 /// All caches and the connection to etcd.
 pub struct Storage {
     etcd: etcd::Etcd,
+    encryption: Arc<Encryption>,
     caches: Vec<Arc<Cache>>,
     custom: CustomResources,
     /// Revision up to which every cache is complete; zero before the first load.
@@ -37,14 +41,15 @@ pub struct Storage {
 
 impl Storage {
     /// Connects to etcd; the caches are empty until [`Storage::feed`] runs.
-    pub async fn connect(config: EtcdConfig) -> anyhow::Result<Arc<Self>> {
+    pub async fn connect(config: EtcdConfig, encryption: Arc<Encryption>) -> anyhow::Result<Arc<Self>> {
+        encryption.prime().await;
         let etcd = etcd::Etcd::connect(config).await?;
         let cache = |(store, prefix): (usize, &&str)| {
             Arc::new(Cache::new(prefix, TABLE.storage_row(store).clone(), CancellationToken::new()))
         };
         let caches = TABLE.prefixes.iter().enumerate().map(cache).collect();
         let custom = CustomResources::default();
-        Ok(Arc::new(Self { etcd, caches, custom, progress: watch::Sender::new(0) }))
+        Ok(Arc::new(Self { etcd, encryption, caches, custom, progress: watch::Sender::new(0) }))
     }
 
     /// Loads the caches and follows etcd for ever; reconnects by itself.
@@ -55,6 +60,27 @@ impl Storage {
     /// The connection, for what is not an object: leases, compaction, health.
     pub fn etcd(&self) -> &etcd::Etcd {
         &self.etcd
+    }
+
+    /// What was stored at the full key `key`, and whether it would be written differently now.
+    ///
+    /// # Errors
+    /// It cannot be decrypted.
+    pub async fn open<'a>(
+        &self,
+        cache: &Cache,
+        key: &str,
+        bytes: &'a [u8],
+    ) -> std::result::Result<(Cow<'a, [u8]>, bool), String> {
+        self.encryption.open(cache.resource(), key, bytes).await
+    }
+
+    /// What is to be stored at the full key `key`.
+    ///
+    /// # Errors
+    /// It cannot be encrypted.
+    pub fn seal(&self, cache: &Cache, key: &str, value: Vec<u8>) -> Result<Vec<u8>> {
+        self.encryption.seal(cache.resource(), key, value).map_err(ApiError::internal)
     }
 
     /// The custom resources that are served.

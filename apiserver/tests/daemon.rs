@@ -12,6 +12,10 @@ use testing::{Client, Pki, Process, Response, etcd, free_port, wait_until};
 
 #[path = "daemon/audit.rs"]
 mod audit;
+#[path = "daemon/encryption.rs"]
+mod encryption;
+#[path = "daemon/kms.rs"]
+mod kms;
 #[path = "daemon/policies.rs"]
 mod policies;
 #[path = "daemon/webhooks.rs"]

@@ -152,6 +152,10 @@ impl Reading for CustomKind {
         object
     }
 
+    fn resource(&self) -> (&str, &str) {
+        (self.group, self.plural)
+    }
+
     fn fields(&self, object: &Value) -> Box<[CompactString]> {
         self.fields
             .iter()

@@ -208,7 +208,9 @@ impl Call {
             Some(0) => {}
             Some(r) => self.server.storage.reach(r).await?,
         }
-        let stored = self.cache_now()?.get(&self.key()).ok_or_else(|| self.not_found())?;
+        let (cache, key) = (self.cache_now()?, self.key());
+        let missing = || cache.unreadable(&key).map_or_else(|| self.not_found(), ApiError::internal);
+        let stored = cache.get(&key).ok_or_else(missing)?;
         Ok(self.views(vec![stored.clone()]).await?.pop().unwrap_or(stored))
     }
 
@@ -227,6 +229,10 @@ impl Call {
         } else {
             String::new()
         };
+        if let Some((key, why)) = self.cache_now()?.first_unreadable(&prefix) {
+            let full = self.server.storage.etcd().full_key(&self.cache_now()?.prefix, &key);
+            return Err(ApiError::internal(format!("unable to transform key {full:?}: {why}")));
+        }
         let start = match &options.from {
             Some(from) => Bound::Excluded(Arc::from(format!("{prefix}{}", from.start))),
             None => Bound::Included(Arc::from(prefix.as_str())),

@@ -132,6 +132,10 @@ impl Call {
             // A revision of the future is waited for, like upstream does, until the caches have it.
             storage.reach(revision).await?;
         }
+        if cache.first_unreadable("").is_some() {
+            // The client is to list again, and learns then what is wrong.
+            return Err(ApiError::too_many_requests("storage is (re)initializing", 1));
+        }
         if revision < cache.oldest() && !wants_initial {
             return Err(too_old(revision, cache.oldest()));
         }

@@ -32,6 +32,8 @@ pub(super) struct Current {
     /// Revision of its last change.
     pub revision: i64,
     fresh: bool,
+    /// It would be stored differently now. Only known of what was read from etcd.
+    stale: bool,
 }
 
 impl Call {
@@ -189,7 +191,7 @@ impl Call {
         let full = storage.etcd().full_key(&cache.prefix, &key);
         let mut stored = self.stored_form(object.clone()).await?;
         stored.remove_at(&["metadata", "resourceVersion"]);
-        let bytes = stored.to_json();
+        let bytes = storage.seal(&cache, &full, stored.to_json())?;
         match storage.etcd().put(&full, Precondition::Absent, bytes, lease).await? {
             Outcome::Done(revision) => {
                 set_resource_version(&mut object, revision);
@@ -197,9 +199,11 @@ impl Call {
             }
             Outcome::Changed(there) => {
                 let mut error = ApiError::already_exists(self.row.group, self.row.plural, object.name());
-                let terminating = there
-                    .and_then(|kv| api::json::decode(&kv.value).ok())
-                    .is_some_and(|d| d.value.is_terminating());
+                let there = match there {
+                    Some(kv) => self.decoded(kv).await.ok(),
+                    None => None,
+                };
+                let terminating = there.is_some_and(|current| current.object.is_terminating());
                 if terminating {
                     let text = format!("object is being deleted: {}", error.status().message);
                     error.status_mut().message = text;
@@ -215,16 +219,21 @@ impl Call {
         let cache = self.cache()?;
         let key = self.key();
         if !fresh && let Some(stored) = cache.get(&key) {
-            return Ok(Current { object: stored.object(), revision: stored.revision, fresh: false });
+            let (object, revision) = (stored.object(), stored.revision);
+            return Ok(Current { object, revision, fresh: false, stale: false });
         }
         let kv = storage.etcd().get(&storage.etcd().full_key(&cache.prefix, &key)).await?;
-        self.decoded(kv.ok_or_else(|| self.not_found())?)
+        self.decoded(kv.ok_or_else(|| self.not_found())?).await
     }
 
-    fn decoded(&self, kv: KeyValue) -> Result<Current> {
-        let read = self.cache()?.read(&kv.value, kv.revision);
+    async fn decoded(&self, kv: KeyValue) -> Result<Current> {
+        let (storage, cache) = (&self.server.storage, self.cache()?);
+        let full = storage.etcd().full_key(&cache.prefix, &self.key());
+        let opened = storage.open(&cache, &full, &kv.value).await;
+        let (value, stale) = opened.map_err(ApiError::internal)?;
+        let read = cache.read(&value, kv.revision);
         let object = read.ok_or_else(|| ApiError::internal("etcd holds something that is no object"))?;
-        Ok(Current { object, revision: kv.revision, fresh: true })
+        Ok(Current { object, revision: kv.revision, fresh: true, stale })
     }
 
     /// Begins to change the object.
@@ -254,11 +263,16 @@ impl Call {
             Next::Put(object) => {
                 let bare = without_version(&object);
                 if bare == without_version(&current.object) {
-                    let changed = self.refresh(current).await?;
-                    return Ok((!changed).then(|| (current.object.clone(), false)));
+                    if self.refresh(current).await? {
+                        return Ok(None);
+                    }
+                    if !current.stale {
+                        return Ok(Some((current.object.clone(), false)));
+                    }
                 }
                 let lease = self.lease().await?;
-                let outcome = storage.etcd().put(&full, guard, bare.to_json(), lease).await?;
+                let bytes = storage.seal(&*self.cache()?, &full, bare.to_json())?;
+                let outcome = storage.etcd().put(&full, guard, bytes, lease).await?;
                 (object, outcome, false)
             }
             Next::Remove(object) => (object, storage.etcd().delete(&full, guard).await?, true),
@@ -269,7 +283,7 @@ impl Call {
                 Ok(Some((object, removed)))
             }
             Outcome::Changed(Some(kv)) => {
-                *current = self.decoded(kv)?;
+                *current = self.decoded(kv).await?;
                 Ok(None)
             }
             Outcome::Changed(None) => Err(self.not_found()),

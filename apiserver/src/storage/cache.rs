@@ -3,7 +3,7 @@
 //! One writer (the feed) publishes whole revisions; readers take a snapshot and never wait. A watcher is a cursor into
 //! the log, not a queue: it costs nothing while nothing happens, and one that falls off the end is told so.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -81,6 +81,9 @@ pub trait Reading: Send + Sync {
 
     /// Values of the selectable fields, in their order.
     fn fields(&self, object: &Value) -> Box<[CompactString]>;
+
+    /// Group and plural.
+    fn resource(&self) -> (&str, &str);
 }
 
 impl Reading for Resource {
@@ -91,7 +94,14 @@ impl Reading for Resource {
     fn fields(&self, object: &Value) -> Box<[CompactString]> {
         self.strategy.fields.iter().map(|f| f.value_of(object)).collect()
     }
+
+    fn resource(&self) -> (&str, &str) {
+        (self.group, self.plural)
+    }
 }
+
+/// Keys of what cannot be decrypted, and why.
+pub(super) type Unreadable = BTreeMap<Arc<str>, String>;
 
 /// The watch cache of one resource.
 pub struct Cache {
@@ -103,6 +113,8 @@ pub struct Cache {
     loaded: AtomicI64,
     snapshot: ArcSwap<Snapshot>,
     log: RwLock<Log>,
+    /// Objects that cannot be decrypted, and why.
+    unreadable: RwLock<Unreadable>,
     changed: watch::Sender<i64>,
 }
 
@@ -116,6 +128,7 @@ impl Cache {
             loaded: AtomicI64::new(0),
             snapshot: ArcSwap::from_pointee(Snapshot { revision: 0, objects: imbl::OrdMap::new() }),
             log: RwLock::new(Log { events: VecDeque::new(), bytes: 0, start: i64::MAX }),
+            unreadable: RwLock::default(),
             changed: watch::Sender::new(0),
         }
     }
@@ -192,8 +205,43 @@ impl Cache {
         Some(snapshot)
     }
 
+    /// Group and plural of the resource.
+    pub fn resource(&self) -> (&str, &str) {
+        self.reading.resource()
+    }
+
+    /// Why the object at `key` cannot be read, if it cannot.
+    pub fn unreadable(&self, key: &str) -> Option<String> {
+        self.unreadable.read().get(key).cloned()
+    }
+
+    /// The first of the keys that begin with `prefix` whose object cannot be read, and why.
+    pub fn first_unreadable(&self, prefix: &str) -> Option<(Arc<str>, String)> {
+        let all = self.unreadable.read();
+        let first = all.iter().find(|(key, _)| key.starts_with(prefix));
+        first.map(|(key, why)| (key.clone(), why.clone()))
+    }
+
+    /// Forgets an object that cannot be read any more; watchers start again.
+    pub(super) fn lose(&self, key: &str, why: String, revision: i64) {
+        if revision <= self.loaded.load(Ordering::Acquire) {
+            return;
+        }
+        let mut objects = self.snapshot().objects.clone();
+        objects.remove(key);
+        let mut unreadable = self.unreadable.read().clone();
+        unreadable.insert(key.into(), why);
+        self.load(objects, unreadable, revision);
+    }
+
     /// Replaces everything by what was read at `revision`; watchers from before start again.
-    pub(super) fn load(&self, objects: imbl::OrdMap<Arc<str>, Arc<Stored>>, revision: i64) {
+    pub(super) fn load(
+        &self,
+        objects: imbl::OrdMap<Arc<str>, Arc<Stored>>,
+        unreadable: Unreadable,
+        revision: i64,
+    ) {
+        *self.unreadable.write() = unreadable;
         {
             let mut log = self.log.write();
             log.events.clear();
@@ -215,7 +263,9 @@ impl Cache {
         snapshot.revision = revision;
         {
             let mut log = self.log.write();
+            let mut unreadable = self.unreadable.write();
             for (key, new) in changes {
+                unreadable.remove(&key);
                 let old = match &new {
                     Some(new) => snapshot.objects.insert(key, new.clone()),
                     None => snapshot.objects.remove(&key),
@@ -345,7 +395,7 @@ mod tests {
     #[test]
     fn a_watcher_sees_every_change_after_its_revision() {
         let cache = cache();
-        cache.load(imbl::OrdMap::new(), 10);
+        cache.load(imbl::OrdMap::new(), Unreadable::new(), 10);
         change(&cache, "n/a", 11, true);
         change(&cache, "n/a", 12, true);
         change(&cache, "n/a", 13, false);
@@ -361,7 +411,7 @@ mod tests {
     #[test]
     fn a_cache_that_was_loaded_later_than_others_drops_what_it_has() {
         let cache = cache();
-        cache.load(imbl::OrdMap::new(), 10);
+        cache.load(imbl::OrdMap::new(), Unreadable::new(), 10);
         change(&cache, "n/a", 10, true);
         assert!(cache.get("n/a").is_none());
         // One revision may come in two parts.
@@ -373,7 +423,7 @@ mod tests {
     #[test]
     fn old_snapshots_are_rebuilt_from_the_log() {
         let cache = cache();
-        cache.load(imbl::OrdMap::new(), 10);
+        cache.load(imbl::OrdMap::new(), Unreadable::new(), 10);
         change(&cache, "n/a", 11, true);
         change(&cache, "n/b", 12, true);
         change(&cache, "n/a", 13, true);
@@ -389,7 +439,7 @@ mod tests {
     #[test]
     fn the_log_is_bounded_and_says_where_it_starts() {
         let cache = cache();
-        cache.load(imbl::OrdMap::new(), 1);
+        cache.load(imbl::OrdMap::new(), Unreadable::new(), 1);
         for revision in 2..(LOG_EVENTS as i64 + 100) {
             change(&cache, "n/a", revision, true);
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use etcd_client::{EventType, KeyValue};
 
 use super::Storage;
-use super::cache::{Cache, Stored};
+use super::cache::{Cache, Stored, Unreadable};
 use super::etcd::range_end;
 use crate::custom::{Served, definitions_store};
 
@@ -16,6 +16,10 @@ const RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
 /// The same failure is told of this often.
 const TELL_EVERY: Duration = Duration::from_secs(30);
+/// How long one value may take to be decrypted, while others wait for it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What cannot be decrypted is tried again this often.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// Fragments of one revision are held until it is whole; more than this is a broken stream.
 const PENDING_LIMIT: usize = 1_000_000;
 
@@ -97,7 +101,7 @@ type Objects = imbl::OrdMap<Arc<str>, Arc<Stored>>;
 
 async fn load(storage: &Storage) -> Result<i64, FeedError> {
     let router = Router::new(storage);
-    let mut loaded: HashMap<Box<str>, Objects> = HashMap::new();
+    let mut loaded: HashMap<Box<str>, (Objects, Unreadable)> = HashMap::new();
     let (mut start, mut revision) = (storage.etcd.root().into_bytes(), 0);
     let end = range_end(&start);
     loop {
@@ -107,8 +111,11 @@ async fn load(storage: &Storage) -> Result<i64, FeedError> {
         }
         let next = kvs.last().map(|kv| [kv.key(), b"\0"].concat());
         for kv in kvs {
-            if let Some((cache, stored)) = read(&router, &kv) {
-                loaded.entry(cache.prefix.clone()).or_default().insert(stored.key.clone(), Arc::new(stored));
+            let Some((cache, read)) = read(storage, &router, &kv).await else { continue };
+            let (objects, unreadable) = loaded.entry(cache.prefix.clone()).or_default();
+            match read {
+                Ok(stored) => drop(objects.insert(stored.key.clone(), Arc::new(stored))),
+                Err((key, why)) => drop(unreadable.insert(key, why)),
             }
         }
         match next {
@@ -117,7 +124,8 @@ async fn load(storage: &Storage) -> Result<i64, FeedError> {
         }
     }
     for cache in storage.caches.iter().chain(router.custom.caches()) {
-        cache.load(loaded.remove(&cache.prefix).unwrap_or_default(), revision);
+        let (objects, unreadable) = loaded.remove(&cache.prefix).unwrap_or_default();
+        cache.load(objects, unreadable, revision);
     }
     tracing::info!(revision, "loaded the caches from etcd");
     Ok(revision)
@@ -139,7 +147,7 @@ async fn load_one(storage: &Storage, cache: &Cache) -> Result<(), FeedError> {
     let root = storage.etcd.full_key(&cache.prefix, "");
     let (mut start, mut revision) = (root.clone().into_bytes(), 0);
     let end = range_end(&start);
-    let mut objects = Objects::new();
+    let (mut objects, mut unreadable) = (Objects::new(), Unreadable::new());
     loop {
         let (kvs, more, at) = storage.etcd.page(start, end.clone(), revision).await?;
         if revision == 0 {
@@ -147,8 +155,11 @@ async fn load_one(storage: &Storage, cache: &Cache) -> Result<(), FeedError> {
         }
         for kv in &kvs {
             let key = std::str::from_utf8(kv.key()).ok().and_then(|k| k.strip_prefix(&root));
-            if let Some(stored) = key.and_then(|key| cache.encode(key, kv.value(), kv.mod_revision())) {
-                objects.insert(stored.key.clone(), Arc::new(stored));
+            let Some(key) = key else { continue };
+            match read_one(storage, cache, key, kv).await {
+                Some(Ok(stored)) => drop(objects.insert(stored.key.clone(), Arc::new(stored))),
+                Some(Err((key, why))) => drop(unreadable.insert(key, why)),
+                None => {}
             }
         }
         match kvs.last() {
@@ -156,13 +167,35 @@ async fn load_one(storage: &Storage, cache: &Cache) -> Result<(), FeedError> {
             _ => break,
         }
     }
-    cache.load(objects, revision);
+    cache.load(objects, unreadable, revision);
     Ok(())
 }
 
-fn read(router: &Router<'_>, kv: &KeyValue) -> Option<(Arc<Cache>, Stored)> {
+/// An object, or the key of one that cannot be decrypted, and why.
+type Read = Result<Stored, (Arc<str>, String)>;
+
+async fn read(storage: &Storage, router: &Router<'_>, kv: &KeyValue) -> Option<(Arc<Cache>, Read)> {
     let (cache, key) = router.route(kv.key())?;
-    let stored = cache.encode(key, kv.value(), kv.mod_revision());
+    let read = read_one(storage, &cache, key, kv).await?;
+    Some((cache, read))
+}
+
+async fn read_one(storage: &Storage, cache: &Cache, key: &str, kv: &KeyValue) -> Option<Read> {
+    let full = std::str::from_utf8(kv.key()).ok()?;
+    let opened = tokio::time::timeout(PATIENCE, storage.open(cache, full, kv.value())).await;
+    let late = || Err("the key management service did not answer in time".to_owned());
+    let value = match opened.unwrap_or_else(|_| late()) {
+        Ok((value, _)) => value,
+        Err(why) => {
+            tracing::error!(
+                key = full,
+                why,
+                "an object cannot be decrypted; its resource is not served whole"
+            );
+            return Some(Err((key.into(), why)));
+        }
+    };
+    let stored = cache.encode(key, &value, kv.mod_revision());
     if stored.is_none() {
         tracing::error!(
             prefix = &*cache.prefix,
@@ -170,14 +203,24 @@ fn read(router: &Router<'_>, kv: &KeyValue) -> Option<(Arc<Cache>, Stored)> {
             "etcd holds something that is no object; it is not served"
         );
     }
-    stored.map(|s| (cache, s))
+    stored.map(Ok)
 }
 
 async fn follow(storage: &Storage, revision: &mut i64) -> Result<(), FeedError> {
     let mut router = Router::new(storage);
     let mut stream = storage.etcd.watch(*revision + 1).await?;
     let mut pending = Vec::new();
-    while let Some(answer) = stream.message().await? {
+    let mut again = tokio::time::interval(TRY_AGAIN);
+    again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let answer = tokio::select! {
+            answer = stream.message() => answer?,
+            _ = again.tick() => {
+                read_again(storage, &router).await?;
+                continue;
+            }
+        };
+        let Some(answer) = answer else { return Err(FeedError::Ended("closed by etcd".to_owned())) };
         if answer.compact_revision() > 0 {
             return Err(FeedError::Compacted);
         }
@@ -196,7 +239,7 @@ async fn follow(storage: &Storage, revision: &mut i64) -> Result<(), FeedError> 
         if !whole {
             continue;
         }
-        apply(&router, &pending);
+        apply(storage, &router, &pending).await;
         pending.clear();
         // What was applied is not asked for again, should serving what follows from it fail for now.
         *revision = at.max(*revision);
@@ -208,25 +251,42 @@ async fn follow(storage: &Storage, revision: &mut i64) -> Result<(), FeedError> 
             moved
         });
     }
-    Err(FeedError::Ended("closed by etcd".to_owned()))
+}
+
+/// Loads the resources again of which something could not be decrypted.
+async fn read_again(storage: &Storage, router: &Router<'_>) -> Result<(), FeedError> {
+    for cache in storage.caches.iter().chain(router.custom.caches()) {
+        if cache.first_unreadable("").is_some() {
+            load_one(storage, cache).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A key and what is there now, if anything.
 type KeyedChange = (Arc<str>, Option<Arc<Stored>>);
 
 /// Publishes events, one revision and one resource at a time.
-fn apply(router: &Router<'_>, events: &[etcd_client::Event]) {
+async fn apply(storage: &Storage, router: &Router<'_>, events: &[etcd_client::Event]) {
     let mut rest = events;
     while let Some(revision) = rest.first().and_then(etcd_client::Event::kv).map(KeyValue::mod_revision) {
         let end = rest.partition_point(|e| e.kv().is_some_and(|kv| kv.mod_revision() <= revision));
         let (now, later) = rest.split_at(end.max(1));
         rest = later;
         let mut changes: Vec<(Arc<Cache>, Vec<KeyedChange>)> = Vec::new();
+        let mut lost = Vec::new();
         for event in now {
             let Some(kv) = event.kv() else { continue };
             let change = match event.event_type() {
                 EventType::Delete => router.route(kv.key()).map(|(c, key)| (c, (Arc::from(key), None))),
-                EventType::Put => read(router, kv).map(|(c, s)| (c, (s.key.clone(), Some(Arc::new(s))))),
+                EventType::Put => match read(storage, router, kv).await {
+                    Some((cache, Ok(stored))) => Some((cache, (stored.key.clone(), Some(Arc::new(stored))))),
+                    Some((cache, Err((key, why)))) => {
+                        lost.push((cache, key, why));
+                        None
+                    }
+                    None => None,
+                },
             };
             let Some((cache, change)) = change else { continue };
             match changes.iter_mut().find(|(c, _)| Arc::ptr_eq(c, &cache)) {
@@ -236,6 +296,9 @@ fn apply(router: &Router<'_>, events: &[etcd_client::Event]) {
         }
         for (cache, list) in changes {
             cache.publish(list, revision);
+        }
+        for (cache, key, why) in lost {
+            cache.lose(&key, why, revision);
         }
     }
 }
