@@ -16,6 +16,7 @@ mod priority;
 mod quota;
 mod rbac;
 mod request;
+mod rounds;
 mod service_account;
 mod webhook;
 
@@ -26,6 +27,7 @@ use api::error::Result;
 use api::{ApiError, Value};
 
 use crate::registry::Call;
+use rounds::Rounds;
 
 /// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,7 @@ pub enum Operation {
 }
 
 /// Names of the plug-ins, in the order they run.
-pub const PLUGINS: [&str; 21] = [
+pub const PLUGINS: [&str; 22] = [
     "NamespaceLifecycle",
     "LimitRanger",
     "ServiceAccount",
@@ -59,14 +61,15 @@ pub const PLUGINS: [&str; 21] = [
     "CertificateSubjectRestriction",
     "DefaultIngressClass",
     "DefaultStorageClass",
+    "MutatingAdmissionPolicy",
     "MutatingAdmissionWebhook",
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionWebhook",
     "ResourceQuota",
 ];
 
-/// Lets the plug-ins, and after them the webhooks, change an object that is written. What a webhook changes the
-/// plug-ins see again, and then those webhooks that want to.
+/// Lets the plug-ins, and after them policies and webhooks, change an object that is written. What policies and webhooks
+/// change the plug-ins see again, and then those policies and webhooks that want to.
 pub async fn mutate(
     call: &Call,
     operation: Operation,
@@ -74,14 +77,23 @@ pub async fn mutate(
     old: Option<&Value>,
 ) -> Result<()> {
     plug_in(call, operation, object).await?;
-    let mut rounds = webhook::Rounds::default();
-    if webhook::mutate(call, operation, object, old, &mut rounds).await? {
-        let before = object.clone();
+    let (mut policies, mut webhooks) = (Rounds::default(), Rounds::default());
+    let by_policy = policy::mutate(call, operation, object, old, &mut policies).await?;
+    let by_webhook = webhook::mutate(call, operation, object, old, &mut webhooks).await?;
+    if by_policy || by_webhook {
         plug_in(call, operation, object).await?;
-        rounds.repeat(before != *object);
-        webhook::mutate(call, operation, object, old, &mut rounds).await?;
+        policies.repeat(object);
+        policy::mutate(call, operation, object, old, &mut policies).await?;
+        webhooks.repeat(object);
+        webhook::mutate(call, operation, object, old, &mut webhooks).await?;
     }
     Ok(())
+}
+
+/// Lets webhooks and plug-ins refuse a deletion.
+pub async fn delete(call: &Call, old: &Value) -> Result<()> {
+    webhook::before_deletion(call, old).await?;
+    validate(call, Operation::Delete, None, Some(old)).await
 }
 
 async fn plug_in(call: &Call, operation: Operation, object: &mut Value) -> Result<()> {

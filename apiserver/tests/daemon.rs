@@ -16,6 +16,8 @@ mod audit;
 mod encryption;
 #[path = "daemon/kms.rs"]
 mod kms;
+#[path = "daemon/mutations.rs"]
+mod mutations;
 #[path = "daemon/policies.rs"]
 mod policies;
 #[path = "daemon/webhooks.rs"]

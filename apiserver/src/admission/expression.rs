@@ -4,6 +4,8 @@ use api::Value;
 use cel::admission::{Compiler, Evaluator, Inputs};
 use cel::{Limits, Program, Type, Val};
 
+/// What the expressions of a policy may cost for one binding, beside its conditions.
+pub(super) const BUDGET: u64 = 10_000_000;
 /// What the conditions of a match may cost together.
 const CONDITIONS_BUDGET: u64 = 2_500_000;
 const OUT_OF_BUDGET: &str =
@@ -21,6 +23,11 @@ impl Expression {
         let source = of.str_at(&[field]).to_owned();
         let program = compiler.compile(&source, returns);
         Self { source, program }
+    }
+
+    /// What is wrong with it, if it does not compile.
+    pub(super) fn mistake(&self) -> Option<&str> {
+        self.program.as_ref().err().map(String::as_str)
     }
 }
 

@@ -6,7 +6,6 @@ mod hook;
 mod notes;
 mod review;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use api::error::Result;
@@ -16,7 +15,8 @@ use schema::decode::Mode;
 
 use super::Operation;
 use super::request::Request;
-use crate::registry::{Call, schema_of};
+use super::rounds::Rounds;
+use crate::registry::Call;
 use crate::resources::TABLE;
 use crate::storage::{Snapshot, Storage};
 use hook::{Failure, Hook};
@@ -58,29 +58,6 @@ fn is_exempt(call: &Call) -> bool {
     call.row.group == GROUP
 }
 
-/// Which webhooks are asked again.
-#[derive(Default)]
-pub(super) struct Rounds {
-    second: bool,
-    /// Asked since the last change, and want to know of the next.
-    asked: Vec<String>,
-    again: HashSet<String>,
-}
-
-impl Rounds {
-    /// Begins the second round.
-    pub(super) fn repeat(&mut self, changed: bool) {
-        self.second = true;
-        if changed {
-            self.changed();
-        }
-    }
-
-    fn changed(&mut self) {
-        self.again.extend(self.asked.drain(..));
-    }
-}
-
 /// Lets the webhooks change an object; true when one did.
 pub(super) async fn mutate(
     call: &Call,
@@ -89,8 +66,7 @@ pub(super) async fn mutate(
     old: Option<&Value>,
     rounds: &mut Rounds,
 ) -> Result<bool> {
-    let configured =
-        current(&call.server.webhooks.mutating, &call.server.storage, "mutatingwebhookconfigurations");
+    let configured = mutating(call);
     if configured.hooks.is_empty() || is_exempt(call) {
         return Ok(false);
     }
@@ -98,7 +74,7 @@ pub(super) async fn mutate(
     for (place, hook) in configured.hooks.iter().enumerate() {
         let request = Request::new(call, operation, Some(object), old).await?;
         let Some(row) = hook.wants(&request).await? else { continue };
-        if rounds.second && !rounds.again.contains(&hook.id) {
+        if !rounds.asks(&hook.id) {
             continue;
         }
         let notes = Notes { call, hook, round: usize::from(rounds.second), place };
@@ -119,14 +95,14 @@ pub(super) async fn mutate(
         notes.mutated(patched.is_some());
         if let Some(new) = patched {
             *object = new;
-            call.default_object(object);
             any = true;
             rounds.changed();
         }
         if hook.reinvokes {
-            rounds.asked.push(hook.id.clone());
+            rounds.asked(hook.id.clone());
         }
     }
+    rounds.end(object);
     Ok(any)
 }
 
@@ -140,22 +116,27 @@ async fn patched(
     let (object, _) = request.seen_as(row).await?;
     let object = object.map(std::borrow::Cow::into_owned).unwrap_or_default();
     let (patched, _) = schema::patch::json(object, patch, Mode::Ignore).map_err(ApiError::internal)?;
-    let own = &request.call.row;
-    if request.call.subresource == "scale" {
-        let mut whole = whole.clone();
-        let replicas = patched.at(&["spec", "replicas"]).as_i64().unwrap_or(0);
-        match own.custom.as_ref().and_then(|c| c.version().scale.as_ref()) {
-            Some(scale) => scale.set(&mut whole, replicas),
-            None => whole.set(&["spec", "replicas"], replicas),
-        }
-        return Ok(whole);
+    request.taken(whole, row, patched, Mode::Ignore).await
+}
+
+/// Asks the mutating webhooks about a deletion, in which there is nothing to change.
+pub(super) async fn before_deletion(call: &Call, old: &Value) -> Result<()> {
+    let configured = mutating(call);
+    if configured.hooks.is_empty() || is_exempt(call) {
+        return Ok(());
     }
-    let patched = request.seen_from(row, patched).await?;
-    let read = match &own.custom {
-        Some(custom) => custom.version().ty.decode(patched, Mode::Ignore),
-        None => schema::decode::normalize(patched, schema_of(own), Mode::Ignore),
-    };
-    read.map(|(object, _)| object).map_err(ApiError::internal)
+    let request = Request::new(call, Operation::Delete, None, Some(old)).await?;
+    for hook in &configured.hooks {
+        let Some(row) = hook.wants(&request).await? else { continue };
+        if let Err(failure) = hook.ask(&request, &row, true).await {
+            hook.settle(failure)?;
+        }
+    }
+    Ok(())
+}
+
+fn mutating(call: &Call) -> Arc<Configured> {
+    current(&call.server.webhooks.mutating, &call.server.storage, "mutatingwebhookconfigurations")
 }
 
 /// Lets the webhooks refuse a write.

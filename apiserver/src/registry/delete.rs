@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::options::{DeleteOptions, Propagation};
 use super::write::{Current, Next};
 use super::{Call, ListOptions};
-use crate::admission::{self, Operation};
+use crate::admission;
 use crate::custom::controller;
 
 const ORPHAN: &str = "orphan";
@@ -71,7 +71,7 @@ impl Call {
     async fn decide(&self, current: &Current, options: &DeleteOptions) -> Result<Next> {
         let old = self.view(current.object.clone()).await?;
         self.check_preconditions(&old, options)?;
-        admission::validate(self, Operation::Delete, None, Some(&old)).await?;
+        admission::delete(self, &old).await?;
         Ok(self.doomed(current, options))
     }
 
@@ -208,6 +208,7 @@ impl Call {
             let object = super::from_storage(&self.row, stored.object());
             let mut one = self.internal(&self.row, object.namespace(), object.name());
             one.user = self.user.clone();
+            one.warnings = self.warnings.clone();
             match one.delete(options).await {
                 Ok(_) => deleted.push(object),
                 Err(e) if e.is_not_found() => {}

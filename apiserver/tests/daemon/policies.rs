@@ -2,7 +2,7 @@
 
 use super::*;
 
-const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+pub(super) const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 
 /// Writes until the answer has that code, since policies act from the moment that the server has heard of them.
 pub(super) fn soon(cluster: &Cluster, path: &str, object: &Value, code: u16) -> Response {
@@ -25,14 +25,17 @@ fn policy(name: &str, more: &Value) -> Value {
     policy
 }
 
+/// A binding of a policy, both of that name.
+pub(super) fn bound(kind: &str, name: &str, spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    spec.set(&["policyName"], name);
+    let version = "admissionregistration.k8s.io/v1";
+    object!({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
 fn enforce(cluster: &Cluster, policy: &Value, binding: &Value) {
     cluster.create(&format!("{GROUP}/validatingadmissionpolicies"), policy);
-    let mut spec = binding.clone();
-    spec.set(&["policyName"], policy.name());
-    let binding = object!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": {"name": (policy.name())}, "spec": spec
-    });
+    let binding = bound("ValidatingAdmissionPolicyBinding", policy.name(), binding);
     cluster.create(&format!("{GROUP}/validatingadmissionpolicybindings"), &binding);
 }
 

@@ -24,6 +24,7 @@ mod fields_of;
 mod last_applied;
 mod managed;
 mod merge;
+mod overlay;
 mod remove;
 mod set;
 mod tree;
@@ -35,6 +36,7 @@ pub use conflict::{Conflict, Conflicts};
 pub use element::Element;
 pub use fields_of::fields_of;
 pub use managed::{Entry, Managed, ManagerId, Operation};
+pub use overlay::overlay;
 pub use set::{Filter, Set};
 
 /// What a write is, as far as managed fields care.

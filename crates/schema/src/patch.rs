@@ -28,6 +28,9 @@ pub enum Error {
     /// It does not fit the object (422). The client is not told why, only that; `Display` is for logs.
     #[error("{0}")]
     DoesNotApply(String),
+    /// A test of a JSON patch failed (422); told as little of.
+    #[error("{0}")]
+    TestFailed(String),
     /// A JSON patch of so many operations (413).
     #[error("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {0}")]
     TooMany(usize),
@@ -44,7 +47,7 @@ impl From<Error> for ApiError {
         let text = e.to_string();
         match e {
             Error::Malformed(text) => ApiError::bad_request(text),
-            Error::DoesNotApply(_) => {
+            Error::DoesNotApply(_) | Error::TestFailed(_) => {
                 let why = "the server rejected our request due to an error in our request";
                 let mut error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", why);
                 error.status_mut().explicit_details = true;

@@ -1,5 +1,7 @@
 //! What mutations are made of: `Object{..}` for an apply configuration, `JSONPatch{..}` for an operation.
 
+use api::Value;
+
 use crate::types::Type;
 use crate::value::Val;
 
@@ -25,14 +27,56 @@ pub(super) fn field(object: &str, field: &str) -> Option<Type> {
 }
 
 impl Val<'_> {
-    /// Checks that the parts of an apply configuration are of the types that their places name, such as `Object.spec`.
+    /// The value as an apply configuration, whose parts are of the types that their places name, such as `Object.spec`.
     ///
     /// # Errors
-    /// All that are not.
-    pub fn check_object_types(&self) -> Result<(), String> {
+    /// All parts that are not, or that it cannot be written into an object.
+    pub fn to_configuration(&self) -> Result<Value, String> {
+        self.check_types()?;
+        self.to_value().map_err(|e| format!("invalid return type: {e}"))
+    }
+
+    /// The value as a JSON patch.
+    ///
+    /// # Errors
+    /// When values of its operations are not of the types that their places name, or cannot be written into an object.
+    pub fn to_json_patch(&self) -> Result<Value, String> {
+        let Val::List(operations) = self else {
+            return Err("type mismatch: JSONPatchType.expression should evaluate to array".to_owned());
+        };
+        let mut patch = Vec::new();
+        for operation in operations.iter() {
+            let operation = operation.map_err(|e| e.to_string())?;
+            let Val::Struct(made) = &operation else {
+                return Err("type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch"
+                    .to_owned());
+            };
+            for (field, value) in made.1.iter().filter_map(|(f, v)| Some((f, v.ok()?))) {
+                if field.as_str() == Some("value") {
+                    value.check_types()?;
+                }
+            }
+            let mut operation = operation.to_value().map_err(|e| {
+                format!("JSONPath valueExpression evaluated to a type that could not marshal to JSON: {e}")
+            })?;
+            if operation.str_at(&["from"]).is_empty() {
+                operation.remove_at(&["from"]);
+            }
+            for field in ["op", "path"] {
+                if operation.get(field).is_null() {
+                    operation.set(&[field], "");
+                }
+            }
+            patch.push(operation);
+        }
+        Ok(patch.into())
+    }
+
+    fn check_types(&self) -> Result<(), String> {
+        let Val::Struct(made) = self else { return Ok(()) };
         let mut errors = Vec::new();
-        walk(self, OBJECT, &mut errors);
-        if errors.is_empty() { Ok(()) } else { Err(errors.join("\n")) }
+        walk(self, &made.0, &mut errors);
+        if errors.is_empty() { Ok(()) } else { Err(format!("type mismatch: {}", errors.join("\n"))) }
     }
 }
 

@@ -192,7 +192,7 @@ fn replace(doc: &mut Value, path: &str, value: Value) -> Result<(), Error> {
 }
 
 fn test(doc: &mut Value, path: &str, want: &Value) -> Result<(), Error> {
-    let failed = || Error::DoesNotApply(format!("testing value {path} failed: test failed"));
+    let failed = || Error::TestFailed(format!("testing value {path} failed: test failed"));
     if path.is_empty() {
         return if doc == want { Ok(()) } else { Err(failed()) };
     }
