@@ -3,6 +3,10 @@
 //! request info -> authentication -> audit -> impersonation -> authorization -> dispatch. A panic in a handler costs its
 //! request and nothing else.
 
+mod warnings;
+
+pub use warnings::Warnings;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +15,7 @@ use api::error::Result;
 use api::{ApiError, names};
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::{CACHE_CONTROL, HeaderValue, RETRY_AFTER, USER_AGENT, WARNING, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, HeaderValue, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -52,29 +56,6 @@ pub struct Exchange {
     /// A custom resource is asked for, which has no protobuf form.
     pub custom: bool,
     body: Unread,
-}
-
-/// Sentences for the `Warning` headers of an answer; clones share them.
-#[derive(Clone, Default)]
-pub struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl Warnings {
-    /// Adds a sentence, once.
-    pub fn add(&self, text: String) {
-        let mut warnings = self.0.lock();
-        if !warnings.contains(&text) {
-            warnings.push(text);
-        }
-    }
-
-    fn write(&self, headers: &mut HeaderMap) {
-        for text in self.0.lock().iter() {
-            let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
-            if let Ok(header) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-                headers.append(WARNING, header);
-            }
-        }
-    }
 }
 
 /// Resources that are served but should not be used any more.

@@ -168,6 +168,14 @@ impl Query {
         self.values.insert(key.to_owned(), vec![value.to_owned()]);
     }
 
+    /// Sets all values of `key`; without any it is not there.
+    pub fn set_all(&mut self, key: &str, values: Vec<String>) {
+        match values.is_empty() {
+            true => self.values.remove(key),
+            false => self.values.insert(key.to_owned(), values),
+        };
+    }
+
     /// All values of `key`.
     pub fn all(&self, key: &str) -> &[String] {
         self.values.get(key).map_or(&[], Vec::as_slice)

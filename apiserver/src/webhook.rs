@@ -24,7 +24,7 @@ const SYSTEM_BUNDLES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/p
 /// Why a webhook gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// The configuration names nobody.
+    /// The address is none.
     #[error("{0}")]
     Address(String),
     /// The client cannot be made.
@@ -41,9 +41,9 @@ pub enum WebhookError {
     /// The answer took too long.
     #[error("Post {0:?}: context deadline exceeded")]
     Timeout(String),
-    /// The answer is no success.
-    #[error("the server answered with status {0}")]
-    Status(StatusCode),
+    /// The answer is no success; this is what it says.
+    #[error("{0}")]
+    Status(String),
     /// The answer cannot be read.
     #[error("{0}")]
     Body(String),
@@ -58,7 +58,10 @@ pub struct Webhook {
 
 /// What the configuration comes down to.
 struct Target {
+    /// Where the request goes.
     url: String,
+    /// What messages call it.
+    shown: String,
     /// The name of a Service, for the certificate and the `Host` header.
     host: Option<String>,
 }
@@ -79,12 +82,12 @@ impl Webhook {
         review: &Value,
         timeout: Duration,
     ) -> Result<Value, WebhookError> {
-        let target = self.target(storage)?;
-        let url = format!("{}?timeout={}s", target.url, timeout.as_secs());
+        let target = self.target(storage, timeout)?;
+        let Target { url, shown, .. } = &target;
         let client = self.client(target.host.as_deref()).await?;
         let mut request = Request::builder()
             .method(Method::POST)
-            .uri(&url)
+            .uri(url)
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, */*");
         if let Some(host) = &target.host {
@@ -94,32 +97,37 @@ impl Webhook {
             .body(serve::full(Bytes::from(review.to_json())))
             .map_err(|e| WebhookError::Address(e.to_string()))?;
         let answer = async {
-            let broken = |why: String| WebhookError::Connection { url: url.clone(), why };
+            let broken = |why: String| WebhookError::Connection { url: shown.clone(), why };
             let response = client.request(request).await.map_err(|e| broken(chain(&e)))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), self.limit).collect().await;
             let body = body.map_err(|e| WebhookError::Body(format!("the answer could not be read: {e}")))?;
+            let body = body.to_bytes();
             if !status.is_success() {
-                return Err(WebhookError::Status(status));
+                return Err(WebhookError::Status(complaint(status, &body)));
             }
-            let decoded = api::json::decode(&body.to_bytes());
+            let decoded = api::json::decode(&body);
             decoded.map(|d| d.value).map_err(|e| WebhookError::Body(format!("the answer is no JSON: {e}")))
         };
-        tokio::time::timeout(timeout, answer).await.map_err(|_| WebhookError::Timeout(url.clone()))?
+        tokio::time::timeout(timeout, answer).await.map_err(|_| WebhookError::Timeout(shown.clone()))?
     }
 
-    fn target(&self, storage: &Storage) -> Result<Target, WebhookError> {
+    fn target(&self, storage: &Storage, timeout: Duration) -> Result<Target, WebhookError> {
+        let query = format!("?timeout={}s", timeout.as_secs());
         if let Some(url) = self.config.get("url").as_str() {
-            return Ok(Target { url: url.to_owned(), host: None });
+            let url = format!("{url}{query}");
+            return Ok(Target { shown: url.clone(), url, host: None });
         }
         let service = self.config.get("service");
         let (namespace, name) = (service.str_at(&["namespace"]), service.str_at(&["name"]));
         let port = service.get("port").as_i64().unwrap_or(443);
         let path = service.str_at(&["path"]).trim_start_matches('/');
+        let shown = format!("https://{name}.{namespace}.svc:{port}/{path}{query}");
+        let broken = |why: String| WebhookError::Connection { url: shown.clone(), why };
         let found = storage.cache(TABLE.store("", "services")).get(&format!("{namespace}/{name}"));
         let Some(object) = found.map(|s| s.object()) else {
             let quoted = api::field::go_quote(name);
-            return Err(WebhookError::Address(format!("service {quoted} not found")));
+            return Err(broken(format!("service {quoted} not found")));
         };
         let address = match object.str_at(&["spec", "type"]) {
             "ExternalName" => object.str_at(&["spec", "externalName"]).to_owned(),
@@ -127,17 +135,15 @@ impl Webhook {
         };
         let served = object.array_at(&["spec", "ports"]).iter().any(|p| p.get("port").as_i64() == Some(port));
         if matches!(address.as_str(), "" | "None") {
-            return Err(WebhookError::Address(format!("service {namespace}/{name} has no cluster address")));
+            return Err(broken("cannot route to service with ClusterIP \"None\"".to_owned()));
         }
         if !served && object.str_at(&["spec", "type"]) != "ExternalName" {
-            return Err(WebhookError::Address(format!(
-                "no service port {port} found for service {}",
-                api::field::go_quote(name)
-            )));
+            let quoted = api::field::go_quote(name);
+            return Err(broken(format!("no service port {port} found for service {quoted}")));
         }
         let address = if address.contains(':') { format!("[{address}]") } else { address };
-        let url = format!("https://{address}:{port}/{path}");
-        Ok(Target { url, host: Some(format!("{name}.{namespace}.svc")) })
+        let url = format!("https://{address}:{port}/{path}{query}");
+        Ok(Target { url, shown, host: Some(format!("{name}.{namespace}.svc")) })
     }
 
     /// The client, made when it is first used.
@@ -150,7 +156,12 @@ impl Webhook {
             Ok(pem) if !pem.is_empty() => Some(pem),
             _ => system_bundle().await,
         };
-        let options = outbound::Options { ca, server_name: host.map(str::to_owned), ..Default::default() };
+        let options = outbound::Options {
+            ca,
+            server_name: host.map(str::to_owned),
+            http1_only: true,
+            ..Default::default()
+        };
         let client = outbound::client(&options)?;
         *self.client.lock() = Some(client.clone());
         Ok(client)
@@ -160,6 +171,41 @@ impl Webhook {
 /// The authorities of the machine, as PEM.
 pub(crate) fn system_authorities() -> Option<Vec<u8>> {
     SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read(path).ok())
+}
+
+/// What an answer that is no success says, in the words of Kubernetes' clients.
+fn complaint(status: StatusCode, body: &[u8]) -> String {
+    const SHOWN: usize = 2048;
+    let told = api::json::decode(body).ok().map(|d| d.value).filter(|v| v.kind() == "Status");
+    if let Some(told) = told {
+        return told.str_at(&["message"]).to_owned();
+    }
+    let text = String::from_utf8_lossy(body);
+    let text: String = text.trim().chars().take(SHOWN).collect();
+    let said = match status.as_u16() {
+        400 => "the server rejected our request for an unknown reason",
+        401 => "the server has asked for the client to provide credentials",
+        403 => text.as_str(),
+        404 => "the server could not find the requested resource",
+        405 => "the server does not allow this method on the requested resource",
+        409 => "the server reported a conflict",
+        422 => "the server rejected our request due to an error in our request",
+        429 => "the server has received too many requests and has asked us to try again later",
+        503 => "the server is currently unable to handle the request",
+        504 => {
+            "the server was unable to return a response in the time allotted, but may still be processing the request"
+        }
+        code if code >= 500 => {
+            let quoted = api::field::go_quote(&text);
+            return format!("an error on the server ({quoted}) has prevented the request from succeeding");
+        }
+        code => {
+            return format!(
+                "the server responded with the status code {code} but did not return more information"
+            );
+        }
+    };
+    said.to_owned()
 }
 
 async fn system_bundle() -> Option<Vec<u8>> {

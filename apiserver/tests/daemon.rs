@@ -12,6 +12,8 @@ use testing::{Client, Pki, Process, Response, etcd, free_port, wait_until};
 
 #[path = "daemon/audit.rs"]
 mod audit;
+#[path = "daemon/documents.rs"]
+mod documents;
 #[path = "daemon/encryption.rs"]
 mod encryption;
 #[path = "daemon/kms.rs"]
@@ -20,6 +22,10 @@ mod kms;
 mod mutations;
 #[path = "daemon/policies.rs"]
 mod policies;
+#[path = "daemon/reviewer.rs"]
+mod reviewer;
+#[path = "daemon/subresources.rs"]
+mod subresources;
 #[path = "daemon/webhooks.rs"]
 mod webhooks;
 

@@ -1,7 +1,7 @@
 //! NodeRestriction: a kubelet changes its own node and the pods bound to it, and nothing else.
 
-use api::Value;
 use api::error::Result;
+use api::{ApiError, Value};
 
 use super::{Operation, forbid};
 use crate::registry::Call;
@@ -37,6 +37,7 @@ pub(super) fn validate(
     let Some(node) = call.user.node_name().map(str::to_owned) else { return Ok(()) };
     match (call.row.group, call.row.plural) {
         ("", "nodes") => check_node(call, &node, operation, object, old),
+        ("", "pods") if call.subresource == "eviction" => check_eviction(call, &node, object),
         ("", "pods") => check_pod(call, &node, operation, object, old),
         ("", "serviceaccounts") if call.subresource == "token" => check_token(call, &node, object),
         ("coordination.k8s.io", "leases") => check_name(call, &node, "lease"),
@@ -155,6 +156,22 @@ fn check_pod(
             Err(forbid(call, pod.name(), why))
         }
     }
+}
+
+/// A kubelet evicts no pods but its own.
+fn check_eviction(call: &Call, node: &str, eviction: Option<&Value>) -> Result<()> {
+    let name = match (call.name.as_str(), eviction) {
+        ("", Some(eviction)) => eviction.name(),
+        (name, _) => name,
+    };
+    let key = format!("{}/{name}", call.namespace);
+    let pod = call.server.storage.cache(TABLE.store("", "pods")).get(&key);
+    let pod = pod.ok_or_else(|| ApiError::not_found("", "pods", name))?.object();
+    if pod.str_at(&["spec", "nodeName"]) == node {
+        return Ok(());
+    }
+    let quoted = api::field::go_quote(node);
+    Err(forbid(call, name, format!("node {quoted} can only evict pods with spec.nodeName set to itself")))
 }
 
 /// Tokens are for pods that run on the node.

@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 use serve::Body;
 
 use super::method_not_allowed;
+use crate::admission::{self, Operation};
 use crate::authn::UserInfo;
 use crate::authn::service_account::TokenError;
 use crate::authz::{Attributes, Decision, Rule};
@@ -20,26 +21,35 @@ pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response
         return component_statuses(&exchange, row);
     }
     let form = exchange.form_of_action()?;
-    let call = exchange.write_call(row, "CreateOptions")?;
+    let mut call = exchange.write_call(row, "CreateOptions")?;
     let mut review = exchange.own_object(&call).await?;
     if row.namespaced {
         call.check_review_namespace(&mut review)?;
     }
     call.track_review(&mut review)?;
+    call.name = review.name().to_owned();
+    admission::mutate(&call, Operation::Create, &mut review, None).await?;
+    if row.plural == "bindings" {
+        return bind(exchange, &call, review).await;
+    }
+    check(&call, &review)?;
+    admission::validate(&call, Operation::Create, Some(&review), None).await?;
     let answer = match row.plural {
         "tokenreviews" => token_review(&exchange, review).await?,
         "selfsubjectreviews" => self_review(&exchange, review),
-        "subjectaccessreviews" | "localsubjectaccessreviews" => access_review(&exchange, &call, review)?,
-        "selfsubjectaccessreviews" => self_access_review(&exchange, &call, review)?,
-        "selfsubjectrulesreviews" => rules_review(&exchange, review)?,
-        "bindings" => return bind(exchange, row, review).await,
+        "subjectaccessreviews" | "localsubjectaccessreviews" => access_review(&exchange, review),
+        "selfsubjectaccessreviews" => {
+            decide(&exchange, &exchange.user, &mut review);
+            review
+        }
+        "selfsubjectrulesreviews" => rules_review(&exchange, &review),
         _ => return Err(method_not_allowed()),
     };
     Ok(render::one(&call, StatusCode::CREATED, &answer, form))
 }
 
 /// `bindings` is the older way to write `pods/binding`.
-async fn bind(mut exchange: Exchange, _: &Row, binding: Value) -> Result<Response<Body>> {
+async fn bind(mut exchange: Exchange, asked: &Call, binding: Value) -> Result<Response<Body>> {
     exchange.info.resource = "pods".to_owned();
     exchange.info.subresource = "binding".to_owned();
     exchange.info.name = binding.name().to_owned();
@@ -47,7 +57,7 @@ async fn bind(mut exchange: Exchange, _: &Row, binding: Value) -> Result<Respons
     let pods = crate::resources::TABLE.find("", "v1", "pods").expect("a built-in resource");
     let mut call = exchange.write_call(pods, "CreateOptions")?;
     call.name = binding.name().to_owned();
-    super::subresources::bind_pod(&call, &binding).await?;
+    super::subresources::bind_pod(asked, &call, &binding).await?;
     let done =
         object!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(render::value(StatusCode::CREATED, &done, form))
@@ -96,9 +106,6 @@ pub(crate) fn user_value(user: &UserInfo) -> Value {
 
 async fn token_review(exchange: &Exchange, mut review: Value) -> Result<Value> {
     let token = review.str_at(&["spec", "token"]).to_owned();
-    if token.is_empty() {
-        return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
-    }
     let audiences: Vec<String> = review
         .array_at(&["spec", "audiences"])
         .iter()
@@ -153,6 +160,30 @@ fn asked<'r>(review: &'r Value) -> Attributes<'r> {
     }
 }
 
+/// What reviews must say.
+fn check(call: &Call, review: &Value) -> Result<()> {
+    match call.row.plural {
+        "tokenreviews" if review.str_at(&["spec", "token"]).is_empty() => {
+            Err(ApiError::bad_request("token is required for TokenReview in authentication"))
+        }
+        "selfsubjectrulesreviews" if review.str_at(&["spec", "namespace"]).is_empty() => {
+            Err(ApiError::bad_request("no namespace on request"))
+        }
+        "selfsubjectaccessreviews" => check_review(call, review, false),
+        "subjectaccessreviews" | "localsubjectaccessreviews" => {
+            check_review(call, review, true)?;
+            let given = review.str_at(&["spec", "resourceAttributes", "namespace"]);
+            if !call.row.namespaced || given == call.namespace {
+                return Ok(());
+            }
+            let path = Path::new("spec.resourceAttributes.namespace");
+            let error = FieldError::invalid(&path, given, "must match metadata.namespace");
+            call.refuse_review(review, &[error])
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check_review(call: &Call, review: &Value, needs_subject: bool) -> Result<()> {
     let path = Path::new("spec");
     let spec = review.get("spec");
@@ -195,14 +226,7 @@ fn decide(exchange: &Exchange, user: &UserInfo, review: &mut Value) {
     review.set(&["status"], status);
 }
 
-fn access_review(exchange: &Exchange, call: &Call, mut review: Value) -> Result<Value> {
-    check_review(call, &review, true)?;
-    if call.row.namespaced && review.str_at(&["spec", "resourceAttributes", "namespace"]) != call.namespace {
-        let path = Path::new("spec.resourceAttributes.namespace");
-        let given = review.str_at(&["spec", "resourceAttributes", "namespace"]);
-        let error = FieldError::invalid(&path, given, "must match metadata.namespace");
-        return call.refuse_review(&review, &[error]).map(|()| review.clone());
-    }
+fn access_review(exchange: &Exchange, mut review: Value) -> Value {
     let spec = review.get("spec");
     let list = |v: &Value| {
         v.as_array().into_iter().flatten().filter_map(|g| g.as_str().map(str::to_owned)).collect::<Vec<_>>()
@@ -220,22 +244,13 @@ fn access_review(exchange: &Exchange, call: &Call, mut review: Value) -> Result<
             .collect(),
     };
     decide(exchange, &user, &mut review);
-    Ok(review)
+    review
 }
 
-fn self_access_review(exchange: &Exchange, call: &Call, mut review: Value) -> Result<Value> {
-    check_review(call, &review, false)?;
-    decide(exchange, &exchange.user, &mut review);
-    Ok(review)
-}
-
-fn rules_review(exchange: &Exchange, review: Value) -> Result<Value> {
-    let namespace = review.str_at(&["spec", "namespace"]).to_owned();
-    if namespace.is_empty() {
-        return Err(ApiError::bad_request("no namespace on request"));
-    }
+fn rules_review(exchange: &Exchange, review: &Value) -> Value {
+    let namespace = review.str_at(&["spec", "namespace"]);
     let server = &exchange.server;
-    let mut rules = server.authorizer.rbac.rules(&server.storage, &exchange.user, &namespace);
+    let mut rules = server.authorizer.rbac.rules(&server.storage, &exchange.user, namespace);
     if exchange.user.is_in("system:masters") {
         let all = || vec!["*".to_owned()];
         rules.push(Rule { verbs: all(), groups: all(), resources: all(), ..Rule::default() });
@@ -256,11 +271,11 @@ fn rules_review(exchange: &Exchange, review: Value) -> Result<Value> {
         }
     }
     // The answer is a review of its own.
-    Ok(object!({
+    object!({
         "kind": "SelfSubjectRulesReview",
         "apiVersion": (review.api_version()),
         "metadata": {},
         "spec": {},
         "status": {"resourceRules": resources, "nonResourceRules": others, "incomplete": false},
-    }))
+    })
 }

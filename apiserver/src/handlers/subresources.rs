@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use serve::Body;
 
 use super::patch::{self, Kind, Patch};
-use super::{method_not_allowed, token};
+use super::{connect, method_not_allowed, token};
+use crate::admission::{self, Operation};
 use crate::http::Exchange;
 use crate::kinds::pod;
 use crate::registry::{Call, DeleteOptions, from_storage};
@@ -16,7 +17,7 @@ use crate::render;
 use crate::resources::{Resource, Row, Subresource, TABLE};
 
 /// Answers a request to a subresource.
-pub(super) async fn handle(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
+pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let name = exchange.info.subresource.clone();
     let unknown = || match row.custom {
         Some(_) => ApiError::not_found(row.group, row.plural, &exchange.info.name),
@@ -36,8 +37,14 @@ pub(super) async fn handle(exchange: Exchange, row: &Row) -> Result<Response<Bod
         ("serviceaccounts", "token") => token::request(exchange, row).await,
         ("namespaces", "finalize") => finalize(exchange, row).await,
         ("pods", "log") => crate::proxy::log(exchange, row).await,
-        ("pods", "exec" | "attach" | "portforward") => crate::proxy::stream(exchange, row).await,
-        (_, "proxy") => crate::proxy::proxy(exchange, row).await,
+        ("pods", "exec" | "attach" | "portforward") => {
+            connect::admit(&mut exchange, row, sub).await?;
+            crate::proxy::stream(exchange, row).await
+        }
+        (_, "proxy") => {
+            connect::admit(&mut exchange, row, sub).await?;
+            crate::proxy::proxy(exchange, row).await
+        }
         _ => part(exchange, row).await,
     }
 }
@@ -179,8 +186,9 @@ async fn bind(mut exchange: Exchange, row: &Row, sub: &Subresource) -> Result<Re
     let form = exchange.form_of_action()?;
     let call = exchange.write_call(row, "CreateOptions")?;
     let ty = schema::kind("", "v1", sub.kind).expect("Binding is a known kind");
-    let binding = exchange.object(&call, "v1", sub.kind, ty).await?;
-    bind_pod(&call, &binding).await?;
+    let mut binding = exchange.object(&call, "v1", sub.kind, ty).await?;
+    admission::mutate(&call, Operation::Create, &mut binding, None).await?;
+    bind_pod(&call, &call, &binding).await?;
     Ok(render::value(
         StatusCode::CREATED,
         &object!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
@@ -188,7 +196,11 @@ async fn bind(mut exchange: Exchange, row: &Row, sub: &Subresource) -> Result<Re
     ))
 }
 
-pub(super) async fn bind_pod(call: &Call, binding: &Value) -> Result<()> {
+/// Assigns a pod to the node that `binding` names; `asked` is the request that says so.
+pub(super) async fn bind_pod(asked: &Call, call: &Call, binding: &Value) -> Result<()> {
+    if call.name != binding.name() {
+        return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
+    }
     let target = binding.str_at(&["target", "kind"]);
     if !matches!(target, "" | "Node") {
         let error = api::field::FieldError::not_supported(
@@ -198,6 +210,7 @@ pub(super) async fn bind_pod(call: &Call, binding: &Value) -> Result<()> {
         );
         return Err(ApiError::invalid("", "Binding", &call.name, &[error]));
     }
+    admission::validate(asked, Operation::Create, Some(binding), None).await?;
     let wanted_uid = binding.uid().to_owned();
     call.bind(|pod| {
         if !wanted_uid.is_empty() && wanted_uid != pod.uid() {
@@ -216,7 +229,12 @@ async fn evict(mut exchange: Exchange, row: &Row, sub: &Subresource) -> Result<R
     let form = exchange.form_of_action()?;
     let mut call = exchange.write_call(row, "CreateOptions")?;
     let ty = schema::kind("policy", "v1", sub.kind).expect("Eviction is a known kind");
-    let eviction = exchange.object(&call, "policy/v1", sub.kind, ty).await?;
+    let mut eviction = exchange.object(&call, "policy/v1", sub.kind, ty).await?;
+    admission::mutate(&call, Operation::Create, &mut eviction, None).await?;
+    if call.name != eviction.name() {
+        return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
+    }
+    admission::validate(&call, Operation::Create, Some(&eviction), None).await?;
     let given = eviction.get("deleteOptions").clone();
     if given.array_at(&["dryRun"]).iter().any(|d| d.as_str() == Some("All")) {
         call.write.dry_run = true;
@@ -227,7 +245,7 @@ async fn evict(mut exchange: Exchange, row: &Row, sub: &Subresource) -> Result<R
         spend_budget(&call, &pod).await?;
     }
     call.subresource = String::new();
-    call.delete(&options).await?;
+    call.delete_admitted(&options).await?;
     let answer =
         object!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(render::value(StatusCode::CREATED, &answer, form))

@@ -31,6 +31,7 @@ pub(super) async fn request(mut exchange: Exchange, row: &Row) -> Result<Respons
         request.set(&["spec", "expirationSeconds"], 3600);
     }
     call.track_body(&mut request, "authentication.k8s.io/v1", ty);
+    admission::mutate(&call, Operation::Create, &mut request, None).await?;
     if request.array_at(&["spec", "audiences"]).is_empty() {
         request.set(&["spec", "audiences"], tokens.audiences.clone());
     }
@@ -38,6 +39,9 @@ pub(super) async fn request(mut exchange: Exchange, row: &Row) -> Result<Respons
     request.set(&["metadata", "uid"], api::names::new_uid());
     request.set(&["metadata", "creationTimestamp"], api::time::format(jiff::Timestamp::now()));
     let account = render::object_of(row, &*call.get(None).await?);
+    for field in ["name", "namespace"] {
+        request.set(&["metadata", field], account.at(&["metadata", field]));
+    }
     admission::validate(&call, Operation::Create, Some(&request), None).await?;
     let binding = binding(&call, request.at(&["spec", "boundObjectRef"]))?;
     let asked = request.at(&["spec", "expirationSeconds"]).as_i64().unwrap_or(3600);
@@ -66,9 +70,6 @@ pub(super) async fn request(mut exchange: Exchange, row: &Row) -> Result<Respons
     request.set(&["spec", "expirationSeconds"], granted);
     request.set(&["status", "token"], token);
     request.set(&["status", "expirationTimestamp"], api::time::format(expiry));
-    for field in ["name", "namespace"] {
-        request.set(&["metadata", field], account.at(&["metadata", field]));
-    }
     Ok(render::value(StatusCode::CREATED, &request, form))
 }
 

@@ -47,9 +47,18 @@ pub struct Deleted {
 impl Call {
     /// Deletes an object.
     pub async fn delete(&self, options: &DeleteOptions) -> Result<Deleted> {
+        self.remove(options, true).await
+    }
+
+    /// Deletes an object without asking admission, which has been asked about what it is part of.
+    pub async fn delete_admitted(&self, options: &DeleteOptions) -> Result<Deleted> {
+        self.remove(options, false).await
+    }
+
+    async fn remove(&self, options: &DeleteOptions, asks: bool) -> Result<Deleted> {
         let mut current = self.attempt().await?;
         let (object, gone) = loop {
-            let next = self.decide(&current, options).await;
+            let next = self.decide(&current, options, asks).await;
             if let Some(done) = self.settle(&mut current, next).await? {
                 break done;
             }
@@ -68,10 +77,12 @@ impl Call {
         Ok(Deleted { answer, gone })
     }
 
-    async fn decide(&self, current: &Current, options: &DeleteOptions) -> Result<Next> {
+    async fn decide(&self, current: &Current, options: &DeleteOptions, asks: bool) -> Result<Next> {
         let old = self.view(current.object.clone()).await?;
         self.check_preconditions(&old, options)?;
-        admission::delete(self, &old).await?;
+        if asks {
+            admission::delete(self, &old).await?;
+        }
         Ok(self.doomed(current, options))
     }
 

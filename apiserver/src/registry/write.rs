@@ -546,14 +546,27 @@ fn put_or_remove(object: &mut Value, field: &str, value: &Value) {
 impl Call {
     /// Writes what finalizes a namespace; without any left it is removed.
     pub async fn finalize_namespace(&self, finalizers: &Value) -> Result<Value> {
-        self.rewrite(|object| {
-            if finalizers.is_empty() {
-                object.remove_at(&["spec", "finalizers"]);
-            } else {
-                object.set(&["spec", "finalizers"], finalizers);
+        let mut current = self.attempt().await?;
+        loop {
+            let next = self.finalized(&current.object, finalizers).await;
+            let next = next.map(|o| if self.is_finished(&o) { Next::Remove(o) } else { Next::Put(o) });
+            if let Some((object, _)) = self.settle(&mut current, next).await? {
+                return Ok(object);
             }
-        })
-        .await
+        }
+    }
+
+    async fn finalized(&self, old: &Value, finalizers: &Value) -> Result<Value> {
+        let mut new = old.clone();
+        if finalizers.is_empty() {
+            new.remove_at(&["spec", "finalizers"]);
+        } else {
+            new.set(&["spec", "finalizers"], finalizers);
+        }
+        admission::mutate(self, Operation::Update, &mut new, Some(old)).await?;
+        let new = self.canonical(new)?;
+        admission::validate(self, Operation::Update, Some(&new), Some(old)).await?;
+        Ok(new)
     }
 
     /// A change by the server itself, beside the chain of ordinary writes: what is finished then is removed.

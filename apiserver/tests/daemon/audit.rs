@@ -127,7 +127,7 @@ fn a_log_that_cannot_be_written_refuses_requests_where_that_is_asked_for() {
 fn events_are_sent_to_a_server() {
     let (sender, received) = mpsc::channel();
     let cluster = Cluster::start_with(|pki| {
-        let port = webhooks::serve(pki, move |_, list| {
+        let port = documents::serve(pki, move |_, list| {
             sender.send(list.clone()).unwrap();
             object!({})
         });

@@ -109,3 +109,25 @@ fn policies_have_parameters_and_selectors() {
     free.set(&["metadata", "labels"], object!({"free": ""}));
     cluster.create(maps, &free);
 }
+
+#[test]
+fn policies_cost_no_more_than_they_may() {
+    let cluster = Cluster::start();
+    let ten = "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]";
+    let loops =
+        |depth: usize| (0..depth).fold("true".to_owned(), |inner, n| format!("{ten}.all(v{n}, {inner})"));
+    let check = |name: &str, validations: Vec<Value>, why: &str| {
+        let costly = policy(name, &object!({"validations": validations}));
+        let only = object!({"objectSelector": {"matchLabels": {"for": name}}});
+        enforce(&cluster, &costly, &object!({"validationActions": ["Deny"], "matchResources": only}));
+        let mut subject = map(name, "1");
+        subject.set(&["metadata", "labels"], object!({"for": name}));
+        let told = read(&soon(&cluster, MAPS, &subject, 422));
+        assert!(told.str_at(&["message"]).ends_with(why), "{told}");
+    };
+    let expression = |depth: usize| object!({"expression": (loops(depth))});
+    check("one", vec![expression(6)], "operation cancelled: actual cost limit exceeded");
+    let spent =
+        "validation failed due to running out of cost budget, no further validation rules will be run";
+    check("all", (0..40).map(|_| expression(5)).collect(), spent);
+}

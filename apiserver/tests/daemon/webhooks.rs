@@ -1,87 +1,60 @@
 //! What webhooks make of writes.
 
-use std::convert::Infallible;
-use std::sync::Arc;
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use http_body_util::BodyExt;
-use tokio_util::sync::CancellationToken;
-use tower::service_fn;
-
+use super::policies::soon;
+use super::reviewer::{Reviewer, patching};
 use super::*;
 
-/// A server that answers documents with what `answer` makes of the path and the document.
-pub(super) fn serve(pki: &Pki, answer: impl Fn(&str, &Value) -> Value + Send + Sync + 'static) -> u16 {
-    let tls = Arc::new(serve::Tls::from_files(&pki.file("server.crt"), &pki.file("server.key")).unwrap());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let answer = Arc::new(answer);
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                let answer = answer.clone();
-                async move {
-                    let path = request.uri().path().to_owned();
-                    let body = request.into_body().collect().await.unwrap().to_bytes();
-                    let document = api::json::decode(&body).map(|d| d.value).unwrap_or_default();
-                    let answer = answer(&path, &document).to_json();
-                    Ok::<_, Infallible>(http::Response::new(serve::full(bytes::Bytes::from(answer))))
-                }
-            });
-            serve::Server::https(tls).serve(listener, service, CancellationToken::new()).await;
-        });
+const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+pub(super) const MUTATING: &str = "MutatingWebhookConfiguration";
+pub(super) const VALIDATING: &str = "ValidatingWebhookConfiguration";
+
+fn collection(kind: &str) -> String {
+    format!("{GROUP}/{}s", kind.to_ascii_lowercase())
+}
+
+/// Configures a webhook about the creation and change of maps, unless `more` says otherwise.
+pub(super) fn configure(cluster: &Cluster, kind: &str, name: &str, client: &Value, more: &Value) {
+    let rule = object!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["configmaps"]});
+    let mut hook = object!({
+        "name": (format!("{name}.example.com")), "admissionReviewVersions": ["v1"], "sideEffects": "None",
+        "rules": [rule], "clientConfig": client,
     });
-    port
-}
-
-/// A webhook that adds a member to maps at `/mutate`, and refuses maps with the value `bad` elsewhere.
-fn serve_reviews(pki: &Pki) -> u16 {
-    serve(pki, |path, review| answer(review, path == "/mutate"))
-}
-
-fn answer(review: &Value, mutates: bool) -> Value {
-    let request = review.get("request");
-    let mut response = object!({"uid": (request.str_at(&["uid"])), "allowed": true});
-    if mutates {
-        let patch = r#"[{"op":"add","path":"/data/added","value":"yes"}]"#;
-        response.set(&["patch"], STANDARD.encode(patch));
-        response.set(&["patchType"], "JSONPatch");
-        response.set(&["warnings"], vec!["changed"]);
-    } else if request.str_at(&["object", "data", "k"]) == "bad" {
-        response.set(&["allowed"], false);
-        response.set(&["status"], object!({"code": 403, "reason": "Forbidden", "message": "no"}));
+    for (field, value) in more.as_object().unwrap().iter() {
+        hook.set(&[field], value);
     }
-    object!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
+    let configuration = object!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "webhooks": [hook]
+    });
+    cluster.create(&collection(kind), &configuration);
 }
 
-fn configure(cluster: &Cluster, kind: &str, url: &str, failure: &str) {
-    let bundle = STANDARD.encode(std::fs::read(cluster.pki.file("ca.crt")).unwrap());
-    let rule = object!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]});
-    let configuration = object!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": "t"},
-        "webhooks": [{
-            "name": "w.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None", "rules": [rule],
-            "failurePolicy": failure, "timeoutSeconds": 2, "clientConfig": {"url": url, "caBundle": bundle},
-            "matchConditions": [{"name": "c", "expression": "object.metadata.name.startsWith('p')"}],
-        }]
-    });
-    let path = format!("/apis/admissionregistration.k8s.io/v1/{}s", kind.to_ascii_lowercase());
-    cluster.create(&path, &configuration);
+fn remove(cluster: &Cluster, kind: &str, name: &str) {
+    let path = format!("{}/{name}", collection(kind));
+    assert_eq!(cluster.client.send("DELETE", &path, None).unwrap().code, 200);
+}
+
+/// Waits until a dry run of the creation of `object` asks `path`.
+fn acts(cluster: &Cluster, reviewer: &Reviewer, path: &str, object: &Value) {
+    let dry = format!("{MAPS}?dryRun=All");
+    let asks = || {
+        cluster.send("POST", &dry, JSON, &object.to_string());
+        !reviewer.asked(path).is_empty()
+    };
+    wait_until("the webhook is asked", SOON, asks).unwrap();
+    reviewer.asked(path);
 }
 
 #[test]
 fn webhooks_change_and_refuse_what_matches() {
     let cluster = Cluster::start();
-    let port = serve_reviews(&cluster.pki);
-    configure(&cluster, "MutatingWebhookConfiguration", &format!("https://127.0.0.1:{port}/mutate"), "Fail");
-    let url = format!("https://127.0.0.1:{port}/validate");
-    configure(&cluster, "ValidatingWebhookConfiguration", &url, "Fail");
-    let refused = policies::soon(&cluster, MAPS, &map("p", "bad"), 403);
-    let why = "admission webhook \"w.example.com\" denied the request: no";
+    let reviewer = Reviewer::start(&cluster.pki);
+    let named =
+        object!({"matchConditions": [{"name": "c", "expression": "object.metadata.name.startsWith('p')"}]});
+    let add = patching(r#"[{"op":"add","path":"/data/added","value":"yes"}]"#);
+    configure(&cluster, MUTATING, "m", &reviewer.at(&add), &named);
+    configure(&cluster, VALIDATING, "v", &reviewer.at("/validate"), &named);
+    let refused = soon(&cluster, MAPS, &map("p", "bad"), 403);
+    let why = "admission webhook \"v.example.com\" denied the request: no";
     assert_eq!(read(&refused).str_at(&["message"]), why);
     let changed = cluster.create(MAPS, &map("p", "good"));
     assert_eq!(changed.get("data"), &object!({"k": "good", "added": "yes"}));
@@ -91,15 +64,226 @@ fn webhooks_change_and_refuse_what_matches() {
 }
 
 #[test]
-fn webhooks_that_do_not_answer_refuse_unless_that_is_ignored() {
+fn webhooks_are_asked_about_deletions() {
     let cluster = Cluster::start();
-    let url = format!("https://127.0.0.1:{}/", free_port().unwrap());
-    configure(&cluster, "MutatingWebhookConfiguration", &url, "Ignore");
-    configure(&cluster, "ValidatingWebhookConfiguration", &url, "Fail");
-    let refused = read(&policies::soon(&cluster, MAPS, &map("p", "1"), 500));
-    let why = "Internal error occurred: failed calling webhook \"w.example.com\": failed to call webhook: ";
-    assert!(refused.str_at(&["message"]).starts_with(why), "{refused}");
-    let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/t";
-    assert_eq!(cluster.client.send("DELETE", path, None).unwrap().code, 200);
-    policies::soon(&cluster, MAPS, &map("p", "1"), 201);
+    let reviewer = Reviewer::start(&cluster.pki);
+    let rule = object!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["configmaps"]});
+    let deletions = object!({"rules": [rule], "objectSelector": {"matchLabels": {"kept": "yes"}}});
+    configure(&cluster, MUTATING, "m", &reviewer.at("/m"), &deletions);
+    configure(&cluster, VALIDATING, "v", &reviewer.at("/v"), &deletions);
+    for name in ["a", "b", "c"] {
+        let mut one = map(name, "1");
+        one.set(&["metadata", "labels"], object!({"kept": (if name == "c" { "no" } else { "yes" })}));
+        cluster.create(MAPS, &one);
+    }
+    let dry = || cluster.client.send("DELETE", &format!("{MAPS}/a?dryRun=All"), None).unwrap();
+    wait_until("both are asked", SOON, || {
+        assert_eq!(dry().code, 200);
+        !reviewer.asked("/m").is_empty() && !reviewer.asked("/v").is_empty()
+    })
+    .unwrap();
+    let all = format!("{MAPS}?labelSelector=kept");
+    assert_eq!(cluster.client.send("DELETE", &all, None).unwrap().code, 200);
+    for path in ["/m", "/v"] {
+        let asked = reviewer.asked(path);
+        let told: Vec<(&str, &str, bool)> = asked
+            .iter()
+            .map(|r| (r.str_at(&["operation"]), r.get("oldObject").name(), r.get("object").is_null()))
+            .collect();
+        assert_eq!(told, [("DELETE", "a", true), ("DELETE", "b", true)], "{path}");
+        assert_eq!(asked[0].str_at(&["name"]), "a");
+        assert_eq!(asked[0].str_at(&["options", "kind"]), "DeleteOptions");
+    }
+    // There is nothing to patch.
+    remove(&cluster, MUTATING, "m");
+    cluster.create(MAPS, &object!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "d", "labels": {"kept": "yes"}}}));
+    let add = patching(r#"[{"op":"add","path":"/data","value":{}}]"#);
+    configure(&cluster, MUTATING, "m", &reviewer.at(&add), &deletions);
+    let one = format!("{MAPS}/d?dryRun=All");
+    let send = || cluster.client.send("DELETE", &one, None).unwrap();
+    wait_until("the patch is refused", SOON, || send().code == 500).unwrap();
+    let why = "Internal error occurred: admission webhook \"m.example.com\" attempted to modify the object, which is not supported for this operation";
+    assert_eq!(read(&send()).str_at(&["message"]), why);
+}
+
+#[test]
+fn failures_refuse_unless_they_are_ignored() {
+    let cluster = Cluster::start();
+    let reviewer = Reviewer::start(&cluster.pki);
+    let dead = object!({"url": (format!("https://127.0.0.1:{}/dead", free_port().unwrap()))});
+    let at = |path: &str| reviewer.at(path);
+    let post = |path: &str| {
+        format!("failed to call webhook: Post \"https://127.0.0.1:{}{path}?timeout=1s\": ", reviewer.port)
+    };
+    let invalid = |why: &str| format!("received invalid webhook response: {why}");
+    let cases = [
+        ("dead", dead, "failed to call webhook: Post \"https://127.0.0.1:".to_owned()),
+        ("slow", at("/slow"), format!("{}context deadline exceeded", post("/slow"))),
+        ("huge", at("/huge"), "failed to call webhook: the answer could not be read: ".to_owned()),
+        ("text", at("/text"), "failed to call webhook: the answer is no JSON: ".to_owned()),
+        (
+            "broken",
+            at("/broken"),
+            "failed to call webhook: an error on the server (\"broken\") has prevented the request from succeeding"
+                .to_owned(),
+        ),
+        ("missing", at("/missing"), "failed to call webhook: the server could not find the requested resource".to_owned()),
+        ("uid", at("/uid"), invalid("expected response.uid=")),
+        (
+            "kind",
+            at("/kind"),
+            invalid("expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got admission.k8s.io/v1, Kind=Pod"),
+        ),
+        ("absent", at("/absent"), invalid("webhook response was absent")),
+        ("half", at("/half"), invalid("webhook returned response.patch but not response.patchType")),
+        ("shape", at(&patching("{}")), "received undecodable patch in webhook response: ".to_owned()),
+    ];
+    for (name, client, why) in cases {
+        let strict = object!({"timeoutSeconds": 1, "failurePolicy": "Fail"});
+        configure(&cluster, MUTATING, name, &client, &strict);
+        let refused = read(&soon(&cluster, MAPS, &map("p", "1"), 500));
+        let want = format!("Internal error occurred: failed calling webhook \"{name}.example.com\": {why}");
+        let told = refused.str_at(&["message"]);
+        assert!(told.starts_with(&want), "{told}\n{want}");
+        remove(&cluster, MUTATING, name);
+        // The same is ignored where the webhook says so.
+        let lenient = object!({"timeoutSeconds": 1, "failurePolicy": "Ignore"});
+        configure(&cluster, MUTATING, name, &client, &lenient);
+        soon(&cluster, MAPS, &map("p", "1"), 201);
+        remove(&cluster, MUTATING, name);
+    }
+    // What the server itself cannot do with a patch is not ignored.
+    let lenient = object!({"failurePolicy": "Ignore"});
+    let patch = patching(r#"[{"op":"remove","path":"/data/nothing"}]"#);
+    configure(&cluster, MUTATING, "patch", &reviewer.at(&patch), &lenient);
+    soon(&cluster, MAPS, &map("p", "1"), 500);
+}
+
+#[test]
+fn webhooks_are_asked_again_when_others_change_the_object() {
+    let cluster = Cluster::start();
+    let reviewer = Reviewer::start(&cluster.pki);
+    let again = object!({"reinvocationPolicy": "IfNeeded"});
+    let last = patching(r#"[{"op":"add","path":"/data/last","value":"yes"}]"#);
+    configure(&cluster, MUTATING, "a", &reviewer.at("/again"), &again);
+    configure(&cluster, MUTATING, "b", &reviewer.at("/once"), &object!({}));
+    configure(&cluster, MUTATING, "c", &reviewer.at(&last), &again);
+    acts(&cluster, &reviewer, &last, &map("p", "1"));
+    for path in ["/again", "/once", &last] {
+        reviewer.asked(path);
+    }
+    cluster.create(MAPS, &map("p", "1"));
+    let seen = |path: &str| -> Vec<bool> {
+        reviewer.asked(path).iter().map(|r| !r.at(&["object", "data", "last"]).is_null()).collect()
+    };
+    assert_eq!((seen("/again"), seen("/once"), seen(&last)), (vec![false, true], vec![false], vec![false]));
+}
+
+#[test]
+fn webhooks_see_the_version_they_ask_for() {
+    let cluster = Cluster::start();
+    let reviewer = Reviewer::start(&cluster.pki);
+    let rule = |version: &str| object!({"apiGroups": ["autoscaling"], "apiVersions": [version], "operations": ["CREATE"], "resources": ["horizontalpodautoscalers"]});
+    let of = |version: &str, policy: &str| object!({"rules": [(rule(version))], "matchPolicy": policy});
+    configure(&cluster, VALIDATING, "exact", &reviewer.at("/exact"), &of("v2", "Exact"));
+    let path = patching(
+        r#"[{"op":"replace","path":"/spec/metrics/0/resource/target/averageUtilization","value":70}]"#,
+    );
+    configure(&cluster, MUTATING, "equivalent", &reviewer.at(&path), &of("v2", "Equivalent"));
+    let autoscaler = object!({
+        "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}
+    });
+    let autoscalers = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    let dry = format!("{autoscalers}?dryRun=All");
+    let send = || read(&cluster.send("POST", &dry, JSON, &autoscaler.to_string()));
+    let target = |o: &Value| o.at(&["spec", "targetCPUUtilizationPercentage"]).as_i64();
+    let result = wait_until("the patch is made", SOON, || target(&send()) == Some(70));
+    result.unwrap_or_else(|e| panic!("{e}: {}", send()));
+    let asked = reviewer.asked(&path).pop().unwrap();
+    assert_eq!(asked.str_at(&["kind", "version"]), "v2");
+    assert_eq!(asked.str_at(&["resource", "version"]), "v2");
+    assert_eq!(asked.str_at(&["requestKind", "version"]), "v1");
+    assert_eq!(asked.str_at(&["object", "apiVersion"]), "autoscaling/v2");
+    assert_eq!(reviewer.asked("/exact"), []);
+}
+
+#[test]
+fn conditions_and_selectors_decide_who_is_asked() {
+    let cluster = Cluster::start();
+    let reviewer = Reviewer::start(&cluster.pki);
+    let when = |expression: &str| object!({"matchConditions": [{"name": "c", "expression": expression}]});
+    let may = "authorizer.group('').resource('configmaps').namespace('default').check('create').allowed()";
+    let nobody = "authorizer.serviceAccount('default', 'nobody').group('').resource('configmaps').check('get').allowed()";
+    configure(&cluster, VALIDATING, "nobody", &reviewer.at("/nobody"), &when(nobody));
+    configure(
+        &cluster,
+        VALIDATING,
+        "labelled",
+        &reviewer.at("/labelled"),
+        &object!({"objectSelector": {"matchLabels": {"a": "b"}}}),
+    );
+    configure(&cluster, VALIDATING, "may", &reviewer.at("/may"), &when(may));
+    acts(&cluster, &reviewer, "/may", &map("p", "1"));
+    assert_eq!((reviewer.asked("/nobody"), reviewer.asked("/labelled")), (vec![], vec![]));
+    let mut labelled = map("p", "1");
+    labelled.set(&["metadata", "labels"], object!({"a": "b"}));
+    cluster.create(MAPS, &labelled);
+    // Without the label there is still what has it.
+    let one = format!("{MAPS}/p");
+    let patched =
+        cluster.send("PATCH", &one, "application/merge-patch+json", r#"{"metadata":{"labels":null}}"#);
+    assert_eq!(patched.code, 200);
+    let operations: Vec<String> =
+        reviewer.asked("/labelled").iter().map(|r| r.str_at(&["operation"]).to_owned()).collect();
+    assert_eq!(operations, ["CREATE", "UPDATE"]);
+    cluster.send("PATCH", &one, "application/merge-patch+json", r#"{"data":{"k":"2"}}"#);
+    assert_eq!(reviewer.asked("/labelled"), []);
+    // A condition that cannot be decided refuses.
+    configure(&cluster, VALIDATING, "wrong", &reviewer.at("/wrong"), &when("object.nope == 1"));
+    let refused = read(&soon(&cluster, MAPS, &map("q", "1"), 403));
+    let why = "expression 'object.nope == 1' resulted in error: no such key: nope";
+    assert!(refused.str_at(&["message"]).ends_with(why), "{refused}");
+}
+
+#[test]
+fn services_answer_reviews() {
+    let cluster = Cluster::start();
+    let reviewer = Reviewer::start(&cluster.pki);
+    configure(&cluster, VALIDATING, "s", &reviewer.service("/deny"), &object!({"timeoutSeconds": 3}));
+    let refused = read(&soon(&cluster, MAPS, &map("p", "1"), 500));
+    let port = reviewer.port;
+    let shown =
+        format!("Post \"https://hook.default.svc:{port}/deny?timeout=3s\": service \"hook\" not found");
+    assert!(refused.str_at(&["message"]).ends_with(&shown), "{refused}");
+    let service = object!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "hook"},
+        "spec": {"type": "ExternalName", "externalName": "127.0.0.1"}
+    });
+    cluster.create("/api/v1/namespaces/default/services", &service);
+    let refused = read(&soon(&cluster, MAPS, &map("p", "1"), 403));
+    assert_eq!(refused.str_at(&["message"]), "admission webhook \"s.example.com\" denied the request: no");
+}
+
+#[test]
+fn older_reviews_are_read_with_less_rigour() {
+    let cluster = Cluster::start();
+    let reviewer = Reviewer::start(&cluster.pki);
+    let beta = object!({"admissionReviewVersions": ["v2", "v1beta1", "v1"]});
+    configure(&cluster, MUTATING, "b", &reviewer.at("/beta"), &beta);
+    acts(&cluster, &reviewer, "/beta", &map("p", "1"));
+    let changed = cluster.create(MAPS, &map("p", "1"));
+    assert_eq!(changed.str_at(&["data", "beta"]), "yes");
+}
+
+#[test]
+fn nobody_is_asked_about_webhooks_and_policies() {
+    let cluster = Cluster::start();
+    let reviewer = Reviewer::start(&cluster.pki);
+    let rule = object!({"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*/*"]});
+    configure(&cluster, VALIDATING, "all", &reviewer.at("/deny"), &object!({"rules": [rule]}));
+    soon(&cluster, MAPS, &map("p", "1"), 403);
+    configure(&cluster, MUTATING, "more", &reviewer.at("/more"), &object!({}));
+    remove(&cluster, VALIDATING, "all");
+    soon(&cluster, MAPS, &map("p", "1"), 201);
 }

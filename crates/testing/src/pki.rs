@@ -8,7 +8,8 @@ use rcgen::{
     KeyPair,
 };
 
-/// A directory with an authority, a server certificate for 127.0.0.1, a client certificate of an administrator, and a key
+/// A directory with an authority, a server certificate for 127.0.0.1 and for the Service `hook` in
+/// `default`, a client certificate of an administrator, and a key
 /// that signs tokens.
 #[derive(Debug)]
 pub struct Pki {
@@ -37,7 +38,7 @@ impl Pki {
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         std::fs::write(pki.file("ca.crt"), authority.self_signed(&key)?.pem())?;
         let issuer = Issuer::new(authority, key);
-        let local = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let local = ["127.0.0.1", "localhost", "hook.default.svc"].map(str::to_owned).to_vec();
         pki.sign(&issuer, "server", named("kube-apiserver", None), local)?;
         pki.sign(&issuer, "admin", named("admin", Some("system:masters")), Vec::new())?;
         std::fs::write(pki.file("tokens.key"), KeyPair::generate()?.serialize_pem())?;

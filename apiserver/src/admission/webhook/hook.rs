@@ -135,9 +135,12 @@ impl Hook {
         if read.patch.is_empty() {
             return Ok(None);
         }
-        let patch = api::json::decode(&read.patch);
+        let patch = review::operations(&read.patch);
         let patch = patch
             .map_err(|e| Failure::Call(format!("received undecodable patch in webhook response: {e}")))?;
+        if patch.is_empty() {
+            return Ok(None);
+        }
         if read.patch_type != "JSONPatch" {
             let quoted = go_quote(&read.patch_type);
             return Err(Failure::Call(format!("unsupported patch type {quoted}")));
@@ -149,7 +152,7 @@ impl Hook {
             );
             return Err(Failure::Refusal(ApiError::internal(why)));
         }
-        Ok(Some(patch.value))
+        Ok(Some(patch))
     }
 
     /// True for a failure that the request survives.

@@ -74,6 +74,24 @@ pub(super) fn read(answer: &Value, uid: &str, version: &str, mutates: bool) -> R
     })
 }
 
+/// The operations of a JSON patch.
+///
+/// # Errors
+/// Why it is none.
+pub(super) fn operations(patch: &[u8]) -> Result<Value, String> {
+    let of = |v: &Value, what: &str| {
+        format!("json: cannot unmarshal {} into Go value of type jsonpatch.{what}", v.kind_name())
+    };
+    match api::json::decode(patch).map_err(|e| e.to_string())?.value {
+        Value::Null => Ok(Value::Array(Vec::new())),
+        Value::Array(list) => match list.iter().find(|op| !matches!(op, Value::Object(_) | Value::Null)) {
+            Some(other) => Err(of(other, "Operation")),
+            None => Ok(Value::Array(list)),
+        },
+        other => Err(of(&other, "Patch")),
+    }
+}
+
 /// The refusal of a webhook, in its own words as far as it has any.
 pub(super) fn refusal(name: &str, result: &Value) -> ApiError {
     let code = result.get("code").as_i64().and_then(|c| u16::try_from(c).ok());
