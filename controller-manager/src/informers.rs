@@ -64,6 +64,7 @@ informers! {
     service_accounts: resource::SERVICE_ACCOUNTS, whole;
     service_cidrs: resource::SERVICE_CIDRS, whole;
     services: resource::SERVICES, whole;
+    policies: resource::VALIDATING_ADMISSION_POLICIES, whole;
     stateful_sets: resource::STATEFUL_SETS, whole;
     storage_classes: resource::STORAGE_CLASSES, whole;
 }

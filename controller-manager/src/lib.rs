@@ -36,6 +36,7 @@ mod node_ipam;
 mod node_lifecycle;
 mod node_ttl;
 mod pod_gc;
+mod policy_status;
 mod replicaset;
 mod resource_quota;
 mod root_ca;

@@ -4,9 +4,9 @@ use crate::context::Context;
 use crate::{
     bootstrap_tokens, certificates, clusterrole_aggregation, cronjob, daemonset, deployment, disruption,
     endpoints, endpointslice, endpointslice_mirroring, ephemeral_volume, garbage_collector, job, namespace,
-    node_ipam, node_lifecycle, node_ttl, pod_gc, replicaset, resource_quota, root_ca, service_cidr,
-    serviceaccount, serviceaccount_token, statefulset, taint_eviction, ttl_after_finished, volume_binder,
-    volume_protection,
+    node_ipam, node_lifecycle, node_ttl, pod_gc, policy_status, replicaset, resource_quota, root_ca,
+    service_cidr, serviceaccount, serviceaccount_token, statefulset, taint_eviction, ttl_after_finished,
+    volume_binder, volume_protection,
 };
 
 /// A controller: its name for `--controllers`, its service account, and what starts it.
@@ -82,6 +82,11 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
         "persistentvolumeclaim-protection-controller",
         "pvc-protection-controller",
         volume_protection::start_claims,
+    ),
+    on(
+        "validatingadmissionpolicy-status-controller",
+        "validatingadmissionpolicy-status-controller",
+        policy_status::start,
     ),
     on(
         "persistentvolume-protection-controller",
@@ -175,7 +180,6 @@ const ABSENT: &[&str] = &[
     "service-lb-controller",
     "storage-version-migrator-controller",
     "storageversion-garbage-collector-controller",
-    "validatingadmissionpolicy-status-controller",
     "volumeattributesclass-protection-controller",
     "horizontal-pod-autoscaler-controller",
 ];

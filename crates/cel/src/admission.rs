@@ -15,6 +15,7 @@ use crate::decl::{Decl, DeclTypes};
 use crate::env::{Env, Version};
 use crate::eval::{Activation, Limits, Program};
 use crate::library::authz::{Attributes, Authorizer, Authz};
+use crate::source::Issues;
 use crate::types::{Declarations, Type};
 use crate::value::map::Entries;
 use crate::value::{EvalError, Map, Outcome, Val};
@@ -82,6 +83,9 @@ pub struct Compiler {
     version: Version,
     request: Arc<Decl>,
     namespace: Arc<Decl>,
+    /// What the objects and the parameters are, where that is known.
+    object: Option<Arc<Decl>>,
+    params: Option<Arc<Decl>>,
     variables: Vec<Variable>,
 }
 
@@ -89,7 +93,13 @@ impl Compiler {
     /// Compiles expressions that may use what `version` has.
     pub fn new(scope: Scope, version: Version) -> Self {
         let (request, namespace) = (Arc::new(request()), Arc::new(namespace()));
-        Self { scope, version, request, namespace, variables: Vec::new() }
+        Self { scope, version, request, namespace, object: None, params: None, variables: Vec::new() }
+    }
+
+    /// Knows what the objects and the parameters are; otherwise they may be anything.
+    pub fn typed(mut self, object: Option<Arc<Decl>>, params: Option<Arc<Decl>>) -> Self {
+        (self.object, self.params) = (object, params);
+        self
     }
 
     /// Sets what the expressions that are compiled from now on may use.
@@ -99,19 +109,21 @@ impl Compiler {
     }
 
     fn env(&self) -> Env {
+        let known = [Some(&self.request), Some(&self.namespace), self.object.as_ref(), self.params.as_ref()];
+        let of = |decl: &Option<Arc<Decl>>| decl.as_ref().map_or(Type::Dyn, |d| d.cel_type());
         let types = Types {
-            declared: DeclTypes::new([self.request.clone(), self.namespace.clone()]),
+            declared: DeclTypes::new(known.into_iter().flatten().cloned()),
             variables: self.variables.iter().map(|v| (v.name.clone(), v.t.clone())).collect(),
             scope: self.scope,
         };
         let mut env = Env::new(self.version)
-            .variable("object", Type::Dyn)
-            .variable("oldObject", Type::Dyn)
+            .variable("object", of(&self.object))
+            .variable("oldObject", of(&self.object))
             .variable("request", self.request.cel_type())
             .variable("namespaceObject", self.namespace.cel_type())
             .declarations(Arc::new(types));
         if self.scope.params {
-            env = env.variable("params", Type::Dyn);
+            env = env.variable("params", of(&self.params));
         }
         if self.scope.authorizer {
             env = env
@@ -130,6 +142,14 @@ impl Compiler {
     /// What is wrong with it, in the words of upstream.
     pub fn compile(&self, expression: &str, returns: &[Type]) -> Result<Program, String> {
         self.checked(expression, returns).map(|(program, _)| program)
+    }
+
+    /// Says what is wrong with an expression, whatever the type of its value.
+    ///
+    /// # Errors
+    /// All that is wrong, each with its place.
+    pub fn check(&self, expression: &str) -> Result<(), Issues> {
+        self.env().compile(expression).map(|_| ())
     }
 
     fn checked(&self, expression: &str, returns: &[Type]) -> Result<(Program, Type), String> {

@@ -287,6 +287,20 @@ impl Client {
         parse(&self.bytes(Method::PATCH, &path, media, patch.to_json()).await?)
     }
 
+    /// Applies a configuration of a part of an object, as its manager and whoever else has set its fields.
+    pub async fn apply_part(
+        &self,
+        resource: &Resource,
+        (namespace, name, subresource): (&str, &str, &str),
+        manager: &str,
+        configuration: &Value,
+    ) -> Result<Value> {
+        let path =
+            format!("{}?fieldManager={manager}&force=true", resource.path(namespace, name, subresource));
+        let media = ("application/json", "application/apply-patch+yaml");
+        parse(&self.bytes(Method::PATCH, &path, media, configuration.to_json()).await?)
+    }
+
     /// Deletes an object. The answer is the object (when it is not gone at once) or a `Status`.
     pub async fn delete(
         &self,

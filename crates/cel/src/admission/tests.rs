@@ -79,6 +79,20 @@ fn results_have_the_types_that_are_wanted() {
 }
 
 #[test]
+fn expressions_are_checked_against_the_type_of_the_object() {
+    let schema = object!({"type": "object", "properties": {
+        "kind": {"type": "string"}, "spec": {"type": "object", "properties": {"replicas": {"type": "integer"}}}}});
+    let decl = crate::decl::Decl::from_schema(&schema, "Thing", true).unwrap();
+    let mut typed = Compiler::new(ALL, Version::STORED).typed(Some(decl.into()), None);
+    typed.declare("n", "object.spec.replicas").unwrap();
+    assert_eq!(typed.check("object.spec.replicas > 1 && variables.n == 1 && params.x == 1"), Ok(()));
+    let told = |expression: &str| typed.check(expression).unwrap_err().to_string();
+    let want = "ERROR: <input>:1:12: undefined field 'replics'\n | object.spec.replics > 1\n | ...........^";
+    assert_eq!(told("object.spec.replics > 1"), want);
+    assert!(told("variables.n == 'a'").contains("found no matching overload"));
+}
+
+#[test]
 fn variables_are_evaluated_once_and_when_needed() {
     let mut compiler = Compiler::new(ALL, Version::STORED);
     compiler.declare("images", "object.spec.containers.map(c, c.image)").unwrap();
