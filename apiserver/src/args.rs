@@ -17,6 +17,9 @@ pub struct Args {
     /// IP address on which to advertise the apiserver to members of the cluster.
     #[arg(long)]
     pub advertise_address: Option<IpAddr>,
+    /// Answer 502 where an aggregated server redirects, instead of handing that to the client.
+    #[arg(long, default_value_t = true)]
+    pub aggregator_reject_forwarding_redirect: bool,
     /// If true, allow privileged containers.
     #[arg(long)]
     pub allow_privileged: bool,
@@ -47,6 +50,9 @@ pub struct Args {
     /// Accept secrets of type bootstrap.kubernetes.io/token in kube-system as credentials.
     #[arg(long)]
     pub enable_bootstrap_token_auth: bool,
+    /// Route requests for aggregated servers to the endpoints of their Services rather than to cluster addresses.
+    #[arg(long)]
+    pub enable_aggregator_routing: bool,
     /// How the endpoints of the Service kubernetes are kept: lease, master-count or none.
     #[arg(long, default_value = "lease")]
     pub endpoint_reconciler_type: String,

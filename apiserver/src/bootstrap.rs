@@ -1,14 +1,16 @@
 //! What every cluster has from the start: namespaces, the RBAC policy, priority and flow control objects, the Service
 //! of the API itself. Absent objects are created; roles and bindings of the policy are mended when rules are missing.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Value, object};
 
+use crate::aggregation::built_in_priority;
 use crate::authn::UserInfo;
-use crate::registry::Call;
+use crate::registry::{Call, DeleteOptions};
 use crate::resources::TABLE;
 use crate::server::Server;
 
@@ -145,67 +147,38 @@ async fn authentication_config(server: &Arc<Server>) -> api::error::Result<()> {
     .map(|_| ())
 }
 
-/// Groups come first in discovery by these numbers; the others follow.
-const GROUP_PRIORITIES: [(&str, i64); 6] = [
-    ("", 18_000),
-    ("apps", 17_800),
-    ("events.k8s.io", 17_750),
-    ("authentication.k8s.io", 17_700),
-    ("authorization.k8s.io", 17_600),
-    ("autoscaling", 17_500),
-];
+const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 
-/// An APIService for each version that is served here.
+/// An APIService for each version that is served here. Those that were made by earlier servers are brought in line.
 async fn local_api_services(server: &Arc<Server>) -> api::error::Result<()> {
-    let mut made: Vec<(&str, &str)> = Vec::new();
-    let mut next = 17_400;
+    let mut wanted: BTreeMap<String, Value> = BTreeMap::new();
     for row in &TABLE.rows {
-        if made.contains(&(row.group, row.version)) {
-            continue;
-        }
-        made.push((row.group, row.version));
-        let known = GROUP_PRIORITIES.iter().find(|(g, _)| *g == row.group).map(|(_, p)| *p);
-        let priority = known.unwrap_or_else(|| {
-            next -= 10;
-            next
-        });
-        let version_priority = if row.version == "v1" && row.group.is_empty() {
-            1
-        } else if row.version == "v2" {
-            30
-        } else {
-            15
-        };
-        let name = format!("{}.{}", row.version, row.group);
-        let mut spec = object!({"version": (row.version), "groupPriorityMinimum": priority, "versionPriority": version_priority});
+        let Some((group, version)) = built_in_priority(row.group, row.version) else { continue };
+        let mut spec =
+            object!({"version": (row.version), "groupPriorityMinimum": group, "versionPriority": version});
         if !row.group.is_empty() {
             spec.set(&["group"], row.group);
         }
-        let call = call(server, "apiregistration.k8s.io", "apiservices", "", &name);
-        ensure(&call, object!({"metadata": {"name": (name.as_str()), "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"}}, "spec": spec})).await?;
-        available(server, &name).await?;
+        wanted.insert(format!("{}.{}", row.version, row.group), spec);
+    }
+    let at = |name: &str| call(server, "apiregistration.k8s.io", "apiservices", "", name);
+    let cache = server.storage.cache(TABLE.store("apiregistration.k8s.io", "apiservices")).clone();
+    for stored in cache.snapshot().objects.values().filter(|s| s.label(MANAGED) == Some("onstart")) {
+        let present = stored.object();
+        match wanted.get(&*stored.key) {
+            Some(spec) if present.get("spec") == spec => {}
+            Some(spec) => put(&at(&stored.key), "spec", spec.clone()).await?,
+            None => match at(&stored.key).delete(&DeleteOptions::default()).await {
+                Err(e) if !e.is_not_found() => return Err(e),
+                _ => {}
+            },
+        }
+    }
+    for (name, spec) in &wanted {
+        let metadata = object!({"name": (name.as_str()), "labels": {"kube-aggregator.kubernetes.io/automanaged": "onstart"}});
+        ensure(&at(name), object!({"metadata": metadata, "spec": (spec.clone())})).await?;
     }
     Ok(())
-}
-
-/// Says of an APIService that it is served here.
-pub async fn available(server: &Arc<Server>, name: &str) -> api::error::Result<()> {
-    let mut call = call(server, "apiregistration.k8s.io", "apiservices", "", name);
-    call.subresource = "status".to_owned();
-    let now = api::time::format(jiff::Timestamp::now());
-    call.update(|old| {
-        let mut new = old.clone();
-        if new.array_at(&["status", "conditions"]).is_empty() {
-            let condition = object!({
-                "type": "Available", "status": "True", "lastTransitionTime": (now.as_str()), "reason": "Local",
-                "message": "Local APIServices are always available",
-            });
-            new.set(&["status", "conditions"], vec![condition]);
-        }
-        Ok(new)
-    })
-    .await
-    .map(|_| ())
 }
 
 /// The object that stands for the range of Service addresses.

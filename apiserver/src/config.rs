@@ -46,6 +46,8 @@ pub struct Config {
     pub service_range: IpNet,
     /// Ports of Services.
     pub node_ports: (u16, u16),
+    /// How the servers of other groups are reached.
+    pub aggregation: crate::aggregation::Options,
     /// How kubelets are reached.
     pub kubelets: serve::outbound::Options,
     /// Which addresses of nodes are used.
@@ -95,6 +97,7 @@ impl Args {
             auditor: self.audit.validate()?,
             service_range: service_range.trunc(),
             node_ports: ports(&self.service_node_port_range)?,
+            aggregation: self.aggregation(),
             kubelets: self.kubelets()?,
             address_types: self.kubelet_preferred_address_types.clone(),
             advertise,
@@ -142,6 +145,9 @@ impl Args {
         }
         if self.tls_cert_file.is_empty() != self.tls_private_key_file.is_empty() {
             bail!("--tls-cert-file and --tls-private-key-file go together");
+        }
+        if self.proxy_client_cert_file.is_empty() != self.proxy_client_key_file.is_empty() {
+            bail!("--proxy-client-cert-file and --proxy-client-key-file go together");
         }
         Ok(())
     }
@@ -236,6 +242,14 @@ impl Args {
             always_allowed: ALWAYS_ALLOWED.map(str::to_owned).to_vec(),
             rbac: crate::authz::Rbac::default(),
         })
+    }
+
+    fn aggregation(&self) -> crate::aggregation::Options {
+        crate::aggregation::Options {
+            identity: path(&self.proxy_client_cert_file).zip(path(&self.proxy_client_key_file)),
+            endpoints: self.enable_aggregator_routing,
+            reject_redirects: self.aggregator_reject_forwarding_redirect,
+        }
     }
 
     fn kubelets(&self) -> Result<serve::outbound::Options> {

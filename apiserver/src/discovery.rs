@@ -1,5 +1,7 @@
 //! Discovery: which groups, versions and resources there are. Derived from the table of
-//! resources, and made again when custom resources come or go.
+//! resources and of what other servers serve, and made again when custom resources or others come or go.
+
+mod groups;
 
 use std::sync::Arc;
 
@@ -13,14 +15,16 @@ use http::{Response, StatusCode};
 use ring::digest::{SHA256, SHA512, digest};
 use serve::Body;
 
+use crate::aggregation::discovery::Listing;
 use crate::custom::Served;
 use crate::http::Exchange;
 use crate::render;
 use crate::resources::{Resource, Row, Subresource, TABLE};
+use groups::{Group, Version};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-/// Discovery, made again whenever custom resources come or go.
+/// Discovery, made again whenever custom resources or other servers come or go.
 pub struct Discovery {
     made: ArcSwap<Documents>,
     external_address: String,
@@ -28,8 +32,9 @@ pub struct Discovery {
 
 /// The documents that do not depend on who asks.
 struct Documents {
-    serial: u64,
+    serials: (u64, u64),
     rows: Vec<Row>,
+    named: Vec<Group>,
     groups: Value,
     aggregated_core: (Bytes, String),
     aggregated: (Bytes, String),
@@ -39,18 +44,19 @@ impl Discovery {
     /// Makes the documents of the built-in resources.
     pub fn new(external_address: &str) -> Self {
         Self {
-            made: ArcSwap::from_pointee(Documents::new(&Served::default())),
+            made: ArcSwap::from_pointee(Documents::new(&Served::default(), &Listing::default())),
             external_address: external_address.to_owned(),
         }
     }
 
     fn documents(&self, exchange: &Exchange) -> Arc<Documents> {
         let served = exchange.server.storage.custom().load();
+        let listing = exchange.server.aggregation.found.load();
         let made = self.made.load_full();
-        if made.serial == served.serial {
+        if made.serials == (served.serial, listing.serial) {
             return made;
         }
-        let made = Arc::new(Documents::new(&served));
+        let made = Arc::new(Documents::new(&served, &listing));
         self.made.store(made.clone());
         made
     }
@@ -75,9 +81,10 @@ impl Discovery {
                 ],
             }),
             ["apis"] => made.groups.clone(),
-            ["apis", name] if !name.is_empty() && groups(&made.rows).contains(name) => {
-                group(&made.rows, name, true)
-            }
+            ["apis", name] => match made.named.iter().find(|g| g.name == *name) {
+                Some(group) => alone(group),
+                None => return Ok(None),
+            },
             ["api", version] if versions(&made.rows, "").contains(version) => {
                 resources(&made.rows, "", version)
             }
@@ -91,7 +98,7 @@ impl Discovery {
 
     /// All paths that are served, for the root document.
     pub fn paths(&self, exchange: &Exchange) -> Vec<String> {
-        let rows = &self.documents(exchange).rows;
+        let documents = self.documents(exchange);
         let mut paths = vec![
             "/.well-known/openid-configuration".to_owned(),
             "/api".to_owned(),
@@ -99,9 +106,9 @@ impl Discovery {
             "/apis".to_owned(),
             "/apis/".to_owned(),
         ];
-        for group in groups(rows).into_iter().filter(|g| !g.is_empty()) {
-            paths.push(format!("/apis/{group}"));
-            paths.extend(versions(rows, group).into_iter().map(|v| format!("/apis/{group}/{v}")));
+        for group in &documents.named {
+            paths.push(format!("/apis/{}", group.name));
+            paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{}", group.name, v.name)));
         }
         paths[5..].sort();
         paths.extend(
@@ -129,30 +136,27 @@ impl Discovery {
 }
 
 impl Documents {
-    fn new(served: &Served) -> Self {
+    fn new(served: &Served, listing: &Listing) -> Self {
         let mut rows = TABLE.rows.clone();
         rows.extend(served.rows());
-        let named: Vec<&str> = groups(&rows).into_iter().filter(|g| !g.is_empty()).collect();
-        let list: Vec<Value> = named.iter().map(|g| group(&rows, g, false)).collect();
+        let named = groups::groups(&rows, listing);
+        let list: Vec<Value> = named.iter().map(Group::describe).collect();
+        let core: Vec<Value> =
+            versions(&rows, "").into_iter().map(|v| aggregated_version(&rows, "", v)).collect();
+        let aggregated_core = aggregated(vec![object!({"metadata": {}, "versions": core})]);
+        let items = named.iter().map(|group| {
+            let versions: Vec<Value> = group.versions.iter().map(|v| described(&rows, group, v)).collect();
+            object!({"metadata": {"name": (group.name.as_str())}, "versions": versions})
+        });
         Self {
-            serial: served.serial,
+            serials: (served.serial, listing.serial),
             groups: object!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list}),
-            aggregated_core: tagged(&aggregated(&rows, &[""])),
-            aggregated: tagged(&aggregated(&rows, &named)),
+            aggregated_core: tagged(&aggregated_core),
+            aggregated: tagged(&aggregated(items.collect())),
             rows,
+            named,
         }
     }
-}
-
-/// Groups in order of discovery.
-fn groups(rows: &[Row]) -> Vec<&'static str> {
-    let mut groups: Vec<&'static str> = Vec::new();
-    for row in rows {
-        if groups.last() != Some(&row.group) && !groups.contains(&row.group) {
-            groups.push(row.group);
-        }
-    }
-    groups
 }
 
 /// Versions of a group, preferred first.
@@ -197,18 +201,10 @@ fn cached((bytes, tag): &(Bytes, String), exchange: &Exchange) -> Response<Body>
     response
 }
 
-fn group(rows: &[Row], name: &str, alone: bool) -> Value {
-    let versions: Vec<Value> = versions(rows, name)
-        .into_iter()
-        .map(|v| object!({"groupVersion": (format!("{name}/{v}")), "version": v}))
-        .collect();
-    let preferred = versions.first().cloned().unwrap_or_default();
-    let body = object!({"name": name, "versions": versions, "preferredVersion": preferred});
-    if !alone {
-        return body;
-    }
+/// The document of one group.
+fn alone(group: &Group) -> Value {
     let mut out = object!({"kind": "APIGroup", "apiVersion": "v1"});
-    for (key, value) in body.as_object().into_iter().flat_map(|m| m.iter()) {
+    for (key, value) in group.describe().as_object().into_iter().flat_map(|m| m.iter()) {
         out.set(&[key], value);
     }
     out
@@ -276,23 +272,29 @@ fn subresource(row: &Resource, sub: &Subresource) -> Value {
     out
 }
 
-fn aggregated(rows: &[Row], groups: &[&str]) -> Value {
-    let items: Vec<Value> = groups
-        .iter()
-        .map(|group| {
-            let versions: Vec<Value> = versions(rows, group)
-                .into_iter()
-                .map(|version| {
-                    let resources: Vec<Value> =
-                        rows_of(rows, group, version).map(|r| aggregated_resource(r)).collect();
-                    object!({"version": version, "resources": resources, "freshness": "Current"})
-                })
-                .collect();
-            let metadata = if group.is_empty() { Value::object() } else { object!({"name": (*group)}) };
-            object!({"metadata": metadata, "versions": versions})
-        })
-        .collect();
+fn aggregated(items: Vec<Value>) -> Value {
     object!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+/// A version as aggregated documents have it, whoever serves it.
+fn described(rows: &[Row], group: &Group, version: &Version) -> Value {
+    match &version.remote {
+        None => aggregated_version(rows, &group.name, &version.name),
+        Some((resources, stale)) => {
+            let freshness = if *stale { "Stale" } else { "Current" };
+            let mut out = object!({"version": (version.name.as_str())});
+            if !resources.is_empty() {
+                out.set(&["resources"], resources.to_vec());
+            }
+            out.set(&["freshness"], freshness);
+            out
+        }
+    }
+}
+
+fn aggregated_version(rows: &[Row], group: &str, version: &str) -> Value {
+    let resources: Vec<Value> = rows_of(rows, group, version).map(|r| aggregated_resource(r)).collect();
+    object!({"version": version, "resources": resources, "freshness": "Current"})
 }
 
 fn aggregated_resource(row: &Resource) -> Value {

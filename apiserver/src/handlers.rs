@@ -23,6 +23,10 @@ use crate::resources::{Row, TABLE};
 
 /// Answers a request that may be answered.
 pub async fn dispatch(mut exchange: Exchange) -> Result<Response<Body>> {
+    let server = exchange.server.clone();
+    if let Some(remote) = server.aggregation.find(&server.storage, &exchange.info.path) {
+        return crate::aggregation::forward(exchange, &remote).await;
+    }
     if !exchange.info.is_resource {
         return document(exchange).await;
     }
@@ -101,7 +105,7 @@ async fn document(exchange: Exchange) -> Result<Response<Body>> {
         _ => {}
     }
     if path == "/openapi/v2" || path.starts_with("/openapi/v3") {
-        return Ok(server.openapi.respond(&exchange).unwrap_or_else(not_found));
+        return Ok(crate::openapi::respond(exchange).await.unwrap_or_else(not_found));
     }
     Ok(server.discovery.respond(&exchange)?.unwrap_or_else(not_found))
 }

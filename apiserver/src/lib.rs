@@ -6,12 +6,13 @@
 //! beyond the generic, the `schema` crate what its objects look like; [`custom`] is the same for what users define.
 //! [`discovery`], [`openapi`] and [`table`] are
 //! derived from these. [`authn`] and [`authz`] say who may, [`audit`] records who did; [`proxy`] hands streams through to
-//! kubelets.
+//! kubelets, [`aggregation`] requests to the servers of other groups.
 //!
 //! Invariants: no handler is written for one kind; an object is encoded once and its bytes are served many times; a
 //! write is one guarded transaction; a panic costs one request.
 
 pub mod admission;
+pub mod aggregation;
 pub mod allocate;
 pub mod args;
 pub mod audit;

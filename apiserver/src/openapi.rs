@@ -11,6 +11,7 @@ use ring::digest::{SHA512, digest};
 use schema::openapi::{self, Connect};
 use serve::Body;
 
+use crate::aggregation;
 use crate::custom::Served;
 use crate::http::Exchange;
 use crate::resources::{Resource, Row, TABLE, interned};
@@ -25,34 +26,63 @@ struct Document {
     tag: String,
 }
 
+impl Document {
+    fn new(bytes: Vec<u8>) -> Self {
+        let bytes = Bytes::from(bytes);
+        let tag: String = digest(&SHA512, &bytes).as_ref().iter().map(|b| format!("{b:02X}")).collect();
+        Self { bytes, tag }
+    }
+}
+
+/// Which custom resources, and which documents of other servers, documents were made of.
+type Serials = (u64, u64);
+
 /// The OpenAPI documents that were asked for since custom resources last came or went.
 #[derive(Default)]
 pub struct OpenApi {
-    made: Mutex<(u64, HashMap<String, Document>)>,
+    made: Mutex<(Serials, HashMap<String, Document>)>,
+}
+
+/// The answer, if the path is one of OpenAPI. Others are asked for their documents first.
+pub async fn respond(exchange: Exchange) -> Option<Response<Body>> {
+    let server = exchange.server.clone();
+    let (aggregation, storage) = (&server.aggregation, &server.storage);
+    let path = exchange.info.path.trim_end_matches('/');
+    if path == "/openapi/v2" {
+        let serial = aggregation.refresh_v2(storage).await;
+        return Some(server.openapi.v2(&exchange, serial));
+    }
+    if path == "/openapi/v3" {
+        let served = storage.custom().load();
+        let mut index = index(&all_rows(&served));
+        aggregation.list_v3(storage, index.make_object().entry("paths").make_object()).await;
+        return Some(answer(&Document::new(index.to_json()), JSON, &exchange, false));
+    }
+    let version = path.strip_prefix("/openapi/v3/")?;
+    if let Some(remote) = aggregation.has_v3(storage, version) {
+        return aggregation::forward(exchange, &remote).await.ok();
+    }
+    server.openapi.v3(&exchange, version)
 }
 
 impl OpenApi {
-    /// The answer, if the path is one of OpenAPI.
-    pub fn respond(&self, exchange: &Exchange) -> Option<Response<Body>> {
-        let path = exchange.info.path.trim_end_matches('/');
-        let served = exchange.server.storage.custom().load();
-        if path == "/openapi/v2" {
-            let accept = exchange.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-            let protobuf = accept.contains("proto-openapi");
-            let (key, media_type) = if protobuf { ("v2.pb", GNOSTIC) } else { ("v2", JSON) };
-            let document = self.document(&served, key, || {
-                let rows = all_rows(&served);
-                let document = openapi::v2(&entries(&rows));
-                if protobuf { openapi::gnostic(&document) } else { document.to_json() }
-            });
-            return Some(answer(&document, media_type, exchange, false));
-        }
-        if path == "/openapi/v3" {
-            let document = self.document(&served, "v3", || index(&all_rows(&served)).to_json());
-            return Some(answer(&document, JSON, exchange, false));
-        }
-        let version = path.strip_prefix("/openapi/v3/")?;
-        let document = self.version(&served, version)?;
+    fn v2(&self, exchange: &Exchange, others: u64) -> Response<Body> {
+        let server = &exchange.server;
+        let served = server.storage.custom().load();
+        let accept = exchange.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let protobuf = accept.contains("proto-openapi");
+        let (key, media_type) = if protobuf { ("v2.pb", GNOSTIC) } else { ("v2", JSON) };
+        let document = self.document((served.serial, others), key, || {
+            let rows = all_rows(&served);
+            let mut document = openapi::v2(&entries(&rows));
+            server.aggregation.merge_v2(&server.storage, &mut document);
+            if protobuf { openapi::gnostic(&document) } else { document.to_json() }
+        });
+        answer(&document, media_type, exchange, false)
+    }
+
+    fn v3(&self, exchange: &Exchange, version: &str) -> Option<Response<Body>> {
+        let document = self.version(&exchange.server.storage.custom().load(), version)?;
         // A client that names the hash has what it names for ever.
         Some(answer(&document, JSON, exchange, exchange.query.has("hash")))
     }
@@ -67,24 +97,27 @@ impl OpenApi {
         };
         let rows = all_rows(served);
         let known = rows.iter().any(|r| r.group == group && r.version == version);
-        known.then(|| self.document(served, path, || openapi::v3(group, version, &entries(&rows)).to_json()))
+        let others = self.made.lock().0.1;
+        known.then(|| {
+            self.document((served.serial, others), path, || {
+                openapi::v3(group, version, &entries(&rows)).to_json()
+            })
+        })
     }
 
-    fn document(&self, served: &Served, key: &str, make: impl FnOnce() -> Vec<u8>) -> Document {
+    fn document(&self, serials: Serials, key: &str, make: impl FnOnce() -> Vec<u8>) -> Document {
         {
             let mut made = self.made.lock();
-            if made.0 != served.serial {
-                *made = (served.serial, HashMap::new());
+            if made.0 != serials {
+                *made = (serials, HashMap::new());
             }
             if let Some(made) = made.1.get(key) {
                 return made.clone();
             }
         }
-        let bytes = Bytes::from(make());
-        let tag: String = digest(&SHA512, &bytes).as_ref().iter().map(|b| format!("{b:02X}")).collect();
-        let document = Document { bytes, tag };
+        let document = Document::new(make());
         let mut made = self.made.lock();
-        if made.0 == served.serial {
+        if made.0 == serials {
             made.1.insert(key.to_owned(), document.clone());
         }
         document

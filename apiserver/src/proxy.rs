@@ -7,7 +7,7 @@ use api::error::Result;
 use api::{ApiError, Value};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
@@ -270,13 +270,9 @@ fn wants_tunnel(exchange: &Exchange) -> bool {
         .any(|p| p == websocket::PORT_FORWARD_TUNNEL)
 }
 
-/// The client's request without what the other side must not see.
-fn inbound(exchange: &mut Exchange) -> Request<()> {
-    let mut request = Request::new(());
-    *request.method_mut() = exchange.head.method.clone();
-    *request.headers_mut() = exchange.head.headers.clone();
-    let secret: Vec<HeaderName> = request
-        .headers()
+/// Takes out what proves who the client is, and what it claims about itself.
+pub(crate) fn remove_credentials(headers: &mut HeaderMap) {
+    let secret: Vec<HeaderName> = headers
         .keys()
         .filter(|k| {
             **k == AUTHORIZATION
@@ -286,8 +282,16 @@ fn inbound(exchange: &mut Exchange) -> Request<()> {
         .cloned()
         .collect();
     for name in secret {
-        request.headers_mut().remove(name);
+        headers.remove(name);
     }
+}
+
+/// The client's request without what the other side must not see.
+pub(crate) fn inbound(exchange: &mut Exchange) -> Request<()> {
+    let mut request = Request::new(());
+    *request.method_mut() = exchange.head.method.clone();
+    *request.headers_mut() = exchange.head.headers.clone();
+    remove_credentials(request.headers_mut());
     if let Some(on) = exchange.head.extensions.remove::<hyper::upgrade::OnUpgrade>() {
         request.extensions_mut().insert(on);
     }
@@ -308,9 +312,19 @@ async fn passed(
     authority: &str,
     target: &PathAndQuery,
 ) -> Result<Response<Body>> {
-    let mut request = inbound(exchange);
-    let passthrough =
-        upgrade::passthrough(&mut request, outbound, authority, target).await.map_err(|e| refused(&e))?;
+    let request = inbound(exchange);
+    handed(exchange, request, outbound, authority, target).await.map_err(|e| refused(&e))
+}
+
+/// Hands an upgrade to another server, with the headers that `request` has.
+pub(crate) async fn handed(
+    exchange: &Exchange,
+    mut request: Request<()>,
+    outbound: Box<dyn Connection>,
+    authority: &str,
+    target: &PathAndQuery,
+) -> std::result::Result<Response<Body>, upgrade::Error> {
+    let passthrough = upgrade::passthrough(&mut request, outbound, authority, target).await?;
     if let Some(relay) = passthrough.relay {
         let completion = exchange.completion.clone();
         exchange.server.kubelets.streams.spawn(async move {

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tower::service_fn;
 
 use crate::admission::{Policies, Webhooks};
+use crate::aggregation::{self, Aggregation};
 use crate::allocate::Allocators;
 use crate::bootstrap::{self, OwnService};
 use crate::config::Config;
@@ -38,6 +39,7 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         allocators: Allocators::new(config.service_range, config.node_ports),
         policies: Policies::default(),
         webhooks: Webhooks::default(),
+        aggregation: Aggregation::new(config.aggregation)?,
         discovery: Discovery::new(&config.settings.external_address),
         openapi: OpenApi::default(),
         kubelets: Kubelets::new(config.kubelets, config.address_types)?,
@@ -94,6 +96,19 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
     });
     let definitions = crate::custom::controller::run(server.clone());
     tasks.critical("definitions of custom resources", stoppable(&tasks, definitions));
+    tasks.critical(
+        "availability of APIServices",
+        stoppable(&tasks, aggregation::availability::run(server.clone())),
+    );
+    tasks.critical(
+        "discovery of other servers",
+        stoppable(&tasks, aggregation::discovery::run(server.clone())),
+    );
+    let (front, stop) = (server.clone(), tasks.token());
+    tasks.plain("client certificate for other servers", async move {
+        front.aggregation.identity.watch(stop).await;
+        Ok(())
+    });
     let (tls, stop) = (config.tls.clone(), tasks.token());
     tasks.plain("certificate reload", async move {
         tls.watch(stop).await;

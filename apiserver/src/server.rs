@@ -8,6 +8,7 @@ use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Policies, Webhooks};
+use crate::aggregation::Aggregation;
 use crate::allocate::Allocators;
 use crate::audit::Auditor;
 use crate::authn::Authenticator;
@@ -52,6 +53,8 @@ pub struct Server {
     pub policies: Policies,
     /// Webhooks that are asked about writes.
     pub webhooks: Webhooks,
+    /// Groups that other servers serve.
+    pub aggregation: Aggregation,
     /// Discovery documents.
     pub discovery: Discovery,
     /// OpenAPI documents.

@@ -208,7 +208,7 @@ fn complaint(status: StatusCode, body: &[u8]) -> String {
     said.to_owned()
 }
 
-async fn system_bundle() -> Option<Vec<u8>> {
+pub(crate) async fn system_bundle() -> Option<Vec<u8>> {
     for path in SYSTEM_BUNDLES {
         if let Ok(pem) = tokio::fs::read(path).await {
             return Some(pem);

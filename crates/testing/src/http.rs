@@ -21,6 +21,7 @@ type Stream = BufReader<StreamOwned<ClientConnection, TcpStream>>;
 pub struct Client {
     config: Arc<ClientConfig>,
     port: u16,
+    headers: String,
 }
 
 /// An answer.
@@ -28,6 +29,8 @@ pub struct Client {
 pub struct Response {
     /// The status code.
     pub code: u16,
+    /// The headers, with names in lower case.
+    pub headers: Vec<(String, String)>,
     /// The body.
     pub body: String,
 }
@@ -37,6 +40,13 @@ pub struct Lines {
     stream: Stream,
     chunked: bool,
     buffer: Vec<u8>,
+}
+
+impl Response {
+    /// The first value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
 }
 
 impl Client {
@@ -54,7 +64,16 @@ impl Client {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)?;
-        Ok(Self { config: Arc::new(config), port })
+        Ok(Self { config: Arc::new(config), port, headers: String::new() })
+    }
+
+    /// A client that sends these headers besides. One that names `Connection` does not say that it ends.
+    pub fn with(&self, headers: &[(&str, &str)]) -> Self {
+        let mut client = self.clone();
+        for (name, value) in headers {
+            client.headers.push_str(&format!("{name}: {value}\r\n"));
+        }
+        client
     }
 
     /// Sends a request; a body comes with its media type.
@@ -62,11 +81,12 @@ impl Client {
     /// # Errors
     /// There is no answer.
     pub fn send(&self, method: &str, path: &str, body: Option<(&str, &[u8])>) -> Result<Response> {
-        let (code, mut lines) = self.open(method, path, body)?;
+        let (head, mut lines) = self.open(method, path, body)?;
         let mut all = Vec::new();
         while lines.fill()? {}
         all.append(&mut lines.buffer);
-        Ok(Response { code, body: String::from_utf8_lossy(&all).into_owned() })
+        let body = String::from_utf8_lossy(&all).into_owned();
+        Ok(Response { code: head.code, headers: head.headers, body })
     }
 
     /// Sends a GET and returns the lines of its answer as they come.
@@ -74,8 +94,8 @@ impl Client {
     /// # Errors
     /// There is no answer, or one that is not good.
     pub fn lines(&self, path: &str) -> Result<Lines> {
-        let (code, lines) = self.open("GET", path, None)?;
-        anyhow::ensure!(code == 200, "{path}: {code}");
+        let (head, lines) = self.open("GET", path, None)?;
+        anyhow::ensure!(head.code == 200, "{path}: {}", head.code);
         Ok(lines)
     }
 
@@ -110,9 +130,12 @@ impl Client {
         Ok(BufReader::new(StreamOwned::new(ClientConnection::new(self.config.clone(), name)?, tcp)))
     }
 
-    fn open(&self, method: &str, path: &str, body: Option<(&str, &[u8])>) -> Result<(u16, Lines)> {
+    fn open(&self, method: &str, path: &str, body: Option<(&str, &[u8])>) -> Result<(Head, Lines)> {
         let mut stream = self.connect()?;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{}", self.headers);
+        if !self.headers.contains("Connection: ") {
+            head.push_str("Connection: close\r\n");
+        }
         if let Some((media_type, content)) = body {
             head.push_str(&format!("Content-Type: {media_type}\r\nContent-Length: {}\r\n", content.len()));
         }
@@ -123,8 +146,9 @@ impl Client {
             let _ = stream.get_mut().write_all(content);
         }
         let _ = stream.get_mut().flush();
-        let Head { code, chunked, .. } = Head::read(&mut stream)?;
-        Ok((code, Lines { stream, chunked, buffer: Vec::new() }))
+        let head = Head::read(&mut stream)?;
+        let chunked = head.chunked;
+        Ok((head, Lines { stream, chunked, buffer: Vec::new() }))
     }
 }
 
@@ -133,6 +157,7 @@ struct Head {
     code: u16,
     chunked: bool,
     length: u64,
+    headers: Vec<(String, String)>,
 }
 
 impl Head {
@@ -140,17 +165,18 @@ impl Head {
         let mut line = String::new();
         stream.read_line(&mut line).context("reading the status line")?;
         let code = line.split(' ').nth(1).and_then(|c| c.parse().ok()).context("no status line")?;
-        let mut head = Self { code, chunked: false, length: 0 };
+        let mut head = Self { code, chunked: false, length: 0, headers: Vec::new() };
         loop {
             line.clear();
             stream.read_line(&mut line)?;
-            let text = line.trim().to_ascii_lowercase();
-            match text.split_once(": ") {
-                None => return Ok(head),
-                Some(("transfer-encoding", "chunked")) => head.chunked = true,
-                Some(("content-length", length)) => head.length = length.parse()?,
-                Some(_) => {}
+            let Some((name, value)) = line.trim().split_once(": ") else { return Ok(head) };
+            let name = name.to_ascii_lowercase();
+            match (name.as_str(), value) {
+                ("transfer-encoding", "chunked") => head.chunked = true,
+                ("content-length", length) => head.length = length.parse()?,
+                _ => {}
             }
+            head.headers.push((name, value.to_owned()));
         }
     }
 }

@@ -8,9 +8,9 @@ use rcgen::{
     KeyPair,
 };
 
-/// A directory with an authority, a server certificate for 127.0.0.1 and for the Service `hook` in
-/// `default`, a client certificate of an administrator, and a key
-/// that signs tokens.
+/// A directory with an authority, a server certificate for 127.0.0.1 and for the Service `hook` of the namespace
+/// `default`, one for the Service `extension` there, client certificates of an administrator and of a front proxy, and a
+/// key that signs tokens.
 #[derive(Debug)]
 pub struct Pki {
     dir: PathBuf,
@@ -40,6 +40,9 @@ impl Pki {
         let issuer = Issuer::new(authority, key);
         let local = ["127.0.0.1", "localhost", "hook.default.svc"].map(str::to_owned).to_vec();
         pki.sign(&issuer, "server", named("kube-apiserver", None), local)?;
+        let service = vec!["extension.default.svc".to_owned()];
+        pki.sign(&issuer, "extension", named("extension", None), service)?;
+        pki.sign(&issuer, "front", named("front-proxy-client", None), Vec::new())?;
         pki.sign(&issuer, "admin", named("admin", Some("system:masters")), Vec::new())?;
         std::fs::write(pki.file("tokens.key"), KeyPair::generate()?.serialize_pem())?;
         Ok(pki)
@@ -65,7 +68,8 @@ impl Pki {
         Ok(())
     }
 
-    /// Where a file is: `ca.crt`, `server.crt`, `server.key`, `admin.crt`, `admin.key` or `tokens.key`.
+    /// Where a file is: `ca.crt`, `server.crt`, `server.key`, `extension.crt`, `extension.key`, `admin.crt`,
+    /// `admin.key`, `front.crt`, `front.key` or `tokens.key`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }

@@ -6,16 +6,13 @@ use std::sync::Arc;
 use api::error::Result;
 use api::object;
 
+use crate::aggregation::{CUSTOM_GROUP, CUSTOM_VERSION};
 use crate::authn::UserInfo;
-use crate::bootstrap;
 use crate::registry::{Call, DeleteOptions};
 use crate::resources::TABLE;
 use crate::server::Server;
 
 const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
-/// Custom groups come after the built-in ones.
-const GROUP_PRIORITY: i64 = 1000;
-const VERSION_PRIORITY: i64 = 100;
 
 /// Makes the APIServices of the versions that are served, and deletes those of versions that no longer are.
 pub(super) async fn align(server: &Arc<Server>) -> Result<()> {
@@ -24,18 +21,31 @@ pub(super) async fn align(server: &Arc<Server>) -> Result<()> {
     let cache = server.storage.cache(TABLE.store("apiregistration.k8s.io", "apiservices")).clone();
     for (group, version) in &wanted {
         let name = format!("{version}.{group}");
-        if cache.get(&name).is_some() || !TABLE.versions(group).is_empty() {
+        if !TABLE.versions(group).is_empty() {
             continue;
         }
         let spec = object!({
-            "group": (*group), "version": (*version), "groupPriorityMinimum": GROUP_PRIORITY,
-            "versionPriority": VERSION_PRIORITY,
+            "group": (*group), "version": (*version), "groupPriorityMinimum": CUSTOM_GROUP,
+            "versionPriority": CUSTOM_VERSION,
         });
+        if let Some(present) = cache.get(&name) {
+            // One that a user made is the user's.
+            if present.label(MANAGED) == Some("true") && present.object().get("spec") != &spec {
+                let call = call(server, &name);
+                let changed = call.update(|old| {
+                    let mut new = old.clone();
+                    new.set(&["spec"], spec.clone());
+                    Ok(new)
+                });
+                changed.await?;
+            }
+            continue;
+        }
         let mut metadata = object!({"name": (name.as_str())});
         metadata.set(&["labels", MANAGED], "true");
         match call(server, &name).create(object!({"metadata": metadata, "spec": spec})).await {
             Err(e) if e.reason() != "AlreadyExists" => return Err(e),
-            _ => bootstrap::available(server, &name).await?,
+            _ => {}
         }
     }
     for stored in cache.snapshot().objects.values().filter(|s| s.label(MANAGED) == Some("true")) {
