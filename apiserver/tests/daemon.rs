@@ -10,6 +10,8 @@ use api::{Value, object};
 use tempfile::TempDir;
 use testing::{Client, Pki, Process, Response, etcd, free_port, wait_until};
 
+#[path = "daemon/aggregation.rs"]
+mod aggregation;
 #[path = "daemon/audit.rs"]
 mod audit;
 #[path = "daemon/documents.rs"]
@@ -20,8 +22,6 @@ mod encryption;
 mod kms;
 #[path = "daemon/mutations.rs"]
 mod mutations;
-#[path = "daemon/aggregation.rs"]
-mod aggregation;
 #[path = "daemon/policies.rs"]
 mod policies;
 #[path = "daemon/reviewer.rs"]
@@ -72,15 +72,12 @@ impl Cluster {
 
     /// Starts with further flags, which may name files in the folder of the cluster.
     fn start_with(flags: impl FnOnce(&Pki) -> Vec<String>) -> Self {
-    /// Starts a server with further flags.
-    fn start_with(more: impl FnOnce(&Pki) -> Vec<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::make(dir.path()).unwrap();
         let (etcd, etcd_port) = etcd(dir.path()).unwrap();
         let port = free_port().unwrap();
         let mut arguments = arguments(&pki, &format!("http://127.0.0.1:{etcd_port}"), port);
         arguments.extend(flags(&pki));
-        arguments.extend(more(&pki));
         let client = Client::new(&pki, port).unwrap();
         let mut cluster = Self { server: None, client, arguments, pki, _etcd: etcd, dir };
         cluster.run();

@@ -26,6 +26,11 @@ impl Rounds {
         }
     }
 
+    /// Which round it is, from 0.
+    pub(super) fn number(&self) -> usize {
+        usize::from(self.second)
+    }
+
     /// Ends a round.
     pub(super) fn end(&mut self, object: &Value) {
         if !self.asked.is_empty() && !self.second {

@@ -77,7 +77,7 @@ pub(super) async fn mutate(
         if !rounds.asks(&hook.id) {
             continue;
         }
-        let notes = Notes { call, hook, round: usize::from(rounds.second), place };
+        let notes = Notes { call, hook, round: rounds.number(), place };
         let answer = hook.ask(&request, &row, true).await;
         let patched = match answer {
             Ok(Some(patch)) => {
