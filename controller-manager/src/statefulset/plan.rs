@@ -155,6 +155,11 @@ impl Round<'_> {
                 }
                 continue;
             }
+            // Of several pods that do not do well the first may go: the fault could be its.
+            let waits = self.in_order && !self.is_available(pod);
+            if waits && self.first_unhealthy().is_some_and(|first| first.name() != pod.name()) {
+                return (actions, true);
+            }
             actions.push(self.delete(pod));
             if self.in_order {
                 return (actions, true);
@@ -162,6 +167,12 @@ impl Round<'_> {
         }
         let blocked = actions.len() > told;
         (actions, blocked)
+    }
+
+    fn first_unhealthy(&self) -> Option<&Arc<Value>> {
+        let healthy = |p: &Value| phase(p) == "Running" && is_ready(p) && !p.is_terminating();
+        let unhealthy = self.view.pods.iter().filter(|p| !healthy(p));
+        unhealthy.min_by_key(|p| ordinal(self.set(), p))
     }
 
     /// Replaces pods of an old revision, the last first.

@@ -62,6 +62,30 @@ fn pods_come_and_go_in_order() {
 }
 
 #[test]
+fn scaling_down_waits_for_pods_that_are_not_the_first_to_do_badly() {
+    let pod = |n: i64, ready: &str| {
+        let conditions = object!([{"type": "Ready", "status": ready}]);
+        let status = object!({"phase": "Running", "conditions": conditions});
+        Arc::new(
+            object!({"metadata": {"name": (format!("db-{n}")), "uid": "p", "namespace": "d"}, "status": status}),
+        )
+    };
+    let s = set(0, "v1", "OrderedReady");
+    let deleted = |pods: &[Arc<Value>]| {
+        let view = View { set: &s, pods, revisions: &[], claim_named: &|n| Some(claim(n)) };
+        let actions = plan(&view, Timestamp::from_second(100).unwrap());
+        let pods = actions.iter().filter_map(|a| match a {
+            Action::Delete(_, pod, ..) => Some(pod.name().to_owned()),
+            _ => None,
+        });
+        pods.collect::<Vec<_>>()
+    };
+    assert!(deleted(&[pod(0, "False"), pod(1, "True"), pod(2, "False")]).is_empty());
+    assert_eq!(deleted(&[pod(0, "True"), pod(1, "True"), pod(2, "False")]), ["db-2"]);
+    assert_eq!(deleted(&[pod(0, "False"), pod(1, "True"), pod(2, "True")]), ["db-2"]);
+}
+
+#[test]
 fn a_new_template_rolls_from_the_last_pod() {
     let (mut pods, mut revisions) = (Vec::new(), Vec::new());
     let mut s = set(2, "v1", "OrderedReady");
