@@ -39,3 +39,4 @@ pub mod server;
 pub mod storage;
 pub mod table;
 pub mod webhook;
+mod websocket;

@@ -70,6 +70,11 @@ impl Kubelets {
         Ok((host.to_owned(), port))
     }
 
+    /// Runs a stream for as long as it lasts.
+    pub(crate) fn spawn(&self, stream: impl Future<Output = ()> + Send + 'static) {
+        self.streams.spawn(stream);
+    }
+
     async fn dial(
         &self,
         host: &str,
@@ -164,7 +169,7 @@ pub async fn log(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let container = container_of(&exchange, &pod)?;
     if pod.str_at(&["spec", "nodeName"]).is_empty() {
         // A pod that runs nowhere has said nothing yet.
-        return Ok(serve::text(StatusCode::OK, ""));
+        return sent(exchange, serve::text(StatusCode::OK, ""));
     }
     let kubelets = &exchange.server.kubelets;
     let (host, port) = kubelets.locate(&exchange, &node_of(&pod)?)?;
@@ -202,7 +207,12 @@ pub async fn log(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let body = answer.into_body().map_err(|e| Box::new(e) as BoxError).boxed_unsync();
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    Ok(response)
+    sent(exchange, response)
+}
+
+/// A log as the client wants it.
+fn sent(exchange: Exchange, log: Response<Body>) -> Result<Response<Body>> {
+    if crate::websocket::is_wanted(&exchange) { crate::websocket::bytes(exchange, log) } else { Ok(log) }
 }
 
 fn chain(e: &dyn std::error::Error) -> String {
@@ -298,7 +308,7 @@ pub(crate) fn inbound(exchange: &mut Exchange) -> Request<()> {
     request
 }
 
-fn refused(e: &upgrade::Error) -> ApiError {
+pub(crate) fn refused(e: &upgrade::Error) -> ApiError {
     match e {
         upgrade::Error::BadRequest(why) => ApiError::bad_request(why.clone()),
         other => ApiError::internal(format!("error dialing backend: {}", chain(other))),
@@ -327,7 +337,7 @@ pub(crate) async fn handed(
     let passthrough = upgrade::passthrough(&mut request, outbound, authority, target).await?;
     if let Some(relay) = passthrough.relay {
         let completion = exchange.completion.clone();
-        exchange.server.kubelets.streams.spawn(async move {
+        exchange.server.kubelets.spawn(async move {
             let _held = completion;
             if let Err(e) = relay.run().await {
                 tracing::debug!(error = %e, "a stream broke");
@@ -355,7 +365,7 @@ async fn translated(
     let streams = remote_command::Streams::from_query(query);
     let protocol = protocol.to_owned();
     let completion = exchange.completion.clone();
-    exchange.server.kubelets.streams.spawn(async move {
+    exchange.server.kubelets.spawn(async move {
         let _held = completion;
         let Ok(client) = hyper::upgrade::on(&mut request).await else { return };
         let client = websocket::server(TokioIo::new(client), &protocol).await;
@@ -382,7 +392,7 @@ async fn tunnelled(
         .map_err(ApiError::internal)?;
     let (_, upstream) = upgrade::connect(outbound, spdy).await.map_err(|e| refused(&e))?;
     let completion = exchange.completion.clone();
-    exchange.server.kubelets.streams.spawn(async move {
+    exchange.server.kubelets.spawn(async move {
         let _held = completion;
         let Ok(client) = hyper::upgrade::on(&mut request).await else { return };
         if let Err(e) = port_forward::tunnel(TokioIo::new(client), upstream).await {

@@ -2,14 +2,17 @@
 
 use api::error::Result;
 use api::{ApiError, Value};
+use futures::StreamExt;
 use http::{Response, StatusCode};
 use serve::Body;
 
 use super::{method_not_allowed, patch};
 use crate::http::Exchange;
+use crate::negotiate::Encoding;
 use crate::registry::{Call, DeleteOptions, ListOptions, WatchOptions, parse_revision};
 use crate::render;
 use crate::resources::Row;
+use crate::websocket;
 
 /// Answers a request to a resource.
 pub(super) async fn handle(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
@@ -75,14 +78,19 @@ async fn watch(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let gauge = exchange.server.metrics.streams(&exchange.info);
     let changes = call.watch(options).await;
     // What goes wrong before the first event is an event too, as the client is promised a stream.
-    match changes {
-        Ok(changes) => Ok(render::watch(row.clone(), changes, form, gauge)),
+    let changes = match changes {
+        Ok(changes) => changes.left_stream(),
         Err(e) if e.reason() == "Expired" => {
-            let once = futures::stream::iter([vec![crate::registry::Change::Error(e)]]);
-            Ok(render::watch(row.clone(), once, form, gauge))
+            futures::stream::iter([vec![crate::registry::Change::Error(e)]]).right_stream()
         }
-        Err(e) => Err(e),
+        Err(e) => return Err(e),
+    };
+    if !websocket::is_wanted(&exchange) {
+        return Ok(render::watch(row.clone(), changes, form, gauge));
     }
+    let one_by_one = changes.flat_map(|batch| futures::stream::iter(batch.into_iter().map(|c| vec![c])));
+    let events = render::watch(row.clone(), one_by_one, form, gauge);
+    websocket::events(exchange, events, form.encoding == Encoding::Json)
 }
 
 async fn create(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {

@@ -4,6 +4,7 @@
 //! - [`websocket`]: the `channel.k8s.io` protocols, versions 1 to 5, binary and base64;
 //! - [`remote_command`]: the names shared by both, and the translation of a WebSocket client to a SPDY upstream
 //!   (KEP-4006: container runtimes speak SPDY/3.1 only, clients prefer WebSocket);
+//! - [`one_way`]: logs and watches as messages of a WebSocket;
 //! - [`port_forward`]: port forwarding over SPDY, and SPDY tunnelled inside a WebSocket;
 //! - [`upgrade`]: the handshakes, and an upgrade handed through to another server byte by byte.
 //!
@@ -11,6 +12,7 @@
 //! connection and nothing else; no task outlives the session that started it.
 //! This crate knows nothing of authentication, of TLS or of the API's objects.
 
+pub mod one_way;
 pub mod port_forward;
 pub mod remote_command;
 pub mod spdy;
