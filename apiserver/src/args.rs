@@ -1,8 +1,10 @@
-//! The flags of kube-apiserver, by upstream's names. What is not supported is refused where it would change behaviour.
+//! The flags of kube-apiserver, by upstream's names. None is unknown, and none is ignored: what is not supported is refused
+//! with the reason.
 //!
 //! Source: <https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/>.
 
 mod audit;
+mod fixed;
 
 use std::net::IpAddr;
 
@@ -10,6 +12,7 @@ use clap::Parser;
 use daemon::{GoDuration, KeyValues, LoggingFlags};
 
 pub use audit::AuditFlags;
+pub use fixed::FixedFlags;
 
 /// The Kubernetes API server validates and configures data for the API objects, and serves them over REST and watch.
 #[derive(Clone, Debug, Parser)]
@@ -41,6 +44,12 @@ pub struct Args {
     /// Bundle of authorities that vouch for client certificates.
     #[arg(long, default_value = "")]
     pub client_ca_file: String,
+    /// Seconds that pods stay on a node that is not ready, when they do not say.
+    #[arg(long, default_value_t = 300)]
+    pub default_not_ready_toleration_seconds: i64,
+    /// Seconds that pods stay on a node that cannot be reached, when they do not say.
+    #[arg(long, default_value_t = 300)]
+    pub default_unreachable_toleration_seconds: i64,
     /// Admission plug-ins that should not run although they do by default.
     #[arg(long, value_delimiter = ',')]
     pub disable_admission_plugins: Vec<String>,
@@ -71,6 +80,12 @@ pub struct Args {
     /// Interval of compaction requests; 0 disables them.
     #[arg(long, default_value = "5m")]
     pub etcd_compaction_interval: GoDuration,
+    /// How long etcd may take to answer the check of health.
+    #[arg(long, default_value = "2s")]
+    pub etcd_healthcheck_timeout: GoDuration,
+    /// How long etcd may take to answer the check of readiness.
+    #[arg(long, default_value = "2s")]
+    pub etcd_readycheck_timeout: GoDuration,
     /// Key of the client certificate for etcd.
     #[arg(long, default_value = "")]
     pub etcd_keyfile: String,
@@ -89,6 +104,9 @@ pub struct Args {
     /// Feature gates as name=true|false.
     #[arg(long, default_value = "")]
     pub feature_gates: daemon::features::FeatureGates,
+    /// Requests at a time on one HTTP/2 connection; 0 for 250.
+    #[arg(long, default_value_t = 0)]
+    pub http2_max_streams_per_connection: u32,
     /// CA bundle of kubelets; without it their certificates are not checked.
     #[arg(long, default_value = "")]
     pub kubelet_certificate_authority: String,
@@ -105,6 +123,9 @@ pub struct Args {
         default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"
     )]
     pub kubelet_preferred_address_types: Vec<String>,
+    /// Seconds for which a lease of etcd is given to further objects.
+    #[arg(long, default_value_t = 60)]
+    pub lease_reuse_duration_seconds: i64,
     /// Least seconds that a watch lasts which names no time.
     #[arg(long, default_value_t = 1800)]
     pub min_request_timeout: u64,
@@ -129,6 +150,9 @@ pub struct Args {
     /// The front proxy's headers with the user's groups.
     #[arg(long, value_delimiter = ',', default_value = "x-remote-group")]
     pub requestheader_group_headers: Vec<String>,
+    /// The front proxy's headers with the user's UID.
+    #[arg(long, value_delimiter = ',')]
+    pub requestheader_uid_headers: Vec<String>,
     /// The front proxy's headers with the user's name.
     #[arg(long, value_delimiter = ',', default_value = "x-remote-user")]
     pub requestheader_username_headers: Vec<String>,
@@ -144,6 +168,9 @@ pub struct Args {
     /// Issuers of tokens; the first is the one that signs.
     #[arg(long)]
     pub service_account_issuer: Vec<String>,
+    /// URL of the keys in the discovery document of the token issuer.
+    #[arg(long, default_value = "")]
+    pub service_account_jwks_uri: String,
     /// Files with keys that verify tokens.
     #[arg(long)]
     pub service_account_key_file: Vec<String>,
@@ -165,18 +192,30 @@ pub struct Args {
     /// Storage back end. Only etcd3 is supported.
     #[arg(long, default_value = "etcd3")]
     pub storage_backend: String,
+    /// Directives of the header Strict-Transport-Security; without any it is not sent.
+    #[arg(long, value_delimiter = ',')]
+    pub strict_transport_security_directives: Vec<String>,
     /// Certificate for HTTPS.
     #[arg(long, default_value = "")]
     pub tls_cert_file: String,
     /// Key of that certificate.
     #[arg(long, default_value = "")]
     pub tls_private_key_file: String,
+    /// Further certificates: cert,key or cert,key:name,name.
+    #[arg(long)]
+    pub tls_sni_cert_key: Vec<String>,
+    /// File of tokens and the users that they stand for.
+    #[arg(long, default_value = "")]
+    pub token_auth_file: String,
     /// Serve profiles. Accepted; there are none.
     #[arg(long, default_value_t = true)]
     pub profiling: bool,
     /// What is recorded of requests.
     #[command(flatten)]
     pub audit: AuditFlags,
+    /// Flags that must not change anything.
+    #[command(flatten)]
+    pub fixed: FixedFlags,
     /// Logging.
     #[command(flatten)]
     pub logging: LoggingFlags,

@@ -5,6 +5,9 @@
 
 pub mod pem;
 pub mod service_account;
+mod static_tokens;
+
+pub use static_tokens::StaticTokens;
 
 use std::sync::Arc;
 
@@ -73,6 +76,8 @@ pub struct FrontProxy {
     pub username_headers: Vec<String>,
     /// Headers with the user's groups.
     pub group_headers: Vec<String>,
+    /// Headers with the user's UID.
+    pub uid_headers: Vec<String>,
     /// Prefixes of headers with more.
     pub extra_prefixes: Vec<String>,
 }
@@ -87,6 +92,8 @@ pub struct Authenticator {
     pub front_proxy_ca: Option<pem::Authorities>,
     /// The front proxy's headers.
     pub front_proxy: FrontProxy,
+    /// Tokens of a file.
+    pub static_tokens: StaticTokens,
     /// Accept bootstrap tokens.
     pub bootstrap_tokens: bool,
     /// False when requests without credentials are refused.
@@ -111,6 +118,9 @@ impl Authenticator {
             }
         }
         if let Some(token) = bearer(headers) {
+            if let Some(user) = self.static_tokens.user(token) {
+                return Some(user.authenticated());
+            }
             if self.bootstrap_tokens
                 && let Some((id, secret)) = bootstrap_token(token)
             {
@@ -142,6 +152,7 @@ impl Authenticator {
             headers.get_all(h.as_str()).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned)
         };
         let mut user = UserInfo { name: name.to_owned(), ..UserInfo::default() };
+        user.uid = proxy.uid_headers.iter().find_map(|h| values(h).next()).unwrap_or_default();
         user.groups = proxy.group_headers.iter().flat_map(values).collect();
         for prefix in &proxy.extra_prefixes {
             let prefix = prefix.to_ascii_lowercase();

@@ -14,7 +14,7 @@ use crate::args::Args;
 use crate::audit::Auditor;
 use crate::authn::pem::{Authorities, PublicKey, SigningKey};
 use crate::authn::service_account::Tokens;
-use crate::authn::{Authenticator, FrontProxy};
+use crate::authn::{Authenticator, FrontProxy, StaticTokens};
 use crate::authz::{Authorizer, Mode};
 use crate::server::Settings;
 use crate::storage::{Encryption, EtcdConfig};
@@ -28,6 +28,8 @@ const ALWAYS_ALLOWED: [&str; 3] = ["/healthz", "/readyz", "/livez"];
 pub struct Config {
     /// Where to listen.
     pub listen: (IpAddr, u16),
+    /// Requests at a time on one HTTP/2 connection; none for the usual number.
+    pub max_streams: Option<u32>,
     /// The certificate to serve.
     pub tls: Arc<Tls>,
     /// etcd.
@@ -67,7 +69,7 @@ fn path(text: &str) -> Option<PathBuf> {
 impl Args {
     /// Checks the flags and reads the files they name.
     pub fn validate(self) -> Result<Config> {
-        self.refuse_unsupported()?;
+        self.check()?;
         let service_range: IpNet = self.service_cluster_ip_range.parse().with_context(|| {
             format!("--service-cluster-ip-range {} is not one CIDR", self.service_cluster_ip_range)
         })?;
@@ -79,7 +81,8 @@ impl Args {
             hosts.extend([advertise.to_string(), "127.0.0.1".to_owned()]);
             Tls::self_signed("apiserver", &hosts, Some(Path::new(&self.cert_dir)))?
         } else {
-            Tls::from_files(Path::new(&self.tls_cert_file), Path::new(&self.tls_private_key_file))?
+            let sni = self.sni()?;
+            Tls::with_sni(Path::new(&self.tls_cert_file), Path::new(&self.tls_private_key_file), &sni)?
         };
         let host = if self.external_hostname.is_empty() {
             advertise.to_string()
@@ -88,6 +91,7 @@ impl Args {
         };
         Ok(Config {
             listen: (self.bind_address, self.secure_port),
+            max_streams: Some(self.http2_max_streams_per_connection).filter(|n| *n > 0),
             tls: Arc::new(tls),
             etcd: self.etcd(),
             encryption: Arc::new(self.encryption()?),
@@ -109,18 +113,77 @@ impl Args {
                 event_ttl: self.event_ttl.0,
                 node_restriction: self.enable_admission_plugins.iter().any(|p| p == "NodeRestriction"),
                 extend_tokens: self.service_account_extend_token_expiration,
+                toleration_seconds: (
+                    self.default_not_ready_toleration_seconds,
+                    self.default_unreachable_toleration_seconds,
+                ),
+                etcd_check_timeout: self.etcd_healthcheck_timeout.0.min(self.etcd_readycheck_timeout.0),
+                jwks_uri: self.jwks_uri()?,
+                transport_security: self.transport_security()?,
                 external_address: format!("{host}:{}", self.secure_port),
             },
         })
     }
 
-    fn refuse_unsupported(&self) -> Result<()> {
+    /// The certificates for some names.
+    fn sni(&self) -> Result<Vec<(PathBuf, PathBuf, Vec<String>)>> {
+        let pairs = self.tls_sni_cert_key.iter().filter(|text| !matches!(text.as_str(), "" | "[]"));
+        pairs
+            .map(|text| {
+                let (files, names) = text.split_once(':').unwrap_or((text, ""));
+                let Some((cert, key)) = files.split_once(',') else {
+                    bail!(
+                        "--tls-sni-cert-key {text:?}: expected comma separated certificate and key file paths"
+                    )
+                };
+                let names = names.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect();
+                Ok((PathBuf::from(cert), PathBuf::from(key), names))
+            })
+            .collect()
+    }
+
+    fn jwks_uri(&self) -> Result<Option<String>> {
+        let uri = &self.service_account_jwks_uri;
+        if uri.is_empty() {
+            return Ok(None);
+        }
+        let parsed = uri.parse::<http::Uri>().ok();
+        if !parsed.is_some_and(|u| u.scheme_str() == Some("https") && u.host().is_some()) {
+            bail!("--service-account-jwks-uri {uri:?} is no URL with the scheme https");
+        }
+        Ok(Some(uri.clone()))
+    }
+
+    /// The header Strict-Transport-Security.
+    fn transport_security(&self) -> Result<Option<http::HeaderValue>> {
+        let given: Vec<&str> = self.strict_transport_security_directives.iter().map(|d| d.trim()).collect();
+        let given: Vec<&str> = given.into_iter().filter(|d| !d.is_empty()).collect();
+        for directive in &given {
+            let lower = directive.to_ascii_lowercase();
+            let known =
+                matches!(lower.as_str(), "includesubdomains" | "preload") || lower.starts_with("max-age=");
+            if !known {
+                bail!(
+                    "--strict-transport-security-directives invalid, allowed values: max-age=expireTime, includeSubDomains, preload. see https://www.ietf.org/rfc/rfc6797.txt for more information"
+                );
+            }
+        }
+        let value = http::HeaderValue::from_str(&given.join("; "));
+        Ok((!given.is_empty()).then_some(value?))
+    }
+
+    /// Refuses flags that ask for what is not supported.
+    ///
+    /// # Errors
+    /// The first such flag, and why.
+    pub fn check(&self) -> Result<()> {
         if self.storage_backend != "etcd3" {
             bail!("--storage-backend {} is not supported: etcd3 is", self.storage_backend);
         }
         if !self.service_account_lookup {
             bail!("--service-account-lookup=false is not supported");
         }
+        self.fixed.check().map_err(anyhow::Error::msg)?;
         self.feature_gates.check(&[]).map_err(anyhow::Error::msg)?;
         for server in &self.etcd_servers {
             let url = server.parse::<http::Uri>().ok();
@@ -176,6 +239,7 @@ impl Args {
             ca_file: path(&self.etcd_cafile),
             cert_file: path(&self.etcd_certfile),
             key_file: path(&self.etcd_keyfile),
+            lease_reuse: Duration::from_secs(self.lease_reuse_duration_seconds.try_into().unwrap_or(0)),
         }
     }
 
@@ -228,8 +292,13 @@ impl Args {
                 allowed_names: self.requestheader_allowed_names.clone(),
                 username_headers: self.requestheader_username_headers.clone(),
                 group_headers: self.requestheader_group_headers.clone(),
+                uid_headers: self.requestheader_uid_headers.clone(),
                 extra_prefixes: self.requestheader_extra_headers_prefix.clone(),
             },
+            static_tokens: path(&self.token_auth_file)
+                .map(|p| StaticTokens::read(&p))
+                .transpose()?
+                .unwrap_or_default(),
             bootstrap_tokens: self.enable_bootstrap_token_auth,
             anonymous: self.anonymous_auth,
         })

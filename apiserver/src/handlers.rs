@@ -117,7 +117,9 @@ fn issuer(exchange: &Exchange) -> Response<Body> {
     algorithms.sort_unstable();
     algorithms.dedup();
     let issuer = tokens.issuers.first().cloned().unwrap_or_default();
-    let keys = format!("https://{}/openid/v1/jwks", exchange.server.config.external_address);
+    let config = &exchange.server.config;
+    let own = || format!("https://{}/openid/v1/jwks", config.external_address);
+    let keys = config.jwks_uri.clone().unwrap_or_else(own);
     let document = object!({
         "issuer": issuer,
         "jwks_uri": keys,

@@ -15,7 +15,9 @@ use api::error::Result;
 use api::{ApiError, names};
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::{CACHE_CONTROL, HeaderValue, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
+use http::header::{
+    CACHE_CONTROL, HeaderValue, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, USER_AGENT, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -193,6 +195,9 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
     }
     let headers = response.headers_mut();
     warnings.write(headers);
+    if let Some(value) = &server.config.transport_security {
+        headers.insert(STRICT_TRANSPORT_SECURITY, value.clone());
+    }
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.entry(AUDIT_ID).or_insert(id);

@@ -121,7 +121,9 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
             let server = server.clone();
             async move { Ok::<_, Infallible>(crate::http::handle(server, request).await) }
         });
-        serve::Server::https(config.tls).serve(listener, service, stop).await;
+        let mut https = serve::Server::https(config.tls);
+        https.limits.streams = config.max_streams.unwrap_or(https.limits.streams);
+        https.serve(listener, service, stop).await;
         Ok(())
     });
     Ok(())
@@ -143,11 +145,11 @@ fn stoppable(
 }
 
 fn add_checks(server: &Arc<Server>) {
-    let storage = server.storage.clone();
+    let (storage, patience) = (server.storage.clone(), server.config.etcd_check_timeout);
     server.health.add_async("etcd", true, move || {
         let storage = storage.clone();
         async move {
-            let ping = tokio::time::timeout(Duration::from_secs(2), storage.etcd().ping());
+            let ping = tokio::time::timeout(patience, storage.etcd().ping());
             match ping.await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(e)) => Err(e.to_string()),

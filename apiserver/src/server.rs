@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Value;
+use http::HeaderValue;
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,14 @@ pub struct Settings {
     pub node_restriction: bool,
     /// Tokens of pods outlive the time that kubelets ask for, for clients that read them once.
     pub extend_tokens: bool,
+    /// Seconds that pods stay on nodes that are not ready, and on those that cannot be reached.
+    pub toleration_seconds: (i64, i64),
+    /// How long etcd may take to answer a check.
+    pub etcd_check_timeout: Duration,
+    /// URL of the keys that verify tokens, where it is another than this server's.
+    pub jwks_uri: Option<String>,
+    /// The header Strict-Transport-Security.
+    pub transport_security: Option<HeaderValue>,
     /// `host:port` that clients outside should use.
     pub external_address: String,
 }

@@ -11,7 +11,6 @@ use crate::resources::TABLE;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
-const TOLERATION_SECONDS: i64 = 300;
 
 /// A new node takes no pods until it has said that it is ready.
 pub(super) fn taint_new_node(call: &Call, operation: Operation, node: &mut Value) {
@@ -29,7 +28,8 @@ pub(super) fn tolerate_lost_nodes(call: &Call, pod: &mut Value) {
     if !is(call, "", "pods") {
         return;
     }
-    for key in [NOT_READY, UNREACHABLE] {
+    let (not_ready, unreachable) = call.server.config.toleration_seconds;
+    for (key, seconds) in [(NOT_READY, not_ready), (UNREACHABLE, unreachable)] {
         let covers = |t: &Value| {
             let (k, effect) = (t.str_at(&["key"]), t.str_at(&["effect"]));
             (k == key || k.is_empty()) && (effect == "NoExecute" || effect.is_empty())
@@ -38,7 +38,7 @@ pub(super) fn tolerate_lost_nodes(call: &Call, pod: &mut Value) {
             continue;
         }
         let toleration = object!({
-            "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS,
+            "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds,
         });
         pod.make_object().entry("spec").make_object().entry("tolerations").make_array().push(toleration);
     }

@@ -31,6 +31,8 @@ pub struct EtcdConfig {
     pub cert_file: Option<PathBuf>,
     /// Key of the client certificate.
     pub key_file: Option<PathBuf>,
+    /// How long a lease is given to further objects.
+    pub lease_reuse: Duration,
 }
 
 /// What must hold for a write to happen.
@@ -72,6 +74,7 @@ pub struct Etcd {
     endpoints: String,
     prefix: String,
     revision: AtomicI64,
+    lease_reuse: Duration,
     event_lease: tokio::sync::Mutex<Option<(i64, std::time::Instant)>>,
 }
 
@@ -97,6 +100,7 @@ impl Etcd {
             endpoints: config.endpoints.join(","),
             prefix: config.prefix.trim_end_matches('/').to_owned(),
             revision: AtomicI64::new(0),
+            lease_reuse: config.lease_reuse,
             event_lease: tokio::sync::Mutex::new(None),
         })
     }
@@ -204,15 +208,16 @@ impl Etcd {
         self.watch.clone().watch(self.root(), Some(options)).await
     }
 
-    /// A lease that lasts `ttl`; calls within a minute share one, so that keys expire in few revisions.
+    /// A lease that lasts `ttl`; calls within a while share one, so that keys expire in few revisions.
     pub async fn shared_lease(&self, ttl: Duration) -> Result<i64> {
         let mut current = self.event_lease.lock().await;
         if let Some((id, made)) = *current
-            && made.elapsed() < Duration::from_secs(60)
+            && made.elapsed() < self.lease_reuse
         {
             return Ok(id);
         }
-        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX) + 60;
+        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX / 2);
+        let seconds = seconds + i64::try_from(self.lease_reuse.as_secs()).unwrap_or(0);
         let id = within(self.client.clone().lease_grant(seconds, None)).await?.id();
         *current = Some((id, std::time::Instant::now()));
         Ok(id)

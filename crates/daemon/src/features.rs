@@ -3,19 +3,27 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-/// Every gate of v1.36 that is not yet locked: name, stage, default.
+/// Every gate of v1.36: name, stage, default, and whether it is locked to that.
 const TABLE: &str = include_str!("features.txt");
 
 /// Gates as they were set, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeatureGates(BTreeMap<String, bool>);
 
-fn known(name: &str) -> Option<(&'static str, bool)> {
+/// What is known of a gate.
+#[derive(Clone, Copy)]
+struct Gate {
+    stage: &'static str,
+    default: bool,
+    locked: bool,
+}
+
+fn known(name: &str) -> Option<Gate> {
     TABLE.lines().find_map(|line| {
         let mut words = line.split(' ');
         (words.next() == Some(name)).then(|| {
             let stage = words.next().unwrap_or_default();
-            (stage, words.next() == Some("true"))
+            Gate { stage, default: words.next() == Some("true"), locked: words.next() == Some("locked") }
         })
     })
 }
@@ -36,7 +44,13 @@ impl FeatureGates {
     /// really can run both ways.
     pub fn check(&self, switchable: &[&str]) -> Result<(), String> {
         for (name, value) in &self.0 {
-            let (stage, default) = known(name).ok_or_else(|| format!("unrecognized feature gate: {name}"))?;
+            let Gate { stage, default, locked } =
+                known(name).ok_or_else(|| format!("unrecognized feature gate: {name}"))?;
+            if *value != default && locked {
+                return Err(format!(
+                    "cannot set feature gate {name} to {value}, feature is locked to {default}"
+                ));
+            }
             if *value != default && !switchable.contains(&name.as_str()) {
                 return Err(format!("feature gate {name} ({stage}) is not supported with {value}"));
             }
@@ -46,7 +60,7 @@ impl FeatureGates {
 
     /// Whether a gate is on: as set, else by its default.
     pub fn enabled(&self, name: &str) -> bool {
-        self.0.get(name).copied().unwrap_or_else(|| known(name).is_some_and(|(_, default)| default))
+        self.0.get(name).copied().unwrap_or_else(|| known(name).is_some_and(|gate| gate.default))
     }
 }
 
@@ -86,6 +100,8 @@ mod tests {
         check("kube:ContextualLogging=false", false);
         check("EventedPLEG=true", true);
         check("NoSuchGate=true", false);
+        check("ServiceAccountTokenJTI=true", true);
+        check("ServiceAccountTokenJTI=false", false);
         assert!("X".parse::<FeatureGates>().is_err());
         assert!(FeatureGates::default().enabled("ContextualLogging"));
         assert!(!FeatureGates::default().enabled("EventedPLEG"));
