@@ -62,6 +62,9 @@ pub struct Args {
     /// Route requests for aggregated servers to the endpoints of their Services rather than to cluster addresses.
     #[arg(long)]
     pub enable_aggregator_routing: bool,
+    /// Divide the requests that run at a time among priority levels; otherwise only their number is limited.
+    #[arg(long, default_value_t = true)]
+    pub enable_priority_and_fairness: bool,
     /// How the endpoints of the Service kubernetes are kept: lease, master-count or none.
     #[arg(long, default_value = "lease")]
     pub endpoint_reconciler_type: String,
@@ -126,6 +129,12 @@ pub struct Args {
     /// Seconds for which a lease of etcd is given to further objects.
     #[arg(long, default_value_t = 60)]
     pub lease_reuse_duration_seconds: i64,
+    /// How many requests that change something run at a time. With priority and fairness, a part of the whole.
+    #[arg(long, default_value_t = 200)]
+    pub max_mutating_requests_inflight: i64,
+    /// How many requests that change nothing run at a time. With priority and fairness, a part of the whole.
+    #[arg(long, default_value_t = 400)]
+    pub max_requests_inflight: i64,
     /// Least seconds that a watch lasts which names no time.
     #[arg(long, default_value_t = 1800)]
     pub min_request_timeout: u64,

@@ -15,17 +15,14 @@ use crate::resources::TABLE;
 use crate::server::Server;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
-const FLOW: &str = "flowcontrol.apiserver.k8s.io";
 
 /// Objects by the plural and group they belong to.
-const POLICY: [(&str, &str, &str); 7] = [
+const POLICY: [(&str, &str, &str); 5] = [
     (RBAC, "clusterroles", include_str!("../data/bootstrap/clusterroles.json")),
     (RBAC, "clusterrolebindings", include_str!("../data/bootstrap/clusterrolebindings.json")),
     (RBAC, "roles", include_str!("../data/bootstrap/roles.json")),
     (RBAC, "rolebindings", include_str!("../data/bootstrap/rolebindings.json")),
     ("scheduling.k8s.io", "priorityclasses", include_str!("../data/bootstrap/priorityclasses.json")),
-    (FLOW, "prioritylevelconfigurations", include_str!("../data/bootstrap/prioritylevelconfigurations.json")),
-    (FLOW, "flowschemas", include_str!("../data/bootstrap/flowschemas.json")),
 ];
 
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
@@ -56,6 +53,7 @@ async fn once(server: &Arc<Server>) -> api::error::Result<()> {
             }
         }
     }
+    crate::fairness::objects::ensure(server).await?;
     authentication_config(server).await?;
     local_api_services(server).await?;
     service_range(server).await

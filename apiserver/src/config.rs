@@ -48,6 +48,8 @@ pub struct Config {
     pub service_range: IpNet,
     /// Ports of Services.
     pub node_ports: (u16, u16),
+    /// How many requests run at a time.
+    pub limits: crate::fairness::Limits,
     /// How the servers of other groups are reached.
     pub aggregation: crate::aggregation::Options,
     /// How kubelets are reached.
@@ -101,6 +103,7 @@ impl Args {
             auditor: self.audit.validate()?,
             service_range: service_range.trunc(),
             node_ports: ports(&self.service_node_port_range)?,
+            limits: self.limits()?,
             aggregation: self.aggregation(),
             kubelets: self.kubelets()?,
             address_types: self.kubelet_preferred_address_types.clone(),
@@ -311,6 +314,24 @@ impl Args {
             always_allowed: ALWAYS_ALLOWED.map(str::to_owned).to_vec(),
             rbac: crate::authz::Rbac::default(),
         })
+    }
+
+    fn limits(&self) -> Result<crate::fairness::Limits> {
+        let read = |flag: &str, value: i64| {
+            u32::try_from(value).ok().with_context(|| format!("--{flag} can not be negative value"))
+        };
+        let limits = crate::fairness::Limits {
+            reading: read("max-requests-inflight", self.max_requests_inflight)?,
+            writing: read("max-mutating-requests-inflight", self.max_mutating_requests_inflight)?,
+            fair: self.enable_priority_and_fairness,
+            time: self.request_timeout.0,
+        };
+        if limits.fair && limits.reading.saturating_add(limits.writing) == 0 {
+            bail!(
+                "--max-requests-inflight and --max-mutating-requests-inflight are both 0: there is nothing to share among priority levels"
+            );
+        }
+        Ok(limits)
     }
 
     fn aggregation(&self) -> crate::aggregation::Options {

@@ -104,6 +104,9 @@ async fn document(exchange: Exchange) -> Result<Response<Body>> {
         }
         _ => {}
     }
+    if let Some(answer) = server.gate.respond(&path) {
+        return Ok(answer);
+    }
     if path == "/openapi/v2" || path.starts_with("/openapi/v3") {
         return Ok(crate::openapi::respond(exchange).await.unwrap_or_else(not_found));
     }

@@ -1,7 +1,7 @@
 //! From a request to its answer: the one chain that every request passes.
 //!
-//! request info -> authentication -> audit -> impersonation -> authorization -> dispatch. A panic in a handler costs its
-//! request and nothing else.
+//! request info -> authentication -> audit -> impersonation -> priority and fairness -> authorization -> dispatch. A panic
+//! in a handler costs its request and nothing else.
 
 mod warnings;
 
@@ -27,6 +27,7 @@ use serve::{Body, PeerCertificates};
 use crate::audit::{Answer, Completion, Level, Stage, Trail};
 use crate::authn::UserInfo;
 use crate::authz::{Attributes, Decision};
+use crate::fairness::Flow;
 use crate::handlers;
 use crate::negotiate::{Encoding, Form, Include, Offer, Shape};
 use crate::request::{Query, RequestInfo};
@@ -171,7 +172,8 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
         custom: false,
         body: Unread(Arc::new(Mutex::new(Some(body)))),
     };
-    let result = AssertUnwindSafe(pass(exchange, &mut completion)).catch_unwind().await;
+    let mut flow = Flow::default();
+    let result = AssertUnwindSafe(pass(exchange, &mut flow, &mut completion)).catch_unwind().await;
     let panicked = result.is_err();
     let mut response = match result {
         Ok(Ok(response)) => response,
@@ -198,6 +200,7 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
     if let Some(value) = &server.config.transport_security {
         headers.insert(STRICT_TRANSPORT_SECURITY, value.clone());
     }
+    flow.write(headers);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.entry(AUDIT_ID).or_insert(id);
@@ -229,25 +232,62 @@ fn refused(e: &ApiError, form: Form, trail: &Trail) -> Response<Body> {
     response
 }
 
-async fn pass(mut exchange: Exchange, completion: &mut Completion) -> Result<Response<Body>> {
+async fn pass(exchange: Exchange, flow: &mut Flow, completion: &mut Completion) -> Result<Response<Body>> {
     let unread = exchange.body.clone();
+    if exchange.info.is_long_running() {
+        return answer(exchange, flow, completion, &unread).await;
+    }
+    let limit = deadline(&exchange)?;
+    let answer = tokio::time::timeout(limit, answer(exchange, flow, completion, &unread)).await;
+    unread.drain().await;
+    answer
+        .unwrap_or_else(|_| Err(ApiError::timeout("request did not complete within the allotted timeout", 0)))
+}
+
+/// How long the request may take: what the client says, but no longer than any request.
+fn deadline(exchange: &Exchange) -> Result<Duration> {
+    let most = exchange.server.config.request_timeout;
+    let text = exchange.query.get("timeout");
+    if text.is_empty() {
+        return Ok(most);
+    }
+    let why = "invalid timeout specified in the request URL";
+    let wanted: daemon::GoDuration =
+        text.parse().map_err(|e| ApiError::bad_request(format!("{why} - {e}")))?;
+    Ok(if wanted.is_zero() { most } else { wanted.0.min(most) })
+}
+
+async fn answer(
+    mut exchange: Exchange,
+    flow: &mut Flow,
+    completion: &mut Completion,
+    unread: &Unread,
+) -> Result<Response<Body>> {
     if let Err(e) = admit(&mut exchange).await {
+        unread.drain().await;
+        return Err(e);
+    }
+    let server = exchange.server.clone();
+    let asked = (&exchange.info, &exchange.query, &exchange.user);
+    let permit = match server.gate.enter(&server.storage, asked, flow).await {
+        Ok(permit) => permit,
+        Err(refusal) => {
+            unread.drain().await;
+            return Ok(refusal);
+        }
+    };
+    if let Err(e) = permitted(&exchange) {
         unread.drain().await;
         return Err(e);
     }
     if exchange.info.is_long_running() {
         *completion = exchange.trail.completion();
         exchange.completion = completion.clone();
-        return handlers::dispatch(exchange).await;
     }
-    let limit = exchange.server.config.request_timeout;
-    let answer = tokio::time::timeout(limit, handlers::dispatch(exchange)).await;
-    unread.drain().await;
-    answer
-        .unwrap_or_else(|_| Err(ApiError::timeout("request did not complete within the allotted timeout", 0)))
+    handlers::dispatch(exchange).await.map(|response| permit.started(response))
 }
 
-/// Who asks, and whether they may.
+/// Who asks.
 async fn admit(exchange: &mut Exchange) -> Result<()> {
     let server = exchange.server.clone();
     let probe = ["/healthz", "/livez", "/readyz"].iter().any(|p| exchange.info.path.starts_with(p));
@@ -265,12 +305,11 @@ async fn admit(exchange: &mut Exchange) -> Result<()> {
         trail.rejected();
         return Err(ApiError::internal("failed to store audit event"));
     }
-    impersonate(exchange)?;
-    permit(exchange)
+    impersonate(exchange)
 }
 
 /// Refuses a request that its sender may not make.
-fn permit(exchange: &Exchange) -> Result<()> {
+fn permitted(exchange: &Exchange) -> Result<()> {
     let what = Attributes::of(&exchange.info);
     let decision = exchange.server.authorizer.authorize(&exchange.server.storage, &exchange.user, &what);
     let (word, reason) = match &decision {

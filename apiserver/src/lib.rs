@@ -1,7 +1,7 @@
 //! kube-apiserver: the REST and watch API over etcd.
 //!
-//! The story, in the order of a request: [`http`] is the chain that every request passes; [`handlers`] says where it
-//! goes; [`registry`] reads and writes objects of any kind; [`admission`] changes or refuses writes; [`storage`] is etcd
+//! The story, in the order of a request: [`http`] is the chain that every request passes; [`fairness`] says when it is
+//! its turn, [`handlers`] where it goes; [`registry`] reads and writes objects of any kind; [`admission`] changes or refuses writes; [`storage`] is etcd
 //! behind a watch cache. What there is to serve is data: [`resources`] is the table of rows, [`kinds`] what a kind does
 //! beyond the generic, the `schema` crate what its objects look like; [`custom`] is the same for what users define.
 //! [`discovery`], [`openapi`] and [`table`] are
@@ -23,6 +23,7 @@ pub mod config;
 pub mod config_file;
 pub mod custom;
 pub mod discovery;
+pub mod fairness;
 pub mod handlers;
 pub mod http;
 pub mod kinds;

@@ -17,6 +17,7 @@ use crate::allocate::Allocators;
 use crate::bootstrap::{self, OwnService};
 use crate::config::Config;
 use crate::discovery::Discovery;
+use crate::fairness::{self, Gate};
 use crate::openapi::OpenApi;
 use crate::proxy::Kubelets;
 use crate::server::{Metrics, Server};
@@ -31,6 +32,8 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
     let encryption = config.encryption;
     let storage = Storage::connect(config.etcd, encryption.clone()).await?;
     let first = config.service_range.hosts().next().unwrap_or(config.service_range.addr());
+    let metrics = Metrics::new(serve::metrics::registry(daemon::KUBERNETES_VERSION))?;
+    let gate = Gate::new(config.limits, &metrics.registry)?;
     let server = Arc::new(Server {
         storage: storage.clone(),
         authenticator: config.authenticator,
@@ -45,7 +48,8 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         kubelets: Kubelets::new(config.kubelets, config.address_types)?,
         config: config.settings,
         health: serve::Health::new(),
-        metrics: Metrics::new(serve::metrics::registry(daemon::KUBERNETES_VERSION))?,
+        metrics,
+        gate,
         stopping: tasks.token(),
         bootstrapped: false.into(),
     });
@@ -104,6 +108,13 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         "discovery of other servers",
         stoppable(&tasks, aggregation::discovery::run(server.clone())),
     );
+    if server.gate.fair().is_some() {
+        tasks.critical("priority and fairness", stoppable(&tasks, fairness::control::run(server.clone())));
+        tasks.critical(
+            "objects of priority and fairness",
+            stoppable(&tasks, fairness::objects::keep(server.clone())),
+        );
+    }
     let (front, stop) = (server.clone(), tasks.token());
     tasks.plain("client certificate for other servers", async move {
         front.aggregation.identity.watch(stop).await;

@@ -15,6 +15,7 @@ use crate::audit::Auditor;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::discovery::Discovery;
+use crate::fairness::Gate;
 use crate::openapi::OpenApi;
 use crate::proxy::Kubelets;
 use crate::storage::Storage;
@@ -58,6 +59,8 @@ pub struct Server {
     pub auditor: Option<Arc<Auditor>>,
     /// Addresses and ports of Services.
     pub allocators: Allocators,
+    /// Decides which requests run.
+    pub gate: Arc<Gate>,
     /// Admission policies.
     pub policies: Policies,
     /// Webhooks that are asked about writes.

@@ -18,6 +18,8 @@ mod audit;
 mod documents;
 #[path = "daemon/encryption.rs"]
 mod encryption;
+#[path = "daemon/fairness.rs"]
+mod fairness;
 #[path = "daemon/kms.rs"]
 mod kms;
 #[path = "daemon/mutations.rs"]

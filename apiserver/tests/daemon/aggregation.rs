@@ -15,12 +15,12 @@ use tower::service_fn;
 use super::*;
 
 const GROUP: &str = "ext.example.com";
-const BASE: &str = "/apis/ext.example.com/v1";
+pub(super) const BASE: &str = "/apis/ext.example.com/v1";
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// What the stand-in knows besides the list of its resources.
 #[derive(Clone, Copy, PartialEq)]
-enum Age {
+pub(super) enum Age {
     /// Aggregated discovery and version 3 of OpenAPI.
     New,
     /// Neither.
@@ -28,7 +28,7 @@ enum Age {
 }
 
 /// A server of the group, which answers most requests with what it was sent.
-fn extension(pki: &Pki, age: Age) -> u16 {
+pub(super) fn extension(pki: &Pki, age: Age) -> u16 {
     let (cert, key) = (pki.file("extension.crt"), pki.file("extension.key"));
     let tls = Arc::new(serve::Tls::from_files(&cert, &key).unwrap());
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
@@ -38,7 +38,20 @@ fn extension(pki: &Pki, age: Age) -> u16 {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(request, age)) });
+            let gate = Arc::new(tokio::sync::Semaphore::new(0));
+            let service = service_fn(move |request: Request<Incoming>| {
+                let gate = gate.clone();
+                async move {
+                    // Slow requests are answered when somebody lets them.
+                    if request.uri().path().ends_with("/slow") {
+                        gate.acquire().await.unwrap().forget();
+                    }
+                    if request.uri().path().ends_with("/release") {
+                        gate.add_permits(1);
+                    }
+                    Ok::<_, Infallible>(answer(request, age))
+                }
+            });
             serve::Server::https(tls).serve(listener, service, CancellationToken::new()).await;
         });
     });
@@ -111,7 +124,7 @@ fn answer(mut request: Request<Incoming>, age: Age) -> http::Response<serve::Bod
     }
 }
 
-fn start(extra: &[&str]) -> Cluster {
+pub(super) fn start(extra: &[&str]) -> Cluster {
     Cluster::start_with(|pki| {
         let file = |flag: &str, name: &str| format!("--{flag}={}", pki.file(name).display());
         let front = [file("proxy-client-cert-file", "front.crt"), file("proxy-client-key-file", "front.key")];
@@ -120,7 +133,7 @@ fn start(extra: &[&str]) -> Cluster {
 }
 
 /// A Service that leads to a port of this machine.
-fn service(cluster: &Cluster, port: u16) {
+pub(super) fn service(cluster: &Cluster, port: u16) {
     let service = object!({
         "metadata": {"name": "extension"},
         "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": (i64::from(port))}]},
@@ -128,7 +141,7 @@ fn service(cluster: &Cluster, port: u16) {
     cluster.create("/api/v1/namespaces/default/services", &service);
 }
 
-fn register(cluster: &Cluster, port: i64, trust: Value) {
+pub(super) fn register(cluster: &Cluster, port: i64, trust: Value) {
     let mut spec = object!({
         "group": GROUP, "version": "v1", "groupPriorityMinimum": 17_790, "versionPriority": 10,
         "service": {"namespace": "default", "name": "extension", "port": port},
@@ -142,12 +155,12 @@ fn register(cluster: &Cluster, port: i64, trust: Value) {
     );
 }
 
-fn trusted(cluster: &Cluster) -> Value {
+pub(super) fn trusted(cluster: &Cluster) -> Value {
     object!({"caBundle": (STANDARD.encode(std::fs::read(cluster.pki.file("ca.crt")).unwrap()))})
 }
 
 /// The condition Available, once its reason is that.
-fn available(cluster: &Cluster, reason: &str) -> Value {
+pub(super) fn available(cluster: &Cluster, reason: &str) -> Value {
     let mut last = Value::Null;
     wait_until(&format!("the condition {reason}"), SOON, || {
         let service = read(&cluster.get("/apis/apiregistration.k8s.io/v1/apiservices/v1.ext.example.com"));
