@@ -154,7 +154,7 @@ impl Webhook {
         let bundle = self.config.get("caBundle").as_str().unwrap_or_default();
         let ca = match STANDARD.decode(bundle) {
             Ok(pem) if !pem.is_empty() => Some(pem),
-            _ => system_bundle().await,
+            _ => system_authorities(),
         };
         let options = outbound::Options {
             ca,
@@ -206,15 +206,6 @@ fn complaint(status: StatusCode, body: &[u8]) -> String {
         }
     };
     said.to_owned()
-}
-
-pub(crate) async fn system_bundle() -> Option<Vec<u8>> {
-    for path in SYSTEM_BUNDLES {
-        if let Ok(pem) = tokio::fs::read(path).await {
-            return Some(pem);
-        }
-    }
-    None
 }
 
 /// An error with its causes.
