@@ -244,11 +244,34 @@ async fn evict(mut exchange: Exchange, row: &Row, sub: &Subresource) -> Result<R
     if needs_budget(&pod) {
         spend_budget(&call, &pod).await?;
     }
+    if !call.write.dry_run {
+        mark_evicted(&call).await?;
+    }
     call.subresource = String::new();
     call.delete_admitted(&options).await?;
     let answer =
         object!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(render::value(StatusCode::CREATED, &answer, form))
+}
+
+/// Says in the status of a pod why it is deleted.
+async fn mark_evicted(call: &Call) -> Result<()> {
+    let mut inner = call.internal(&call.row, &call.namespace, &call.name);
+    inner.subresource = "status".to_owned();
+    let now = api::time::format(Timestamp::now());
+    let marked = inner.update(|old| {
+        let mut new = old.clone();
+        let condition = object!({
+            "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting", "lastTransitionTime": (now.as_str()),
+            "observedGeneration": (old.at(&["metadata", "generation"]).clone()),
+        });
+        let conditions = new.make_object().entry("status").make_object().entry("conditions").make_array();
+        conditions.retain(|c| c.str_at(&["type"]) != "DisruptionTarget");
+        conditions.push(condition);
+        Ok(new)
+    });
+    marked.await.map(|_| ())
 }
 
 /// Pods that have ended, or never ran, disrupt nothing.
@@ -283,6 +306,9 @@ async fn spend_budget(call: &Call, pod: &Value) -> Result<()> {
             return Err(ApiError::internal(why));
         }
     };
+    if spares_unready(budget) && !is_ready(pod) {
+        return Ok(());
+    }
     let mut inner = call.internal(row, &call.namespace, budget.name());
     inner.subresource = "status".to_owned();
     let pod_name = pod.name().to_owned();
@@ -302,6 +328,18 @@ async fn spend_budget(call: &Call, pod: &Value) -> Result<()> {
         })
         .await
         .map(|_| ())
+}
+
+/// True when pods that are not ready go whatever the budget says.
+fn spares_unready(budget: &Value) -> bool {
+    let count = |field: &str| budget.at(&["status", field]).as_i64().unwrap_or(0);
+    let enough = count("desiredHealthy") > 0 && count("currentHealthy") >= count("desiredHealthy");
+    enough || budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow"
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let ready = |c: &Value| c.str_at(&["type"]) == "Ready" && c.str_at(&["status"]) == "True";
+    pod.array_at(&["status", "conditions"]).iter().any(ready)
 }
 
 fn budget_refusal(budget: &Value, current: bool) -> ApiError {

@@ -94,11 +94,11 @@ fn later(seconds: i64) -> Action {
     Action::Later(Duration::from_secs(u64::try_from(seconds).unwrap_or(1)))
 }
 
-fn is_tracked(pod: &Value) -> bool {
+pub(super) fn is_tracked(pod: &Value) -> bool {
     pod.array_at(&["metadata", "finalizers"]).iter().any(|f| f.as_str() == Some(FINALIZER))
 }
 
-fn untrack(pod: &Value) -> Action {
+pub(super) fn untrack(pod: &Value) -> Action {
     let gone = object!({"metadata": {"$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
     Action::Patch(PODS, head(pod), "", Patch::Strategic, gone)
 }

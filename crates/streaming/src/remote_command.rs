@@ -160,7 +160,7 @@ where
         Err(error) => internal_error(error),
     };
     let mut writer = writer.into_inner();
-    writer.send(ERROR, status).await?;
+    writer.send_status(ERROR, status).await?;
     writer.close().await?;
     // The client's own close frame ends the connection in good order; one that is silent is not waited for.
     let farewell = async { while let Ok(Some(_)) = reader.recv().await {} };

@@ -57,12 +57,17 @@ pub enum Frame {
 pub struct Encoding {
     base64: bool,
     close_signal: bool,
+    plain_status: bool,
 }
 
 impl Encoding {
     /// The encoding of a protocol by its name.
     pub fn of(protocol: &str) -> Self {
-        Self { base64: protocol.contains("base64"), close_signal: protocol == V5 }
+        Self {
+            base64: protocol.contains("base64"),
+            close_signal: protocol == V5,
+            plain_status: [V1, V1_BASE64].contains(&protocol),
+        }
     }
 
     fn encode(self, frame: Frame) -> Option<Message> {
@@ -201,6 +206,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ChannelWriter<S> {
         self.frame(Frame::Data { channel, data }).await
     }
 
+    /// Sends the outcome of a command, a `Status` in JSON, on the error channel. Version 1 is told nothing of a success, and
+    /// of a failure the message alone.
+    pub async fn send_status(&mut self, channel: u8, status: Bytes) -> Result<(), Error> {
+        if !self.encoding.plain_status {
+            return self.send(channel, status).await;
+        }
+        let read: serde_json::Value = serde_json::from_slice(&status).unwrap_or_default();
+        match read["message"].as_str() {
+            _ if read["status"] == "Success" => Ok(()),
+            Some(message) => self.send(channel, Bytes::copy_from_slice(message.as_bytes())).await,
+            None => self.send(channel, status).await,
+        }
+    }
+
     /// Says that a channel ends; does nothing below version 5, which has no way to say it.
     pub async fn close_channel(&mut self, channel: u8) -> Result<(), Error> {
         self.frame(Frame::Close { channel }).await
@@ -257,5 +276,23 @@ mod tests {
         let frame = Frame::Data { channel: 1, data: Bytes::from_static(b"hi") };
         assert_eq!(Encoding::of(V4_BASE64).encode(frame), Some(Message::text("1aGk=")));
         assert!(Encoding::of(V4_BASE64).decode(Message::text("1***")).is_err());
+    }
+
+    #[tokio::test]
+    async fn version_1_is_told_of_failures_alone() {
+        let failure = Bytes::from_static(br#"{"status":"Failure","message":"no"}"#);
+        let success = Bytes::from_static(br#"{"status":"Success"}"#);
+        for (protocol, expected) in
+            [(V1, vec![Bytes::from_static(b"no")]), (V4, vec![success.clone(), failure.clone()])]
+        {
+            let (ours, theirs) = tokio::io::duplex(1 << 10);
+            let (_reader, mut writer) = server(ours, protocol).await;
+            let (mut reader, _writer) = client(theirs, protocol).await;
+            writer.send_status(3, success.clone()).await.unwrap();
+            writer.send_status(3, failure.clone()).await.unwrap();
+            for data in expected {
+                assert_eq!(reader.recv().await.unwrap(), Some(Frame::Data { channel: 3, data }));
+            }
+        }
     }
 }
