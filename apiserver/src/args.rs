@@ -5,6 +5,7 @@
 
 mod audit;
 mod fixed;
+mod oidc;
 
 use std::net::IpAddr;
 
@@ -13,6 +14,7 @@ use daemon::{GoDuration, KeyValues, LoggingFlags};
 
 pub use audit::AuditFlags;
 pub use fixed::FixedFlags;
+pub use oidc::OidcFlags;
 
 /// The Kubernetes API server validates and configures data for the API objects, and serves them over REST and watch.
 #[derive(Clone, Debug, Parser)]
@@ -27,8 +29,8 @@ pub struct Args {
     #[arg(long)]
     pub allow_privileged: bool,
     /// Enables anonymous requests to the secure port.
-    #[arg(long, default_value_t = true)]
-    pub anonymous_auth: bool,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub anonymous_auth: Option<bool>,
     /// Identifiers of the API, for tokens; the issuer when none is given.
     #[arg(long, value_delimiter = ',')]
     pub api_audiences: Vec<String>,
@@ -222,6 +224,21 @@ pub struct Args {
     /// What is recorded of requests.
     #[command(flatten)]
     pub audit: AuditFlags,
+    /// File that names issuers of tokens, and says who may come without.
+    #[arg(long, default_value = "")]
+    pub authentication_config: String,
+    /// How long answers about tokens are kept.
+    #[arg(long, default_value = "2m")]
+    pub authentication_token_webhook_cache_ttl: GoDuration,
+    /// Kubeconfig file of the server that is asked about tokens.
+    #[arg(long, default_value = "")]
+    pub authentication_token_webhook_config_file: String,
+    /// Version of reviews of tokens: v1 or v1beta1.
+    #[arg(long, default_value = "v1beta1", value_parser = ["v1", "v1beta1"])]
+    pub authentication_token_webhook_version: String,
+    /// An issuer of tokens.
+    #[command(flatten)]
+    pub oidc: OidcFlags,
     /// Flags that must not change anything.
     #[command(flatten)]
     pub fixed: FixedFlags,

@@ -3,11 +3,15 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/authentication/>.
 
+mod jwt;
 pub mod pem;
 pub mod service_account;
 mod static_tokens;
+mod webhook;
 
+pub use jwt::{Anonymous, AnonymousPath, Jwts, Oidc};
 pub use static_tokens::StaticTokens;
+pub use webhook::{Reviewed, Reviewer};
 
 use std::sync::Arc;
 
@@ -15,6 +19,7 @@ use http::HeaderMap;
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::authn::service_account::TokenError;
 use crate::storage::Storage;
 
 /// Who sends a request.
@@ -96,8 +101,12 @@ pub struct Authenticator {
     pub static_tokens: StaticTokens,
     /// Accept bootstrap tokens.
     pub bootstrap_tokens: bool,
-    /// False when requests without credentials are refused.
-    pub anonymous: bool,
+    /// Tokens of other issuers.
+    pub jwts: Arc<Jwts>,
+    /// Another server that knows tokens.
+    pub reviewer: Option<Reviewer>,
+    /// Who may come without credentials.
+    pub anonymous: Anonymous,
 }
 
 impl Authenticator {
@@ -107,6 +116,7 @@ impl Authenticator {
         storage: &Storage,
         certificates: &[CertificateDer<'_>],
         headers: &HeaderMap,
+        path: &str,
     ) -> Option<UserInfo> {
         let leaf = certificates.first().and_then(|c| X509Certificate::from_der(c).ok()).map(|(_, c)| c);
         if let Some(leaf) = &leaf {
@@ -118,19 +128,79 @@ impl Authenticator {
             }
         }
         if let Some(token) = bearer(headers) {
-            if let Some(user) = self.static_tokens.user(token) {
-                return Some(user.authenticated());
-            }
-            if self.bootstrap_tokens
-                && let Some((id, secret)) = bootstrap_token(token)
-            {
-                return bootstrap_user(storage, id, secret).map(UserInfo::authenticated);
-            }
-            let user = self.tokens.authenticate(storage, token, &[]).await.ok()?;
-            return Some(user.authenticated());
+            return match self.review(storage, token, &[]).await {
+                Ok(reviewed) => Some(reviewed.user.authenticated()),
+                Err(failures) => {
+                    let failures: Vec<String> = failures.iter().map(ToString::to_string).collect();
+                    tracing::debug!(why = failures.join(", "), "a token is not valid");
+                    None
+                }
+            };
         }
         // A certificate that no CA vouches for is an attempt, not an absence.
-        (leaf.is_none() && self.anonymous).then(UserInfo::anonymous)
+        (leaf.is_none() && self.admits_anonymous(path)).then(UserInfo::anonymous)
+    }
+
+    fn admits_anonymous(&self, path: &str) -> bool {
+        let Anonymous { enabled, conditions } = &self.anonymous;
+        *enabled && (conditions.is_empty() || conditions.iter().any(|c| c.path == path))
+    }
+
+    /// Who a token stands for, and those of `audiences` that it is good for; without any, those of the server count.
+    ///
+    /// # Errors
+    /// What each authenticator that knows such tokens has against it.
+    pub async fn review(
+        &self,
+        storage: &Storage,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Reviewed, Vec<TokenError>> {
+        // Most authenticators know nothing of audiences: their tokens are good for those of the server.
+        let own: Vec<String> = match audiences {
+            [] => self.tokens.audiences.clone(),
+            asked => asked.iter().filter(|a| self.tokens.audiences.contains(a)).cloned().collect(),
+        };
+        let of_server = |user: UserInfo| Reviewed { user, audiences: own.clone() };
+        if !own.is_empty()
+            && let Some(user) = self.static_tokens.user(token)
+        {
+            return Ok(of_server(user));
+        }
+        let mut failures = Vec::new();
+        match self.tokens.authenticate(storage, token, audiences).await {
+            Ok(user) => {
+                let named =
+                    self.tokens.verify(token).map(|c| self.tokens.audiences_of(&c)).unwrap_or_default();
+                let wanted = if audiences.is_empty() { &self.tokens.audiences } else { audiences };
+                let audiences = named.into_iter().filter(|a| wanted.contains(a)).collect();
+                return Ok(Reviewed { user, audiences });
+            }
+            Err(e) => failures.push(e),
+        }
+        if self.bootstrap_tokens
+            && !own.is_empty()
+            && let Some((id, secret)) = bootstrap_token(token)
+            && let Some(user) = bootstrap_user(storage, id, secret)
+        {
+            return Ok(of_server(user));
+        }
+        match self.jwts.authenticate(token).await {
+            Ok(Some(user)) if !own.is_empty() => return Ok(of_server(user)),
+            Ok(_) => {}
+            Err(why) => failures.push(TokenError::Refused(why)),
+        }
+        if let Some(reviewer) = &self.reviewer {
+            match reviewer
+                .authenticate(token, if audiences.is_empty() { &self.tokens.audiences } else { audiences })
+                .await
+            {
+                Ok(Some(reviewed)) => return Ok(reviewed),
+                Ok(None) => {}
+                Err(why) => failures.push(TokenError::Refused(why)),
+            }
+        }
+        Err(failures)
     }
 
     fn proxied(
@@ -166,7 +236,7 @@ impl Authenticator {
     }
 }
 
-/// The bearer token of a request, from its header or from the WebSocket subprotocol that browsers can set.
+/// The bearer token of a request, from its header.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;

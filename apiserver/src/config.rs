@@ -14,8 +14,9 @@ use crate::args::Args;
 use crate::audit::Auditor;
 use crate::authn::pem::{Authorities, PublicKey, SigningKey};
 use crate::authn::service_account::Tokens;
-use crate::authn::{Authenticator, FrontProxy, StaticTokens};
+use crate::authn::{Anonymous, Authenticator, FrontProxy, Jwts, Reviewer, StaticTokens};
 use crate::authz::{Authorizer, Mode};
+use crate::kubeconfig::Remote;
 use crate::server::Settings;
 use crate::storage::{Encryption, EtcdConfig};
 
@@ -281,7 +282,11 @@ impl Args {
         } else {
             self.api_audiences.clone()
         };
+        let (jwts, anonymous) = self.jwts()?;
         Ok(Authenticator {
+            jwts: Arc::new(jwts),
+            reviewer: self.reviewer()?,
+            anonymous,
             tokens: Arc::new(Tokens {
                 issuers: self.service_account_issuer.clone(),
                 audiences,
@@ -303,8 +308,34 @@ impl Args {
                 .transpose()?
                 .unwrap_or_default(),
             bootstrap_tokens: self.enable_bootstrap_token_auth,
-            anonymous: self.anonymous_auth,
         })
+    }
+
+    /// Issuers of tokens, and who may come without.
+    fn jwts(&self) -> Result<(Jwts, Anonymous)> {
+        let own = &self.service_account_issuer;
+        let by_flag = || Anonymous { enabled: self.anonymous_auth.unwrap_or(true), conditions: Vec::new() };
+        let Some(file) = path(&self.authentication_config) else {
+            return Ok((Jwts::of_flags(&self.oidc.settings(), own)?, by_flag()));
+        };
+        if self.oidc.is_given() {
+            bail!("authentication-config file and oidc-* flags are mutually exclusive");
+        }
+        let (jwts, anonymous) = Jwts::read(&file, own)?;
+        if anonymous.is_some() && self.anonymous_auth.is_some() {
+            bail!(
+                "--anonymous-auth flag cannot be set when anonymous field is configured in authentication configuration file"
+            );
+        }
+        Ok((jwts, anonymous.unwrap_or_else(by_flag)))
+    }
+
+    /// The server that is asked about tokens.
+    fn reviewer(&self) -> Result<Option<Reviewer>> {
+        let Some(file) = path(&self.authentication_token_webhook_config_file) else { return Ok(None) };
+        let version = if self.authentication_token_webhook_version == "v1" { "v1" } else { "v1beta1" };
+        let ttl = self.authentication_token_webhook_cache_ttl.0;
+        Ok(Some(Reviewer::new(Remote::read(&file)?, version, ttl)))
     }
 
     fn authorizer(&self) -> Result<Authorizer> {

@@ -21,7 +21,8 @@ pub fn text(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("failed to read file path {shown}"))
 }
 
-/// Reads a file of one of `api_versions` and of `kind`; with the paths of fields that it should not have.
+/// Reads a file of one of `api_versions` and of `kind`; with what is wrong with it that may be overlooked: unknown fields,
+/// and fields that stand twice.
 ///
 /// # Errors
 /// It cannot be read, or is something else.
@@ -29,18 +30,15 @@ pub fn read<T: DeserializeOwned>(path: &Path, api_versions: &[&str], kind: &str)
     parse(&text(path)?, api_versions, kind).with_context(|| format!("in {}", path.display()))
 }
 
-/// Reads a file that may not have fields it should not have; see [`read`].
+/// Reads a document in which nothing is overlooked; see [`read`].
 ///
 /// # Errors
-/// As of [`read`]; or it has such fields.
-pub fn read_strictly<T: DeserializeOwned>(path: &Path, api_versions: &[&str], kind: &str) -> Result<T> {
-    let (value, unknown) = read(path, api_versions, kind)?;
-    match unknown.as_slice() {
+/// It is something else, or something is wrong with it.
+pub fn parse_strictly<T: DeserializeOwned>(text: &str, api_versions: &[&str], kind: &str) -> Result<T> {
+    let (value, findings) = parse(text, api_versions, kind)?;
+    match findings.as_slice() {
         [] => Ok(value),
-        fields => {
-            let fields: Vec<String> = fields.iter().map(|f| format!("unknown field \"{f}\"")).collect();
-            bail!("in {}: strict decoding error: {}", path.display(), fields.join(", "))
-        }
+        findings => bail!("strict decoding error: {}", findings.join(", ")),
     }
 }
 
@@ -49,7 +47,7 @@ pub fn read_strictly<T: DeserializeOwned>(path: &Path, api_versions: &[&str], ki
 /// # Errors
 /// It is something else.
 pub fn parse<T: DeserializeOwned>(text: &str, api_versions: &[&str], kind: &str) -> Result<(T, Vec<String>)> {
-    let mut document: serde_json::Value = serde_saphyr::from_str(text).context("failed decoding")?;
+    let (mut document, mut findings) = document(text)?;
     let Some(map) = document.as_object_mut() else { bail!("failed decoding: not an object") };
     let mut member =
         |name: &str| map.remove(name).and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
@@ -60,10 +58,22 @@ pub fn parse<T: DeserializeOwned>(text: &str, api_versions: &[&str], kind: &str)
             api_versions.join(" or ")
         );
     }
-    let mut unknown = Vec::new();
-    let value = serde_ignored::deserialize(document, |path| unknown.push(path.to_string()))
-        .with_context(|| format!("not a valid {kind}"))?;
-    Ok((value, unknown))
+    let value =
+        serde_ignored::deserialize(document, |path| findings.push(format!("unknown field \"{path}\"")))
+            .with_context(|| format!("not a valid {kind}"))?;
+    Ok((value, findings))
+}
+
+/// Reads YAML or JSON as the bodies of requests are read; with what is wrong with it that may be overlooked.
+///
+/// # Errors
+/// It is neither.
+pub fn document(text: &str) -> Result<(serde_json::Value, Vec<String>)> {
+    let read = crate::negotiate::yaml(text.as_bytes());
+    let read = read.map_err(|e| anyhow::anyhow!("failed decoding: {}", e.status().message))?;
+    let document = serde_json::from_slice(&read.value.to_json()).context("failed decoding")?;
+    let twice = read.duplicates.into_iter().map(|field| format!("duplicate field \"{field}\""));
+    Ok((document, twice.chain(read.complaint).collect()))
 }
 
 #[cfg(test)]
@@ -79,7 +89,10 @@ mod tests {
     fn files_say_what_they_are() {
         let check = |text: &str| parse::<C>(text, &["x/v1"], "C").map(|(c, unknown)| (c.n, unknown));
         assert_eq!(check("apiVersion: x/v1\nkind: C\nn: 3\n").unwrap(), (3, Vec::new()));
-        assert_eq!(check("{apiVersion: x/v1, kind: C, n: 3, m: {}}").unwrap(), (3, vec!["m".to_owned()]));
+        assert_eq!(
+            check("{apiVersion: x/v1, kind: C, n: 3, m: {}}").unwrap(),
+            (3, vec!["unknown field \"m\"".to_owned()])
+        );
         for wrong in ["apiVersion: x/v2\nkind: C\nn: 3\n", "n: 3", "[]", "apiVersion: x/v1\nkind: C\nn: x\n"]
         {
             assert!(check(wrong).is_err(), "{wrong}");

@@ -296,7 +296,10 @@ async fn admit(exchange: &mut Exchange) -> Result<()> {
     }
     let certificates = exchange.head.extensions.get::<PeerCertificates>().cloned();
     let chain = certificates.as_ref().map_or(&[][..], |c| &c.0[..]);
-    let user = server.authenticator.authenticate(&server.storage, chain, exchange.headers()).await;
+    let user = server
+        .authenticator
+        .authenticate(&server.storage, chain, exchange.headers(), &exchange.info.path)
+        .await;
     let what = Attributes::of(&exchange.info);
     let trail = &exchange.trail;
     trail.describe(&what, &exchange.head, user.as_ref());

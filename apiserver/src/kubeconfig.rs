@@ -118,7 +118,8 @@ impl Remote {
     }
 
     fn new(text: &str, folder: &Path) -> Result<Self> {
-        let file: File = serde_saphyr::from_str(text).context("not a kubeconfig")?;
+        let (document, _) = crate::config_file::document(text)?;
+        let file: File = serde_json::from_value(document).context("not a kubeconfig")?;
         let context = match find(&file.contexts, &file.current_context) {
             Some(context) => context,
             None => bail!("current-context {:?} does not exist", file.current_context),

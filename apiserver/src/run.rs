@@ -68,6 +68,14 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
             Ok(())
         });
     }
+    let jwts = server.authenticator.jwts.clone();
+    if !jwts.is_empty() {
+        let stop = tasks.token();
+        tasks.plain("issuers of tokens", async move {
+            jwts.watch(stop).await;
+            Ok(())
+        });
+    }
     if let Some(auditor) = &server.auditor {
         auditor.register(&server.metrics.registry);
         let (auditor, stop) = (auditor.clone(), tasks.token());

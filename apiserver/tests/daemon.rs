@@ -14,6 +14,8 @@ use testing::{Client, Pki, Process, Response, etcd, free_port, wait_until};
 mod aggregation;
 #[path = "daemon/audit.rs"]
 mod audit;
+#[path = "daemon/authentication.rs"]
+mod authentication;
 #[path = "daemon/documents.rs"]
 mod documents;
 #[path = "daemon/encryption.rs"]

@@ -112,20 +112,28 @@ async fn token_review(exchange: &Exchange, mut review: Value) -> Result<Value> {
         .filter_map(|a| a.as_str().map(str::to_owned))
         .collect();
     let server = &exchange.server;
-    let tokens = &server.authenticator.tokens;
-    let status = match tokens.authenticate(&server.storage, &token, &audiences).await {
-        Ok(mut user) => {
+    let status = match server.authenticator.review(&server.storage, &token, &audiences).await {
+        Ok(reviewed) => {
+            let mut user = reviewed.user;
             user.groups.push("system:authenticated".to_owned());
             let mut status = object!({"authenticated": true, "user": (user_value(&user))});
             if !audiences.is_empty() {
-                let own = tokens.verify(&token).map(|c| tokens.audiences_of(&c)).unwrap_or_default();
-                let both: Vec<String> = own.into_iter().filter(|a| audiences.contains(a)).collect();
-                status.set(&["audiences"], both);
+                status.set(&["audiences"], reviewed.audiences);
             }
             status
         }
-        Err(e @ TokenError::Malformed) => object!({"user": {}, "error": (e.to_string())}),
-        Err(e) => object!({"user": {}, "error": (format!("[invalid bearer token, {e}]"))}),
+        Err(failures) => {
+            // Who finds a token to be none of its own says nothing.
+            let told =
+                failures.iter().filter(|e| !matches!(e, TokenError::Malformed)).map(ToString::to_string);
+            let told: Vec<String> = told.collect();
+            match told.as_slice() {
+                [] => object!({"user": {}, "error": (TokenError::Malformed.to_string())}),
+                told => {
+                    object!({"user": {}, "error": (format!("[invalid bearer token, {}]", told.join(", ")))})
+                }
+            }
+        }
     };
     review.set(&["status"], status);
     Ok(review)

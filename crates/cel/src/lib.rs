@@ -10,6 +10,7 @@
 //! Language: <https://github.com/google/cel-spec/blob/master/doc/langdef.md>; Kubernetes' libraries:
 //! <https://kubernetes.io/docs/reference/using-api/cel/>.
 
+pub mod access;
 pub mod admission;
 mod ast;
 mod checker;

@@ -79,10 +79,7 @@ pub(super) fn parse(text: &str, reloads: bool) -> Result<Providers> {
         bail!("encryption provider configuration file is empty");
     }
     let versions = ["apiserver.config.k8s.io/v1", "v1"];
-    let (file, unknown) = crate::config_file::parse::<File>(text, &versions, "EncryptionConfiguration")?;
-    if let Some(field) = unknown.first() {
-        bail!("strict decoding error: unknown field \"{field}\"");
-    }
+    let file: File = crate::config_file::parse_strictly(text, &versions, "EncryptionConfiguration")?;
     let mut errors = Vec::new();
     check(&file, reloads, &mut errors);
     match errors.as_slice() {

@@ -1,0 +1,168 @@
+//! Tokens of others, and requests without any.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+
+use super::*;
+
+const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+
+/// A key that signs tokens.
+struct Signer(EcdsaKeyPair);
+
+impl Signer {
+    fn new() -> Self {
+        let random = SystemRandom::new();
+        let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        Self(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.as_ref(), &random).unwrap())
+    }
+
+    fn public(&self) -> Value {
+        let point = self.0.public_key().as_ref();
+        let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..]));
+        object!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "x": x, "y": y})
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"ES256"}"#);
+        let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_json()));
+        let signature = self.0.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+fn review(cluster: &Cluster, token: &str) -> Value {
+    let review = object!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}
+    });
+    cluster.create(REVIEWS, &review).get("status").clone()
+}
+
+/// The code of the answer to a request without a certificate, perhaps with a token.
+fn code(cluster: &Cluster, path: &str, token: Option<&str>) -> u16 {
+    let ca = std::fs::read(cluster.pki.file("ca.crt")).unwrap();
+    let options = serve::outbound::Options { ca: Some(ca), ..Default::default() };
+    let port = cluster.arguments[1].rsplit('=').next().unwrap();
+    let mut request = http::Request::get(format!("https://127.0.0.1:{port}{path}"));
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let request = request.body(serve::empty()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        serve::outbound::client(&options).unwrap().request(request).await.unwrap().status().as_u16()
+    })
+}
+
+#[test]
+fn tokens_of_other_issuers_stand_for_users() {
+    let signer = Arc::new(Mutex::new(Signer::new()));
+    let (served, mut issuer) = (signer.clone(), String::new());
+    let cluster = Cluster::start_with(|pki| {
+        let url = Arc::new(Mutex::new(String::new()));
+        let known = url.clone();
+        let port = documents::serve(pki, move |path, _| match path {
+            "/.well-known/openid-configuration" => {
+                let url = known.lock().clone();
+                object!({"issuer": (url.as_str()), "jwks_uri": (format!("{url}/keys"))})
+            }
+            _ => object!({"keys": [(served.lock().public())]}),
+        });
+        issuer = format!("https://127.0.0.1:{port}");
+        url.lock().clone_from(&issuer);
+        let ca = std::fs::read_to_string(pki.file("ca.crt")).unwrap().replace('\n', "\n        ");
+        let text = format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwt:\n- issuer:\n    url: {issuer}\n\
+             \x20   audiences: [cluster]\n    certificateAuthority: |\n        {ca}\n\
+             \x20 claimMappings:\n    username: {{expression: '\"corp:\" + claims.sub'}}\n\
+             \x20   groups: {{claim: roles, prefix: 'corp:'}}\n\
+             \x20   extra: [{{key: example.com/team, valueExpression: claims.?team.orValue(\"\")}}]\n\
+             \x20 claimValidationRules: [{{expression: claims.exp - claims.iat <= 3600, message: lives too long}}]\n\
+             \x20 userValidationRules: [{{expression: \"!user.username.endsWith(':root')\", message: root may not}}]\n\
+             anonymous: {{enabled: true, conditions: [{{path: /livez}}, {{path: /version}}]}}\n"
+        );
+        std::fs::write(pki.file("authentication.yaml"), text).unwrap();
+        vec![format!("--authentication-config={}", pki.file("authentication.yaml").display())]
+    });
+    let now = jiff::Timestamp::now().as_second();
+    let claims = |sub: &str, life: i64| {
+        object!({
+            "iss": (issuer.as_str()), "aud": "cluster", "sub": sub, "roles": ["dev"], "team": "a", "jti": "1",
+            "iat": now, "exp": (now + life),
+        })
+    };
+    let sign = |claims: &Value| signer.lock().sign(claims);
+    let good = sign(&claims("ann", 600));
+    wait_until("the issuer is known", SOON, || {
+        review(&cluster, &good).get("authenticated").as_bool() == Some(true)
+    })
+    .unwrap();
+    let user = review(&cluster, &good).get("user").clone();
+    assert_eq!(user.str_at(&["username"]), "corp:ann");
+    assert_eq!(user.get("groups"), &Value::from(vec!["corp:dev", "system:authenticated"]));
+    assert_eq!(user.at(&["extra", "example.com/team"]), &Value::from(vec!["a"]));
+    let refused = |claims: &Value, why: &str| {
+        let status = review(&cluster, &sign(claims));
+        assert!(status.str_at(&["error"]).contains(why), "{why}: {status}");
+    };
+    refused(&claims("ann", 7200), "failed: lives too long");
+    refused(&claims("root", 600), "failed: root may not");
+    refused(&claims("ann", -10), "token is expired");
+    let mut other = claims("ann", 600);
+    other.set(&["aud"], "another");
+    refused(&other, "expected audience");
+    // The user is authenticated, and may do nothing yet.
+    assert_eq!(code(&cluster, MAPS, Some(&good)), 403);
+    assert_eq!(code(&cluster, MAPS, Some(&Signer::new().sign(&claims("ann", 600)))), 401);
+    // The issuer takes a new key.
+    *signer.lock() = Signer::new();
+    let renewed = sign(&claims("bob", 600));
+    let known = || review(&cluster, &renewed).str_at(&["user", "username"]) == "corp:bob";
+    wait_until("the new key is known", SOON, known).unwrap();
+    // Without a token only some paths may be asked for.
+    assert_eq!((code(&cluster, "/livez", None), code(&cluster, "/version", None)), (200, 200));
+    assert_eq!((code(&cluster, "/readyz", None), code(&cluster, MAPS, None)), (401, 401));
+}
+
+#[test]
+fn other_servers_are_asked_about_tokens() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let cluster = Cluster::start_with(|pki| {
+        let port = documents::serve(pki, move |_, review| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut answer = review.clone();
+            let status = match review.str_at(&["spec", "token"]) {
+                "known" => object!({"authenticated": true, "user": {"username": "ann", "groups": ["g"]}}),
+                _ => object!({"authenticated": false, "error": "no such token"}),
+            };
+            answer.set(&["status"], status);
+            answer
+        });
+        let config = pki.file("webhook.yaml");
+        let text = format!(
+            "current-context: c\ncontexts: [{{name: c, context: {{cluster: k}}}}]\n\
+             clusters: [{{name: k, cluster: {{server: 'https://127.0.0.1:{port}/', certificate-authority: ca.crt}}}}]\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let tokens = pki.file("tokens.csv");
+        std::fs::write(&tokens, "static,bob,7,\"dev\"\n").unwrap();
+        vec![
+            format!("--authentication-token-webhook-config-file={}", config.display()),
+            "--authentication-token-webhook-version=v1".to_owned(),
+            format!("--token-auth-file={}", tokens.display()),
+        ]
+    });
+    assert_eq!(code(&cluster, MAPS, Some("known")), 403);
+    assert_eq!(code(&cluster, MAPS, Some("known")), 403);
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(code(&cluster, MAPS, Some("unknown")), 401);
+    assert_eq!(review(&cluster, "static").str_at(&["user", "username"]), "bob");
+    assert_eq!(code(&cluster, MAPS, Some("static")), 403);
+}
