@@ -128,9 +128,15 @@ pub struct Args {
         default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP"
     )]
     pub kubelet_preferred_address_types: Vec<String>,
+    /// How likely a request over HTTP/2 tells its client to connect anew, to another server perhaps; 0.02 at most.
+    #[arg(long, default_value_t = 0.0)]
+    pub goaway_chance: f64,
     /// Seconds for which a lease of etcd is given to further objects.
     #[arg(long, default_value_t = 60)]
     pub lease_reuse_duration_seconds: i64,
+    /// How long /livez takes it for granted that the server will have started well.
+    #[arg(long, default_value = "0s")]
+    pub livez_grace_period: GoDuration,
     /// How many requests that change something run at a time. With priority and fairness, a part of the whole.
     #[arg(long, default_value_t = 200)]
     pub max_mutating_requests_inflight: i64,
@@ -200,6 +206,9 @@ pub struct Args {
     /// Ports for Services of type NodePort.
     #[arg(long, default_value = "30000-32767")]
     pub service_node_port_range: String,
+    /// How long the server goes on after it has been asked to end, while /readyz says so.
+    #[arg(long, default_value = "0s")]
+    pub shutdown_delay_duration: GoDuration,
     /// Storage back end. Only etcd3 is supported.
     #[arg(long, default_value = "etcd3")]
     pub storage_backend: String,

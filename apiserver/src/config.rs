@@ -49,6 +49,12 @@ pub struct Config {
     pub service_range: IpNet,
     /// Ports of Services.
     pub node_ports: (u16, u16),
+    /// How likely a request tells its client to connect anew.
+    pub goaway: f64,
+    /// How long `/livez` waits for the start.
+    pub livez_grace: Duration,
+    /// How long the server goes on after it has been asked to end.
+    pub shutdown_delay: Duration,
     /// How many requests run at a time.
     pub limits: crate::fairness::Limits,
     /// How the servers of other groups are reached.
@@ -104,6 +110,9 @@ impl Args {
             auditor: self.audit.validate()?,
             service_range: service_range.trunc(),
             node_ports: ports(&self.service_node_port_range)?,
+            goaway: self.goaway_chance,
+            livez_grace: self.livez_grace_period.0,
+            shutdown_delay: self.shutdown_delay_duration.0,
             limits: self.limits()?,
             aggregation: self.aggregation(),
             kubelets: self.kubelets()?,
@@ -212,6 +221,9 @@ impl Args {
         }
         if self.tls_cert_file.is_empty() != self.tls_private_key_file.is_empty() {
             bail!("--tls-cert-file and --tls-private-key-file go together");
+        }
+        if !(0.0..=0.02).contains(&self.goaway_chance) {
+            bail!("--goaway-chance can not be less than 0 or greater than 0.02");
         }
         if self.proxy_client_cert_file.is_empty() != self.proxy_client_key_file.is_empty() {
             bail!("--proxy-client-cert-file and --proxy-client-key-file go together");

@@ -53,7 +53,8 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         stopping: tasks.token(),
         bootstrapped: false.into(),
     });
-    add_checks(&server);
+    tasks.linger(config.shutdown_delay);
+    add_checks(&server, &tasks, config.livez_grace);
     if encryption.has_checks() {
         let checked = encryption.clone();
         server.health.add_async("kms-providers", true, move || {
@@ -141,6 +142,7 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
             async move { Ok::<_, Infallible>(crate::http::handle(server, request).await) }
         });
         let mut https = serve::Server::https(config.tls);
+        https.goaway = config.goaway;
         https.limits.streams = config.max_streams.unwrap_or(https.limits.streams);
         https.serve(listener, service, stop).await;
         Ok(())
@@ -163,7 +165,7 @@ fn stoppable(
     }
 }
 
-fn add_checks(server: &Arc<Server>) {
+fn add_checks(server: &Arc<Server>, tasks: &Tasks, grace: Duration) {
     let (storage, patience) = (server.storage.clone(), server.config.etcd_check_timeout);
     server.health.add_async("etcd", true, move || {
         let storage = storage.clone();
@@ -181,8 +183,13 @@ fn add_checks(server: &Arc<Server>) {
     server.health.add_ready("informer-sync", move || {
         if storage.is_loaded() { Ok(()) } else { Err("the caches are not loaded yet".to_owned()) }
     });
+    let asked = tasks.asked();
+    server.health.add_ready("shutdown", move || match asked.is_cancelled() {
+        true => Err("process is shutting down".to_owned()),
+        false => Ok(()),
+    });
     let ready = server.clone();
-    server.health.add_ready("poststarthook/rbac/bootstrap-roles", move || {
+    server.health.add_startup("poststarthook/rbac/bootstrap-roles", grace, move || {
         match ready.bootstrapped.load(std::sync::atomic::Ordering::Relaxed) {
             true => Ok(()),
             false => Err("not finished".to_owned()),

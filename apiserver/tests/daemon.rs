@@ -234,6 +234,17 @@ fn a_refusal_leaves_the_connection_usable() {
     }
 }
 
+#[test]
+fn a_server_that_is_to_end_goes_on_for_a_while_and_says_so() {
+    let mut cluster = Cluster::start_with(|_| vec!["--shutdown-delay-duration=4s".to_owned()]);
+    let mut server = cluster.server.take().unwrap();
+    server.terminate().unwrap();
+    wait_until("it says so", Duration::from_secs(3), || cluster.get("/readyz").code == 500).unwrap();
+    assert_eq!((cluster.get("/livez").code, cluster.get(MAPS).code), (200, 200));
+    cluster.create(MAPS, &map("late", "1"));
+    assert_eq!(server.exit_code(SOON).unwrap(), Some(0));
+}
+
 /// Runs the daemon until it ends by itself; the exit code and what it printed.
 fn fails(arguments: &[String]) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().unwrap();

@@ -122,8 +122,8 @@ mod tests {
 
     #[test]
     fn only_values_that_change_nothing_are_taken() {
-        check("--goaway-chance=0.0", "");
-        check("--livez-grace-period=0", "");
+        check("--kubernetes-service-node-port=0.0", "");
+        check("--shutdown-watch-termination-grace-period=0", "");
         check("--storage-initialization-timeout=60s", "");
         check("--watch-cache", "");
         check("--tls-min-version=VersionTLS12", "");
@@ -133,8 +133,8 @@ mod tests {
             "--watch-cache=false is not supported: everything is served from watch caches",
         );
         check(
-            "--goaway-chance=0.1",
-            "--goaway-chance=0.1 is not supported: connections are not closed by chance",
+            "--kubernetes-service-node-port=1",
+            "--kubernetes-service-node-port=1 is not supported: the Service kubernetes has a cluster address only",
         );
         check(
             "--watch-cache=perhaps",

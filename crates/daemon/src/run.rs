@@ -90,8 +90,16 @@ where
         result = &mut work => result,
         signal = signalled() => {
             info!(signal, "Shutting down");
-            tasks.cancel();
-            drain(&mut work, &mut signalled).await
+            let lingering = tokio::time::sleep(tasks.ask());
+            tokio::select! {
+                result = &mut work => result,
+                signal = signalled() => Err(anyhow::anyhow!("{signal} again while shutting down")),
+                () = token.cancelled() => drain(&mut work, &mut signalled).await,
+                () = lingering => {
+                    tasks.cancel();
+                    drain(&mut work, &mut signalled).await
+                }
+            }
         }
         () = token.cancelled() => drain(&mut work, &mut signalled).await,
     };

@@ -23,6 +23,8 @@ pub struct Tasks(Arc<Inner>);
 struct Inner {
     tracker: TaskTracker,
     token: CancellationToken,
+    asked: CancellationToken,
+    linger: Mutex<Duration>,
     failure: Mutex<Option<String>>,
 }
 
@@ -51,8 +53,25 @@ impl Tasks {
         self.0.token.clone()
     }
 
+    /// The token that is cancelled when the process is asked to end, before its tasks are.
+    pub fn asked(&self) -> CancellationToken {
+        self.0.asked.clone()
+    }
+
+    /// Lets tasks go on for a while after the process has been asked to end by a signal, so that others notice before.
+    pub fn linger(&self, time: Duration) {
+        *self.0.linger.lock().unwrap_or_else(PoisonError::into_inner) = time;
+    }
+
+    /// The process is asked to end; returns for how long tasks go on.
+    pub(crate) fn ask(&self) -> Duration {
+        self.0.asked.cancel();
+        *self.0.linger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks every task to end.
     pub fn cancel(&self) {
+        self.0.asked.cancel();
         self.0.token.cancel();
     }
 

@@ -65,12 +65,14 @@ pub struct Server {
     pub tls: Option<Arc<Tls>>,
     /// Bounds.
     pub limits: Limits,
+    /// How likely a request over HTTP/2 tells its client to connect anew, so that clients spread over servers: 0 is never.
+    pub goaway: f64,
 }
 
 impl Server {
     /// A server that speaks TLS.
     pub fn https(tls: Arc<Tls>) -> Self {
-        Self { tls: Some(tls), limits: Limits::default() }
+        Self { tls: Some(tls), ..Self::default() }
     }
 
     /// A server that speaks plain HTTP.
@@ -139,17 +141,17 @@ impl Server {
         let _ = stream.set_nodelay(true);
         let builder = self.builder();
         let Some(tls) = &self.tls else {
-            return http(builder, stream, remote, PeerCertificates::default(), service, stop).await;
+            return http(builder, stream, (remote, PeerCertificates::default()), service, stop, 0.0).await;
         };
         let handshake = tls.acceptor().accept(stream);
         let stream = tokio::time::timeout(self.limits.handshake, handshake).await??;
         let (_, session) = stream.get_ref();
         let peer = PeerCertificates(session.peer_certificates().unwrap_or_default().to_vec().into());
-        let builder = match session.alpn_protocol() {
-            Some(b"h2") => builder.http2_only(),
-            _ => builder.http1_only(),
+        let (builder, goaway) = match session.alpn_protocol() {
+            Some(b"h2") => (builder.http2_only(), self.goaway),
+            _ => (builder.http1_only(), 0.0),
         };
-        http(builder, stream, remote, peer, service, stop).await
+        http(builder, stream, (remote, peer), service, stop, goaway).await
     }
 
     fn builder(&self) -> Builder<TokioExecutor> {
@@ -174,10 +176,10 @@ async fn pause_after(e: &io::Error) {
 async fn http<S, B, I>(
     builder: Builder<TokioExecutor>,
     stream: I,
-    remote: SocketAddr,
-    peer: PeerCertificates,
+    (remote, peer): (SocketAddr, PeerCertificates),
     service: S,
     stop: CancellationToken,
+    goaway: f64,
 ) -> Result<(), BoxError>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -187,7 +189,13 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    // Also one connection alone may be told that it ends.
+    let stop = stop.child_token();
+    let ends = stop.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
+        if goaway > 0.0 && rand::random::<f64>() < goaway {
+            ends.cancel();
+        }
         request.extensions_mut().insert(RemoteAddr(remote));
         request.extensions_mut().insert(peer.clone());
         service.clone().oneshot(request)

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -17,7 +18,20 @@ type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Syn
 struct Named {
     name: &'static str,
     live: bool,
+    /// Until then `/livez` takes the check for passed.
+    patience: Option<Instant>,
     check: Check,
+}
+
+impl Named {
+    /// The check as a group of checks has it.
+    fn of(&self, group: &str) -> Self {
+        let mut named = self.clone();
+        if group == "livez" && self.patience.is_some_and(|until| Instant::now() < until) {
+            named.check = Arc::new(|| std::future::ready(Ok(())).boxed());
+        }
+        named
+    }
 }
 
 /// The checks of a daemon; clones share them.
@@ -59,7 +73,19 @@ impl Health {
         live: bool,
         check: impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync + 'static,
     ) {
-        self.0.write().push(Named { name, live, check: Arc::new(check) });
+        self.0.write().push(Named { name, live, patience: None, check: Arc::new(check) });
+    }
+
+    /// Adds a check of the start to all, which `/livez` takes for passed for this long.
+    pub fn add_startup(
+        &self,
+        name: &'static str,
+        patience: Duration,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        let check: Check = Arc::new(move || std::future::ready(check()).boxed());
+        let patience = Instant::now().checked_add(patience);
+        self.0.write().push(Named { name, live: true, patience, check });
     }
 
     /// The answer, when the path is one of ours.
@@ -67,7 +93,7 @@ impl Health {
         let mut steps = uri.path().trim_start_matches('/').splitn(2, '/');
         let group = steps.next().filter(|g| matches!(*g, "livez" | "readyz" | "healthz"))?;
         let checks: Vec<Named> =
-            self.0.read().iter().filter(|c| c.live || group == "readyz").cloned().collect();
+            self.0.read().iter().filter(|c| c.live || group == "readyz").map(|c| c.of(group)).collect();
         match steps.next().filter(|name| !name.is_empty()) {
             None => Some(all(group, &checks, uri.query().unwrap_or_default()).await),
             Some(name) => {
@@ -135,6 +161,20 @@ mod tests {
         assert_eq!(response.status(), code, "{path}");
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(String::from_utf8_lossy(&bytes), body, "{path}");
+    }
+
+    #[tokio::test]
+    async fn checks_of_the_start_are_waited_for() {
+        for (patience, code) in [(0, 500), (60, 200)] {
+            let health = Health::new();
+            health.add_startup("start", Duration::from_secs(patience), || Err("not yet".to_owned()));
+            for (path, code) in
+                [("/livez", code), ("/livez/start", code), ("/readyz", 500), ("/healthz", 500)]
+            {
+                let response = health.respond(&path.parse().unwrap()).await.unwrap();
+                assert_eq!(response.status(), code, "{path} {patience}");
+            }
+        }
     }
 
     #[tokio::test]

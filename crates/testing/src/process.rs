@@ -66,6 +66,16 @@ impl Process {
         Ok(())
     }
 
+    /// Asks the process to end.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn terminate(&self) -> Result<()> {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        anyhow::ensure!(sent.success(), "kill: {sent}");
+        Ok(())
+    }
+
     /// True while the process runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
