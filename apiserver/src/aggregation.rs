@@ -14,6 +14,7 @@ pub mod availability;
 pub mod discovery;
 mod identity;
 pub mod openapi;
+mod openapi_convert;
 mod openapi_merge;
 mod priorities;
 mod proxy;

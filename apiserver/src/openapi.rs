@@ -11,7 +11,7 @@ use ring::digest::{SHA512, digest};
 use schema::openapi::{self, Connect};
 use serve::Body;
 
-use crate::aggregation;
+use crate::aggregation::{self, openapi::Theirs};
 use crate::custom::Served;
 use crate::http::Exchange;
 use crate::resources::{Resource, Row, TABLE, interned};
@@ -29,9 +29,14 @@ struct Document {
 impl Document {
     fn new(bytes: Vec<u8>) -> Self {
         let bytes = Bytes::from(bytes);
-        let tag: String = digest(&SHA512, &bytes).as_ref().iter().map(|b| format!("{b:02X}")).collect();
+        let tag = tag(&bytes);
         Self { bytes, tag }
     }
+}
+
+/// A digest, by which clients know a document again.
+pub(crate) fn tag(bytes: &[u8]) -> String {
+    digest(&SHA512, bytes).as_ref().iter().map(|b| format!("{b:02X}")).collect()
 }
 
 /// Which custom resources, and which documents of other servers, documents were made of.
@@ -59,8 +64,13 @@ pub async fn respond(exchange: Exchange) -> Option<Response<Body>> {
         return Some(answer(&Document::new(index.to_json()), JSON, &exchange, false));
     }
     let version = path.strip_prefix("/openapi/v3/")?;
-    if let Some(remote) = aggregation.has_v3(storage, version) {
-        return aggregation::forward(exchange, &remote).await.ok();
+    match aggregation.v3(storage, version).await {
+        Some(Theirs::At(remote)) => return aggregation::forward(exchange, &remote).await.ok(),
+        Some(Theirs::Made(document)) => {
+            let immutable = exchange.query.has("hash");
+            return Some(answer(&Document::new(document.to_json()), JSON, &exchange, immutable));
+        }
+        None => {}
     }
     server.openapi.v3(&exchange, version)
 }
@@ -144,7 +154,7 @@ fn index(rows: &[Row]) -> Value {
     let mut paths = Map::new();
     for path in order {
         let text = texts.get(&path).map(String::as_bytes).unwrap_or_default();
-        let hash: String = digest(&SHA512, text).as_ref().iter().map(|b| format!("{b:02X}")).collect();
+        let hash = tag(text);
         let url = format!("/openapi/v3/{path}?hash={hash}");
         paths.push(path, object!({"serverRelativeURL": url}));
     }

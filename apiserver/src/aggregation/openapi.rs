@@ -1,4 +1,5 @@
-//! The OpenAPI documents of other servers: merged into version 2, listed and handed through in version 3.
+//! The OpenAPI documents of other servers: merged into version 2, listed and handed through in version 3, which is made
+//! of version 2 for servers that know no other.
 //!
 //! They are read when a client asks for a document, and again when they are older than a minute; nobody pays for them
 //! otherwise.
@@ -13,6 +14,7 @@ use http::header::{ACCEPT, ETAG, IF_NONE_MATCH};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::openapi_convert::convert;
 use super::openapi_merge::{filter, merge};
 use super::transport::{Answer, authority};
 use super::{Aggregation, Remote};
@@ -42,6 +44,16 @@ struct Known {
     etag: String,
     /// None when the server has no such document, or gave none.
     document: Option<Arc<Value>>,
+    /// The server has said that it has no such document.
+    absent: bool,
+}
+
+/// A version 3 document of another server.
+pub enum Theirs {
+    /// It is there.
+    At(Arc<Remote>),
+    /// It was made of the version 2 document.
+    Made(Value),
 }
 
 impl Aggregation {
@@ -72,6 +84,7 @@ impl Aggregation {
         }
         let etag = same.as_ref().map(|k| k.etag.clone()).unwrap_or_default();
         let answer = self.ask(storage, remote, path, &etag).await;
+        let absent = answer.as_ref().is_ok_and(|a| a.status == StatusCode::NOT_FOUND);
         let (etag, document) = match answer {
             Ok(a) if a.status == StatusCode::NOT_MODIFIED => (etag, same.and_then(|k| k.document)),
             Ok(a) if a.status == StatusCode::OK => {
@@ -89,7 +102,8 @@ impl Aggregation {
         let mut read = self.documents.0.lock();
         let before = read.known.get(&key).and_then(|k| k.document.clone());
         read.serial += u64::from(before != document);
-        read.known.insert(key, Known { revision: remote.revision, at: Instant::now(), etag, document });
+        read.known
+            .insert(key, Known { revision: remote.revision, at: Instant::now(), etag, document, absent });
     }
 
     async fn ask(
@@ -135,7 +149,17 @@ impl Aggregation {
     // DIVERGES: upstream lists whatever another server lists, also documents of groups that are not its own.
     pub async fn list_v3(&self, storage: &Storage, paths: &mut Map) {
         self.refresh(storage, "/openapi/v3").await;
-        for remote in self.remotes(storage).remotes.values().filter(|r| r.available) {
+        for remote in self.remotes(storage).remotes.values().filter(|r| r.available && !r.group.is_empty()) {
+            if self.has_no_v3(remote) {
+                self.refresh_one(storage, remote, "/openapi/v2").await;
+                if let Some(theirs) = self.known(remote, "/openapi/v2") {
+                    let path = format!("apis/{}/{}", remote.group, remote.version);
+                    let hash = crate::openapi::tag(&theirs.to_json());
+                    let url = format!("/openapi/v3/{path}?hash={hash}");
+                    paths.insert(path, api::object!({"serverRelativeURL": url}));
+                }
+                continue;
+            }
             let Some(theirs) = self.known(remote, "/openapi/v3") else { continue };
             for (path, value) in theirs.as_object().into_iter().flat_map(|m| m.iter()) {
                 paths.insert(path, value);
@@ -143,8 +167,26 @@ impl Aggregation {
         }
     }
 
-    /// The server that has the version 3 document of `apis/GROUP/VERSION` or `apis/GROUP`.
-    pub fn has_v3(&self, storage: &Storage, path: &str) -> Option<Arc<Remote>> {
+    fn has_no_v3(&self, remote: &Remote) -> bool {
+        let key = (remote.name.clone(), "/openapi/v3");
+        self.documents.0.lock().known.get(&key).is_some_and(|k| k.absent)
+    }
+
+    /// The version 3 document of `apis/GROUP/VERSION` or `apis/GROUP` of another server.
+    pub async fn v3(&self, storage: &Storage, path: &str) -> Option<Theirs> {
+        let remote = self.behind(storage, path)?;
+        if remote.available {
+            self.refresh_one(storage, &remote, "/openapi/v3").await;
+        }
+        if !self.has_no_v3(&remote) {
+            return Some(Theirs::At(remote));
+        }
+        self.refresh_one(storage, &remote, "/openapi/v2").await;
+        let theirs = self.known(&remote, "/openapi/v2")?;
+        Some(Theirs::Made(convert(&theirs)))
+    }
+
+    fn behind(&self, storage: &Storage, path: &str) -> Option<Arc<Remote>> {
         let services = self.remotes(storage);
         let mut segments = path.strip_prefix("apis/")?.split('/');
         let (group, version) = (segments.next()?, segments.next());

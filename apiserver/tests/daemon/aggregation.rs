@@ -275,6 +275,10 @@ fn old_servers_are_shown_by_their_lists() {
     register(&cluster, i64::from(port), object!({"insecureSkipTLSVerify": true}));
     available(&cluster, "Passed");
     let aggregated = cluster.client.with(&[("Accept", AGGREGATED)]);
+    let v3 = read(&cluster.get("/openapi/v3"));
+    let url = v3.str_at(&["paths", "apis/ext.example.com/v1", "serverRelativeURL"]).to_owned();
+    let document = read(&cluster.get(&url));
+    assert_eq!(document.str_at(&["components", "schemas", "com.example.Thing", "description"]), "A thing.");
     wait_until("the resources are shown", SOON, || {
         let all = read(&aggregated.send("GET", "/apis", None).unwrap());
         let group = all.array_at(&["items"]).iter().find(|g| g.name() == GROUP).cloned().unwrap_or_default();
