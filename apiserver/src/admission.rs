@@ -6,20 +6,30 @@
 
 mod access;
 mod certificates;
+mod configuration;
 mod defaults;
 mod expression;
+mod external_addresses;
+mod images;
 mod limit_ranger;
 mod namespace;
 mod node_restriction;
+mod owners;
+mod placement;
+mod plugins;
+mod pod_security;
 mod policy;
 mod priority;
 mod quota;
 mod rbac;
 mod request;
 mod rounds;
+mod runtime_class;
 mod service_account;
+mod tolerations;
 mod webhook;
 
+pub use configuration::Configuration;
 pub use policy::Policies;
 pub use webhook::Webhooks;
 
@@ -27,6 +37,7 @@ use api::error::Result;
 use api::{ApiError, Value};
 
 use crate::registry::Call;
+use plugins::Plugin;
 use rounds::Rounds;
 
 /// What a write does.
@@ -42,32 +53,6 @@ pub enum Operation {
     Connect,
 }
 
-/// Names of the plug-ins, in the order they run.
-pub const PLUGINS: [&str; 22] = [
-    "NamespaceLifecycle",
-    "LimitRanger",
-    "ServiceAccount",
-    "NodeRestriction",
-    "TaintNodesByCondition",
-    "PodSecurity",
-    "Priority",
-    "DefaultTolerationSeconds",
-    "StorageObjectInUseProtection",
-    "PersistentVolumeClaimResize",
-    "RuntimeClass",
-    "CertificateApproval",
-    "CertificateSigning",
-    "ClusterTrustBundleAttest",
-    "CertificateSubjectRestriction",
-    "DefaultIngressClass",
-    "DefaultStorageClass",
-    "MutatingAdmissionPolicy",
-    "MutatingAdmissionWebhook",
-    "ValidatingAdmissionPolicy",
-    "ValidatingAdmissionWebhook",
-    "ResourceQuota",
-];
-
 /// Lets the plug-ins, and after them policies and webhooks, change an object that is written. What policies and webhooks
 /// change the plug-ins see again, and then those policies and webhooks that want to.
 pub async fn mutate(
@@ -76,36 +61,84 @@ pub async fn mutate(
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<()> {
-    plug_in(call, operation, object).await?;
-    let (mut policies, mut webhooks) = (Rounds::default(), Rounds::default());
-    let by_policy = policy::mutate(call, operation, object, old, &mut policies).await?;
-    let by_webhook = webhook::mutate(call, operation, object, old, &mut webhooks).await?;
-    if by_policy || by_webhook {
-        plug_in(call, operation, object).await?;
-        policies.repeat(object);
-        policy::mutate(call, operation, object, old, &mut policies).await?;
-        webhooks.repeat(object);
-        webhook::mutate(call, operation, object, old, &mut webhooks).await?;
+    let runs = |plugin| call.server.config.admission.runs(plugin);
+    let mut rounds = (Rounds::default(), Rounds::default());
+    for second in [false, true] {
+        plug_in(call, operation, object, old).await?;
+        let mut changed = false;
+        if runs(Plugin::MutatingAdmissionPolicy) {
+            rounds.0.begin(second, object);
+            changed |= policy::mutate(call, operation, object, old, &mut rounds.0).await?;
+        }
+        if runs(Plugin::MutatingAdmissionWebhook) {
+            rounds.1.begin(second, object);
+            changed |= webhook::mutate(call, operation, object, old, &mut rounds.1).await?;
+        }
+        if !changed {
+            break;
+        }
     }
     Ok(())
 }
 
 /// Lets webhooks and plug-ins refuse a deletion.
 pub async fn delete(call: &Call, old: &Value) -> Result<()> {
-    webhook::before_deletion(call, old).await?;
+    if call.server.config.admission.runs(Plugin::MutatingAdmissionWebhook) {
+        webhook::before_deletion(call, old).await?;
+    }
     validate(call, Operation::Delete, None, Some(old)).await
 }
 
-async fn plug_in(call: &Call, operation: Operation, object: &mut Value) -> Result<()> {
-    namespace::mutate(call, operation).await?;
-    limit_ranger::mutate(call, operation, object)?;
-    service_account::mutate(call, operation, object).await?;
-    defaults::taint_new_node(call, operation, object);
-    priority::mutate(call, operation, object)?;
-    defaults::tolerate_lost_nodes(call, object);
-    defaults::protect_volumes(call, operation, object);
-    defaults::default_class(call, operation, object)?;
-    defaults::overhead(call, operation, object)?;
+async fn plug_in(call: &Call, operation: Operation, object: &mut Value, old: Option<&Value>) -> Result<()> {
+    let runs = |plugin| call.server.config.admission.runs(plugin);
+    if runs(Plugin::NamespaceAutoProvision) {
+        namespace::provision(call, operation).await?;
+    }
+    if runs(Plugin::NamespaceLifecycle) {
+        namespace::mutate(call, operation).await?;
+    }
+    if runs(Plugin::LimitRanger) {
+        limit_ranger::mutate(call, operation, object)?;
+    }
+    if runs(Plugin::ServiceAccount) {
+        service_account::mutate(call, operation, object).await?;
+    }
+    if runs(Plugin::TaintNodesByCondition) {
+        defaults::taint_new_node(call, operation, object);
+    }
+    if runs(Plugin::AlwaysPullImages) {
+        images::always_pull(call, operation, object, old);
+    }
+    if runs(Plugin::PodNodeSelector) {
+        placement::select_nodes(call, operation, object)?;
+    }
+    if runs(Plugin::Priority) {
+        priority::mutate(call, operation, object, old)?;
+    }
+    if runs(Plugin::DefaultTolerationSeconds) {
+        tolerations::tolerate_lost_nodes(call, object);
+    }
+    if runs(Plugin::PodTolerationRestriction) {
+        tolerations::add(call, operation, object)?;
+    }
+    if runs(Plugin::ExtendedResourceToleration) {
+        tolerations::tolerate_extended_resources(call, object);
+    }
+    if runs(Plugin::DefaultStorageClass) {
+        defaults::default_class(call, operation, object, &defaults::STORAGE);
+    }
+    if runs(Plugin::StorageObjectInUseProtection) {
+        defaults::protect_volumes(call, operation, object);
+    }
+    if runs(Plugin::RuntimeClass) {
+        runtime_class::mutate(call, operation, object).await?;
+    }
+    if runs(Plugin::DefaultIngressClass) {
+        defaults::default_class(call, operation, object, &defaults::INGRESS);
+    }
+    if runs(Plugin::PodTopologyLabels) {
+        placement::label_topology(call, operation, object);
+    }
     Ok(())
 }
 
@@ -116,15 +149,84 @@ pub async fn validate(
     object: Option<&Value>,
     old: Option<&Value>,
 ) -> Result<()> {
-    namespace::validate(call, operation)?;
-    limit_ranger::validate(call, operation, object)?;
-    node_restriction::validate(call, operation, object, old)?;
-    certificates::validate(call, operation, object, old)?;
-    rbac::validate(call, operation, object, old)?;
-    defaults::check_resize(call, operation, object, old)?;
-    policy::validate(call, operation, object, old).await?;
-    webhook::validate(call, operation, object, old).await?;
-    quota::validate(call, operation, object, old).await
+    let runs = |plugin| call.server.config.admission.runs(plugin);
+    if runs(Plugin::NamespaceLifecycle) {
+        namespace::validate(call, operation)?;
+    }
+    if runs(Plugin::NamespaceExists) {
+        namespace::check_exists(call, operation).await?;
+    }
+    if let (Some(object), Operation::Create | Operation::Update) = (object, operation) {
+        check_written(call, operation, object, old).await?;
+    } else if runs(Plugin::NodeRestriction) {
+        node_restriction::validate(call, operation, object, old)?;
+    }
+    if runs(Plugin::ValidatingAdmissionPolicy) {
+        policy::validate(call, operation, object, old).await?;
+    }
+    if runs(Plugin::ValidatingAdmissionWebhook) {
+        webhook::validate(call, operation, object, old).await?;
+    }
+    if runs(Plugin::ResourceQuota) {
+        quota::validate(call, operation, object, old).await?;
+    }
+    if runs(Plugin::AlwaysDeny) {
+        let name = object.or(old).map_or(call.name.as_str(), Value::name);
+        return Err(forbid(call, name, "admission control is denying all modifications"));
+    }
+    Ok(())
+}
+
+/// What plug-ins say of an object that is about to be stored.
+async fn check_written(call: &Call, operation: Operation, object: &Value, old: Option<&Value>) -> Result<()> {
+    let runs = |plugin| call.server.config.admission.runs(plugin);
+    if runs(Plugin::LimitPodHardAntiAffinityTopology) {
+        placement::check_affinity(call, object)?;
+    }
+    if runs(Plugin::LimitRanger) {
+        limit_ranger::validate(call, operation, Some(object))?;
+    }
+    if runs(Plugin::NodeRestriction) {
+        node_restriction::validate(call, operation, Some(object), old)?;
+    }
+    if runs(Plugin::AlwaysPullImages) {
+        images::check_pulled(call, operation, object, old)?;
+    }
+    if runs(Plugin::PodSecurity) {
+        pod_security::validate(call, object, old)?;
+    }
+    if runs(Plugin::PodNodeSelector) {
+        placement::check_selector(call, operation, object)?;
+    }
+    if runs(Plugin::Priority) {
+        priority::validate(call, object)?;
+    }
+    if runs(Plugin::PodTolerationRestriction) {
+        tolerations::validate(call, object)?;
+    }
+    if runs(Plugin::OwnerReferencesPermissionEnforcement) {
+        owners::validate(call, operation, object, old)?;
+    }
+    if runs(Plugin::PersistentVolumeClaimResize) {
+        defaults::check_resize(call, operation, Some(object), old)?;
+    }
+    if runs(Plugin::RuntimeClass) {
+        runtime_class::validate(call, operation, object).await?;
+    }
+    certificates::validate(call, operation, Some(object), old)?;
+    rbac::validate(call, operation, Some(object), old)?;
+    if runs(Plugin::DenyServiceExternalIPs) {
+        external_addresses::validate(call, object, old)?;
+    }
+    if runs(Plugin::PodResizeValidator) {
+        placement::check_resize(call, operation, object, old)?;
+    }
+    Ok(())
+}
+
+/// A failure that has no name in the API.
+fn plain(why: impl Into<String>) -> ApiError {
+    ApiError::new(http::StatusCode::INTERNAL_SERVER_ERROR, "", why)
 }
 
 /// A refusal in the words of admission.

@@ -46,10 +46,13 @@ pub struct Args {
     /// Bundle of authorities that vouch for client certificates.
     #[arg(long, default_value = "")]
     pub client_ca_file: String,
-    /// Seconds that pods stay on a node that is not ready, when they do not say.
+    /// File with the configuration of admission plug-ins.
+    #[arg(long, default_value = "")]
+    pub admission_control_config_file: String,
+    /// Seconds that pods tolerate a node that is not ready, unless they say otherwise.
     #[arg(long, default_value_t = 300)]
     pub default_not_ready_toleration_seconds: i64,
-    /// Seconds that pods stay on a node that cannot be reached, when they do not say.
+    /// Seconds that pods tolerate a node that is unreachable, unless they say otherwise.
     #[arg(long, default_value_t = 300)]
     pub default_unreachable_toleration_seconds: i64,
     /// Admission plug-ins that should not run although they do by default.

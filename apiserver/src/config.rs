@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use serve::Tls;
 
-use crate::admission::PLUGINS;
 use crate::args::Args;
 use crate::audit::Auditor;
 use crate::authn::pem::{Authorities, PublicKey, SigningKey};
@@ -124,12 +123,8 @@ impl Args {
                 min_request_timeout: Duration::from_secs(self.min_request_timeout),
                 request_timeout: self.request_timeout.0,
                 event_ttl: self.event_ttl.0,
-                node_restriction: self.enable_admission_plugins.iter().any(|p| p == "NodeRestriction"),
+                admission: Arc::new(self.admission()?),
                 extend_tokens: self.service_account_extend_token_expiration,
-                toleration_seconds: (
-                    self.default_not_ready_toleration_seconds,
-                    self.default_unreachable_toleration_seconds,
-                ),
                 etcd_check_timeout: self.etcd_healthcheck_timeout.0.min(self.etcd_readycheck_timeout.0),
                 jwks_uri: self.jwks_uri()?,
                 transport_security: self.transport_security()?,
@@ -185,6 +180,15 @@ impl Args {
         Ok((!given.is_empty()).then_some(value?))
     }
 
+    fn admission(&self) -> Result<crate::admission::Configuration> {
+        crate::admission::Configuration::new(
+            &self.enable_admission_plugins,
+            &self.disable_admission_plugins,
+            [self.default_not_ready_toleration_seconds, self.default_unreachable_toleration_seconds],
+            path(&self.admission_control_config_file).as_deref(),
+        )
+    }
+
     /// Refuses flags that ask for what is not supported.
     ///
     /// # Errors
@@ -206,12 +210,6 @@ impl Args {
         }
         if let Some((key, value)) = self.runtime_config.0.iter().next() {
             bail!("--runtime-config {key}={value} is not supported: the default versions are served");
-        }
-        if let Some(plugin) = self.disable_admission_plugins.first() {
-            bail!("--disable-admission-plugins {plugin} is not supported");
-        }
-        if let Some(plugin) = self.enable_admission_plugins.iter().find(|p| !PLUGINS.contains(&p.as_str())) {
-            bail!("--enable-admission-plugins {plugin} is not supported");
         }
         if !matches!(self.endpoint_reconciler_type.as_str(), "lease" | "master-count" | "none") {
             bail!(

@@ -44,6 +44,8 @@ use crate::authn::UserInfo;
 
 pub use autoscaling::default_metrics;
 pub use metadata::{validate_labels_and_annotations, validate_metadata, validate_metadata_update};
+pub(crate) use pod::qos_class;
+pub(crate) use resource_names::is_extended as is_extended_resource;
 
 /// Findings of a validation.
 pub type Errors = Vec<FieldError>;

@@ -31,12 +31,10 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// How long events are kept.
     pub event_ttl: Duration,
-    /// Kubelets are restricted to their own objects.
-    pub node_restriction: bool,
+    /// Which plug-ins of admission run, and how.
+    pub admission: Arc<crate::admission::Configuration>,
     /// Tokens of pods outlive the time that kubelets ask for, for clients that read them once.
     pub extend_tokens: bool,
-    /// Seconds that pods stay on nodes that are not ready, and on those that cannot be reached.
-    pub toleration_seconds: (i64, i64),
     /// How long etcd may take to answer a check.
     pub etcd_check_timeout: Duration,
     /// URL of the keys that verify tokens, where it is another than this server's.

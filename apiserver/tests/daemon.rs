@@ -26,6 +26,8 @@ mod fairness;
 mod kms;
 #[path = "daemon/mutations.rs"]
 mod mutations;
+#[path = "daemon/plugins.rs"]
+mod plugins;
 #[path = "daemon/policies.rs"]
 mod policies;
 #[path = "daemon/reviewer.rs"]

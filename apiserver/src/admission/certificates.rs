@@ -3,6 +3,7 @@
 use api::Value;
 use api::error::Result;
 
+use super::plugins::Plugin;
 use super::{Operation, forbid};
 use crate::authz::{Attributes, Decision};
 use crate::registry::Call;
@@ -18,10 +19,14 @@ pub(super) fn validate(
     }
     let (Some(new), Operation::Create | Operation::Update) = (object, operation) else { return Ok(()) };
     let signer = new.str_at(&["spec", "signerName"]);
+    let runs = |plugin| call.server.config.admission.runs(plugin);
     match (call.subresource.as_str(), old) {
-        ("", None) => check_subject(call, new, signer),
-        ("approval", _) => check_signer(call, "approve", signer),
-        ("status", Some(old)) if new.at(&["status", "certificate"]) != old.at(&["status", "certificate"]) => {
+        ("", None) if runs(Plugin::CertificateSubjectRestriction) => check_subject(call, new, signer),
+        ("approval", _) if runs(Plugin::CertificateApproval) => check_signer(call, "approve", signer),
+        ("status", Some(old))
+            if runs(Plugin::CertificateSigning)
+                && new.at(&["status", "certificate"]) != old.at(&["status", "certificate"]) =>
+        {
             check_signer(call, "sign", signer)
         }
         _ => Ok(()),

@@ -31,9 +31,6 @@ pub(super) fn validate(
     object: Option<&Value>,
     old: Option<&Value>,
 ) -> Result<()> {
-    if !call.server.config.node_restriction {
-        return Ok(());
-    }
     let Some(node) = call.user.node_name().map(str::to_owned) else { return Ok(()) };
     match (call.row.group, call.row.plural) {
         ("", "nodes") => check_node(call, &node, operation, object, old),

@@ -7,9 +7,19 @@ use super::{Operation, forbid, is};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
-pub(super) fn mutate(call: &Call, operation: Operation, object: &mut Value) -> Result<()> {
-    if is(call, "scheduling.k8s.io", "priorityclasses") {
-        return check_single_default(call, object);
+pub(super) fn mutate(
+    call: &Call,
+    operation: Operation,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<()> {
+    if let (Some(old), Operation::Update, true) = (old, operation, is(call, "", "pods")) {
+        for field in ["priority", "preemptionPolicy"] {
+            let before = old.at(&["spec", field]);
+            if object.at(&["spec", field]).is_null() && !before.is_null() {
+                object.set(&["spec", field], before);
+            }
+        }
     }
     if operation != Operation::Create || !is(call, "", "pods") {
         return Ok(());
@@ -50,8 +60,10 @@ pub(super) fn mutate(call: &Call, operation: Operation, object: &mut Value) -> R
     Ok(())
 }
 
-fn check_single_default(call: &Call, class: &Value) -> Result<()> {
-    if class.get("globalDefault").as_bool() != Some(true) {
+/// There is one default class.
+pub(super) fn validate(call: &Call, class: &Value) -> Result<()> {
+    if !is(call, "scheduling.k8s.io", "priorityclasses") || class.get("globalDefault").as_bool() != Some(true)
+    {
         return Ok(());
     }
     let cache = call.server.storage.cache(TABLE.store("scheduling.k8s.io", "priorityclasses"));

@@ -18,9 +18,9 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    /// Begins the second round, on the object as it is now.
-    pub(super) fn repeat(&mut self, object: &Value) {
-        self.second = true;
+    /// Begins the first or the `second` round, on the object as it is now.
+    pub(super) fn begin(&mut self, second: bool, object: &Value) {
+        self.second = second;
         if self.left.take().is_some_and(|left| left != *object) {
             self.changed();
         }
@@ -70,7 +70,7 @@ mod tests {
             }
             rounds.asked("second".to_owned());
             rounds.end(&before);
-            rounds.repeat(last);
+            rounds.begin(true, last);
             assert_eq!([rounds.asks("first"), rounds.asks("second")], want);
             assert!(!rounds.asks("new"));
         };

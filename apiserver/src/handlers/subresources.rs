@@ -244,10 +244,10 @@ async fn evict(mut exchange: Exchange, row: &Row, sub: &Subresource) -> Result<R
     if needs_budget(&pod) {
         spend_budget(&call, &pod).await?;
     }
+    call.subresource = String::new();
     if !call.write.dry_run {
         mark_evicted(&call).await?;
     }
-    call.subresource = String::new();
     call.delete_admitted(&options).await?;
     let answer =
         object!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
@@ -256,20 +256,16 @@ async fn evict(mut exchange: Exchange, row: &Row, sub: &Subresource) -> Result<R
 
 /// Says in the status of a pod why it is deleted.
 async fn mark_evicted(call: &Call) -> Result<()> {
-    let mut inner = call.internal(&call.row, &call.namespace, &call.name);
-    inner.subresource = "status".to_owned();
     let now = api::time::format(Timestamp::now());
-    let marked = inner.update(|old| {
-        let mut new = old.clone();
+    let marked = call.rewrite(|pod| {
         let condition = object!({
-            "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
-            "message": "Eviction API: evicting", "lastTransitionTime": (now.as_str()),
-            "observedGeneration": (old.at(&["metadata", "generation"]).clone()),
+            "type": "DisruptionTarget", "observedGeneration": (pod.at(&["metadata", "generation"]).clone()),
+            "status": "True", "lastTransitionTime": (now.as_str()), "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting",
         });
-        let conditions = new.make_object().entry("status").make_object().entry("conditions").make_array();
+        let conditions = pod.make_object().entry("status").make_object().entry("conditions").make_array();
         conditions.retain(|c| c.str_at(&["type"]) != "DisruptionTarget");
         conditions.push(condition);
-        Ok(new)
     });
     marked.await.map(|_| ())
 }

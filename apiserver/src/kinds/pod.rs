@@ -25,6 +25,7 @@ use super::check::At;
 use super::{Entry, Errors, Field, Part, Scope, Strategy};
 
 pub(super) use affinity::{validate_node_selector, validate_taints, validate_tolerations};
+pub(crate) use defaults::qos_class;
 pub(super) use defaults::{default_pod_spec, default_pod_template, default_volume_source};
 pub(super) use mounts::no_back_steps;
 pub(super) use resources::{validate_limits, validate_quantity};
@@ -153,10 +154,11 @@ pub fn bind(pod: &mut Value, binding: &Value, now: &str) -> Result<(), String> {
         return Err(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     pod.set(&["spec", "nodeName"], binding.at(&["target", "name"]));
-    for (key, value) in
-        binding.at(&["metadata", "annotations"]).as_object().into_iter().flat_map(|m| m.iter())
-    {
-        pod.set(&["metadata", "annotations", key], value);
+    pod.remove_at(&["status", "nominatedNodeName"]);
+    for field in ["annotations", "labels"] {
+        for (key, value) in binding.at(&["metadata", field]).as_object().into_iter().flat_map(|m| m.iter()) {
+            pod.set(&["metadata", field, key], value);
+        }
     }
     set_condition(
         pod,

@@ -50,7 +50,7 @@ pub(super) fn is_native(name: &str) -> bool {
 }
 
 /// True for resources of others, such as devices.
-pub(super) fn is_extended(name: &str) -> bool {
+pub(crate) fn is_extended(name: &str) -> bool {
     !is_native(name)
         && !name.starts_with("requests.")
         && names::qualified_name(&format!("requests.{name}")).is_empty()

@@ -55,10 +55,18 @@ impl Client {
     /// # Errors
     /// The files of the infrastructure cannot be used.
     pub fn new(pki: &Pki, port: u16) -> Result<Self> {
+        Self::of(pki, "admin", port)
+    }
+
+    /// A client of the server at `port` that is somebody else: `user`.
+    ///
+    /// # Errors
+    /// The files of the infrastructure cannot be used.
+    pub fn of(pki: &Pki, name: &str, port: u16) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(pki.file("ca.crt"))?)?;
-        let chain = vec![CertificateDer::from_pem_file(pki.file("admin.crt"))?];
-        let key = PrivateKeyDer::from_pem_file(pki.file("admin.key"))?;
+        let chain = vec![CertificateDer::from_pem_file(pki.file(&format!("{name}.crt")))?];
+        let key = PrivateKeyDer::from_pem_file(pki.file(&format!("{name}.key")))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?

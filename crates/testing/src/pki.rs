@@ -9,7 +9,7 @@ use rcgen::{
 };
 
 /// A directory with an authority, a server certificate for 127.0.0.1 and for the Service `hook` of the namespace
-/// `default`, one for the Service `extension` there, client certificates of an administrator and of a front proxy, and a
+/// `default`, one for the Service `extension` there, client certificates of an administrator, of a user and of a front proxy, and a
 /// key that signs tokens.
 #[derive(Debug)]
 pub struct Pki {
@@ -44,6 +44,7 @@ impl Pki {
         pki.sign(&issuer, "extension", named("extension", None), service)?;
         pki.sign(&issuer, "front", named("front-proxy-client", None), Vec::new())?;
         pki.sign(&issuer, "admin", named("admin", Some("system:masters")), Vec::new())?;
+        pki.sign(&issuer, "user", named("user", None), Vec::new())?;
         std::fs::write(pki.file("tokens.key"), KeyPair::generate()?.serialize_pem())?;
         Ok(pki)
     }
@@ -69,7 +70,7 @@ impl Pki {
     }
 
     /// Where a file is: `ca.crt`, `server.crt`, `server.key`, `extension.crt`, `extension.key`, `admin.crt`,
-    /// `admin.key`, `front.crt`, `front.key` or `tokens.key`.
+    /// `admin.key`, `user.crt`, `user.key`, `front.crt`, `front.key` or `tokens.key`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }

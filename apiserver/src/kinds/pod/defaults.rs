@@ -217,7 +217,7 @@ fn default_downward_item(item: &mut Value) {
 }
 
 /// The quality of service class of a pod, from its requests and limits.
-pub(super) fn qos_class(spec: &Value) -> &'static str {
+pub(crate) fn qos_class(spec: &Value) -> &'static str {
     let (mut any, mut all_limited) = (false, true);
     let containers = ["containers", "initContainers"].into_iter().flat_map(|l| spec.array_at(&[l]));
     let mut consider = |resources: &Value| {
