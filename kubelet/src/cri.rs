@@ -190,6 +190,25 @@ impl Runtime {
         gone_is_fine(self.runtime.clone().remove_container(self.request(request)).await)
     }
 
+    /// Gives a running container other resources.
+    pub(crate) async fn update_container(&self, id: &str, linux: cri::LinuxContainerResources) -> Result<()> {
+        let request = cri::UpdateContainerResourcesRequest {
+            container_id: id.to_owned(),
+            linux: Some(linux),
+            ..Default::default()
+        };
+        self.runtime.clone().update_container_resources(self.request(request)).await?;
+        Ok(())
+    }
+
+    /// The memory that a container uses, in bytes, if the runtime knows.
+    pub(crate) async fn container_memory(&self, id: &str) -> Result<Option<u64>> {
+        let request = cri::ContainerStatsRequest { container_id: id.to_owned() };
+        let stats = self.runtime.clone().container_stats(self.request(request)).await?.into_inner().stats;
+        let memory = stats.and_then(|stats| stats.memory).unwrap_or_default();
+        Ok(memory.usage_bytes.or(memory.working_set_bytes).map(|bytes| bytes.value))
+    }
+
     /// Tells the runtime that a container's log file was moved away.
     pub(crate) async fn reopen_log(&self, id: &str) -> Result<()> {
         let request = cri::ReopenContainerLogRequest { container_id: id.to_owned() };

@@ -6,8 +6,9 @@
 //!
 //! Mirrors upstream's kubelet v1.36: configuration file, flags, labels, folders, events, statuses, endpoints. What it does
 //! not do (yet): eviction under node pressure, image and log garbage collection, CSI and device plug-ins, resource
-//! managers, in-place resize, user namespaces. Where a pod or a setting asks for one of these it is refused, not ignored.
+//! managers, user namespaces. Where a pod or a setting asks for one of these it is refused, not ignored.
 
+mod allocation;
 mod args;
 mod certificates;
 pub mod config;
@@ -38,6 +39,7 @@ use linux::facts::Facts;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use allocation::Allocations;
 pub use args::Args;
 use config::Config;
 use cri::Runtime;
@@ -69,8 +71,19 @@ pub(crate) struct Kubelet {
     pub(crate) node_changed: Notify,
     pub(crate) mirrors_changed: Notify,
     pub(crate) relisted: Health,
-    /// Every pod here with the status that it has, by uid.
-    pub(crate) pods: Mutex<HashMap<String, (Arc<Value>, Value)>>,
+    /// Every pod here, by uid.
+    pub(crate) pods: Mutex<HashMap<String, Known>>,
+    pub(crate) allocations: Allocations,
+}
+
+/// A pod on this node.
+pub(crate) struct Known {
+    /// The pod as it is wanted.
+    pub(crate) pod: Arc<Value>,
+    /// The status that it has; null before the first.
+    pub(crate) status: Value,
+    /// Wakes its actor.
+    pub(crate) wake: Arc<Notify>,
 }
 
 impl Kubelet {
@@ -84,24 +97,35 @@ impl Kubelet {
         self.node.read().as_ref().map(|node| node.uid().to_owned())
     }
 
-    /// The pods that use the node's resources, but for one.
+    /// The pods that use the node's resources, but for one, with what they were given of them.
     pub(crate) fn admitted(&self, except: &str) -> Vec<Arc<Value>> {
-        let pods = self.pods.lock();
-        let counted = pods.iter().filter(|(uid, (pod, status))| {
-            let phase = match status.str_at(&["phase"]) {
-                "" => pod.str_at(&["status", "phase"]),
+        let ended = |known: &Known| {
+            let phase = match known.status.str_at(&["phase"]) {
+                "" => known.pod.str_at(&["status", "phase"]),
                 phase => phase,
             };
-            // A pod without a status has not been let in yet.
-            *uid != except && matches!(phase, "Pending" | "Running") && !status.is_null()
-        });
-        counted.map(|(_, (pod, _))| pod.clone()).collect()
+            matches!(phase, "Succeeded" | "Failed")
+        };
+        let pods: Vec<_> = {
+            let pods = self.pods.lock();
+            let counted = pods.iter().filter(|(uid, known)| *uid != except && !ended(known));
+            counted.map(|(_, known)| known.pod.clone()).collect()
+        };
+        let let_in = pods.iter().filter(|pod| self.allocations.has(pod.uid()));
+        let_in.map(|pod| self.allocations.allocated(pod)).collect()
     }
 
     /// Keeps a pod's status for those who ask this node for it.
     pub(crate) fn note(&self, uid: &str, status: &Value) {
-        if let Some((_, noted)) = self.pods.lock().get_mut(uid) {
-            *noted = status.clone();
+        if let Some(known) = self.pods.lock().get_mut(uid) {
+            known.status = status.clone();
+        }
+    }
+
+    /// Has a pod looked at again.
+    pub(crate) fn wake(&self, uid: &str) {
+        if let Some(known) = self.pods.lock().get(uid) {
+            known.wake.notify_one();
         }
     }
 }
@@ -123,8 +147,9 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
         ..Connection::default()
     };
     let client = client::connect(&connection).await?;
+    prepare_folders(&config)?;
     let kubelet = Arc::new(make(config, client, &tasks)?);
-    prepare(&kubelet)?;
+    prepare_groups(&kubelet)?;
     let manager = Manager::new(kubelet.clone());
     start(&kubelet, &manager);
     server::start(&kubelet).await?;
@@ -179,6 +204,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         mirrors_changed: Notify::new(),
         relisted: Health::default(),
         pods: Mutex::default(),
+        allocations: Allocations::load(&config.root)?,
         config,
         runtime,
         client,
@@ -189,12 +215,17 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
     })
 }
 
-/// The folders and control groups that all pods share.
-fn prepare(kubelet: &Kubelet) -> anyhow::Result<()> {
-    let config = &kubelet.config;
+/// The folders that all pods share.
+fn prepare_folders(config: &Config) -> anyhow::Result<()> {
     for dir in [config.root.clone(), config.root.join("pods"), config.file.pod_logs_dir.clone().into()] {
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
+    Ok(())
+}
+
+/// The control groups that all pods share.
+fn prepare_groups(kubelet: &Kubelet) -> anyhow::Result<()> {
+    let config = &kubelet.config;
     if !config.file.cgroups_per_qos {
         return Ok(());
     }
@@ -230,6 +261,7 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) {
     until_stop("node-status", Box::pin(node::run(kubelet.clone())));
     until_stop("node-lease", Box::pin(node::keep_lease(kubelet.clone())));
     until_stop("qos", Box::pin(share_processors(kubelet.clone())));
+    until_stop("resizes", Box::pin(allocation::keep_trying(kubelet.clone())));
     until_stop("logs", Box::pin(logs::rotate(kubelet.clone())));
     if kubelet.config.file.rotate_certificates {
         until_stop("certificate-rotation", Box::pin(certificates::rotate(kubelet.clone())));

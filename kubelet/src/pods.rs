@@ -2,10 +2,11 @@
 //!
 //! - `manager` knows the actors; `relist` wakes those whose containers changed;
 //! - `actor` is the loop of one pod, with `start`, `mounts`, `stop` and `report` as its hands;
-//! - `plan`, `status`, `resources`, `sandbox` and `container` decide, and touch nothing.
+//! - `plan`, `resize`, `status`, `resources`, `sandbox` and `container` decide, and touch nothing.
 
 mod actor;
-mod admission;
+pub(crate) mod admission;
+pub(crate) mod amounts;
 pub(crate) mod backoff;
 pub(crate) mod container;
 mod hooks;
@@ -15,6 +16,7 @@ pub(crate) mod observed;
 pub(crate) mod plan;
 mod relist;
 mod report;
+mod resize;
 pub(crate) mod resources;
 pub(crate) mod sandbox;
 pub(crate) mod spec;

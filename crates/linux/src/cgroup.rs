@@ -3,6 +3,7 @@
 //! On version 1 and on hybrid machines every controller is a hierarchy of its own; on version 2 there is one. A group is
 //! named by its path from the root of the hierarchy, as in `kubepods/burstable/pod1234`.
 
+mod limits;
 mod stats;
 
 use std::collections::BTreeMap;
@@ -138,6 +139,11 @@ impl Cgroups {
             }
         }
         Ok(())
+    }
+
+    /// The limits of a group as they are; what is unlimited is -1, what cannot be read `None`.
+    pub fn limits(&self, group: &str) -> Limits {
+        limits::read(self, group)
     }
 
     /// Removes a group and the groups inside of it, in every hierarchy. Fails with `ResourceBusy` while processes are left.

@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 
 use super::backoff::{Backoffs, go_duration};
-use super::observed::Observed;
-use super::plan::{self, Plan};
+use super::observed::{Observed, State};
+use super::plan::{self, Plan, View};
 use super::status::{self, Context};
-use super::{admission, spec, words};
+use super::{resize, resources, spec, words};
 use crate::Kubelet;
 use crate::events;
 use crate::probes::Probes;
@@ -139,10 +139,23 @@ impl Actor {
             self.finish(pod).await;
             return Round::Done;
         }
-        self.update_probes(pod, false);
         self.judge(pod);
+        if self.verdict.is_none() {
+            self.kubelet.ask_for(pod);
+        }
+        let pod = &self.kubelet.allocations.allocated(pod);
+        let actuated = self.kubelet.allocations.actuated(pod.uid());
+        self.kubelet.note_progress(pod, resize::in_progress(pod, &self.observed, &actuated));
+        self.update_probes(pod, false);
         let now = now();
-        let plan = plan::plan(pod, &self.observed, &self.probes.verdicts(), &self.backoffs, now);
+        let plan = plan::plan(View {
+            pod,
+            observed: &self.observed,
+            verdicts: &self.probes.verdicts(),
+            backoffs: &self.backoffs,
+            actuated: &actuated,
+            now,
+        });
         self.note_held(pod, &plan);
         self.report(pod, false).await;
         if plan.done || self.verdict.is_some() {
@@ -173,6 +186,13 @@ impl Actor {
     pub(super) async fn observe(&mut self, pod: &Value) -> crate::cri::Result<()> {
         let mut observed = Observed::of_pod(&self.kubelet.runtime, pod.uid()).await?;
         observed.containers.iter_mut().for_each(words::fill);
+        let actuated = self.kubelet.allocations.actuated(pod.uid());
+        for container in observed.containers.iter_mut().filter(|container| container.state == State::Running)
+        {
+            let resources = actuated.container_resources.get(&container.name);
+            container.resources.memory_request =
+                resources.and_then(|resources| resources::amount(resources, "requests", "memory"));
+        }
         self.observed = observed;
         Ok(())
     }
@@ -193,13 +213,13 @@ impl Actor {
     }
 
     /// Decides whether the pod may run at all, and whether its time is over.
-    fn judge(&mut self, pod: &Value) {
+    fn judge(&mut self, pod: &Arc<Value>) {
         if self.verdict.is_some() {
             return;
         }
+        let running = !self.observed.sandboxes.is_empty();
         if !self.admitted
-            && self.observed.sandboxes.is_empty()
-            && let Err((reason, message)) = admission::check(&self.kubelet, pod)
+            && let Err((reason, message)) = self.kubelet.let_in(pod, running)
         {
             events::of_pod(&self.kubelet.recorder, pod, Kind::Warning, &reason, &message);
             self.verdict = Some((reason, format!("Pod was rejected: {message}")));
@@ -252,8 +272,12 @@ impl Actor {
     /// The pod's status as it is now.
     pub(super) fn status(&self, pod: &Value, ending: bool) -> Value {
         let now = api::time::format(Timestamp::now());
+        let group = resources::cgroup(&self.kubelet.config.file.cgroup_root, pod);
+        let conditions = self.kubelet.allocations.conditions(pod.uid());
         status::generate(&Context {
             pod,
+            resize: &conditions,
+            limits: &|| self.kubelet.cgroups.limits(&group),
             observed: &self.observed,
             verdicts: &self.probes.verdicts(),
             waiting: &|name| self.waiting.get(name).cloned(),

@@ -7,7 +7,7 @@ use super::{resources, sandbox, spec};
 use crate::Kubelet;
 
 /// The reason and message with which the pod is turned away.
-pub(super) fn check(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, String)> {
+pub(crate) fn check(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, String)> {
     if let Some(name) = sandbox::forbidden_sysctl(pod, &kubelet.config.file.allowed_unsafe_sysctls) {
         return Err(("SysctlForbidden".to_owned(), format!("forbidden sysctl: {name:?} not allowlisted")));
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use api::Value;
 use k8s_cri::v1 as cri;
 
-use super::{resources, sandbox, spec};
+use super::{amounts, resources, sandbox, spec};
 use crate::config::Config;
 use crate::cri::labels;
 use crate::env;
@@ -65,7 +65,7 @@ pub(crate) fn config(inputs: Inputs<'_>) -> Result<cri::ContainerConfig, String>
     };
     let is = |field: &str| container.get(field).as_bool().unwrap_or_default();
     let linux = cri::LinuxContainerConfig {
-        resources: Some(resources(&inputs)),
+        resources: Some(linux_resources(pod, container, &Machine::of(&inputs))),
         security_context: Some(security(&inputs)?),
     };
     let envs = inputs.env.iter();
@@ -93,23 +93,45 @@ pub(crate) fn config(inputs: Inputs<'_>) -> Result<cri::ContainerConfig, String>
     })
 }
 
-fn resources(inputs: &Inputs<'_>) -> cri::LinuxContainerResources {
-    let container = inputs.container;
-    let period = inputs.config.file.cpu_cfs_quota_period.0.as_micros() as u64;
-    let request = resources::amount(container, "requests", "cpu");
-    let limit = resources::amount(container, "limits", "cpu");
+/// What of the machine and its settings matters for resources.
+pub(crate) struct Machine<'a> {
+    /// The kubelet's settings.
+    pub config: &'a Config,
+    /// The node's memory in bytes.
+    pub memory: i64,
+    /// Whether the node has control groups of version 2.
+    pub cgroup_v2: bool,
+}
+
+impl<'a> Machine<'a> {
+    fn of(inputs: &Inputs<'a>) -> Self {
+        Self { config: inputs.config, memory: inputs.memory, cgroup_v2: inputs.cgroup_v2 }
+    }
+}
+
+/// A container's resources in the runtime's terms. Limits that it does not have itself are those of the pod.
+pub(crate) fn linux_resources(
+    pod: &Value,
+    container: &Value,
+    machine: &Machine<'_>,
+) -> cri::LinuxContainerResources {
+    let file = &machine.config.file;
+    let period = file.cpu_cfs_quota_period.0.as_micros() as u64;
+    let effective = amounts::effective(pod.at(&["spec", "resources"]), container.get("resources"));
+    let request = resources::amount(&effective, "requests", "cpu");
+    let limit = resources::amount(&effective, "limits", "cpu");
     let mut out = cri::LinuxContainerResources {
         // Without a request the limit stands for it.
         cpu_shares: resources::shares(request.or(limit).unwrap_or_default()) as i64,
-        memory_limit_in_bytes: resources::amount(container, "limits", "memory").unwrap_or_default(),
-        oom_score_adj: resources::oom_score(inputs.pod, container, inputs.memory),
+        memory_limit_in_bytes: resources::amount(&effective, "limits", "memory").unwrap_or_default(),
+        oom_score_adj: resources::oom_score(pod, container, machine.memory),
         ..Default::default()
     };
-    if let Some(limit) = limit.filter(|limit| *limit > 0 && inputs.config.file.cpu_cfs_quota) {
+    if let Some(limit) = limit.filter(|limit| *limit > 0 && file.cpu_cfs_quota) {
         out.cpu_period = period as i64;
         out.cpu_quota = resources::quota(limit, period);
     }
-    if inputs.cgroup_v2 {
+    if machine.cgroup_v2 {
         out.unified.insert("memory.oom.group".to_owned(), "1".to_owned());
     }
     out

@@ -11,15 +11,14 @@ use tokio::sync::{Notify, watch};
 
 use super::actor::{Actor, Desired};
 use super::{relist, spec};
-use crate::Kubelet;
 use crate::cri::labels;
+use crate::{Known, Kubelet};
 
 pub(crate) use super::admission::Allocatable;
 pub(crate) use super::relist::Health;
 
 struct Handle {
     desired: watch::Sender<Desired>,
-    wake: Arc<Notify>,
 }
 
 /// The actors of the node's pods.
@@ -47,11 +46,11 @@ impl Manager {
 
     /// Starts to notice what happens to containers.
     pub(crate) fn watch_runtime(self: &Arc<Self>) {
-        let this = self.clone();
+        let kubelet = self.kubelet.clone();
         let stop = self.kubelet.tasks.token();
         self.kubelet.tasks.critical("relist", async move {
             tokio::select! {
-                () = relist::run(this.kubelet.clone(), this.clone()) => {}
+                () = relist::run(kubelet) => {}
                 () = stop.cancelled() => {}
             }
             Ok(())
@@ -109,6 +108,9 @@ impl Manager {
         let removed = desired.removed;
         let mut actors = self.actors.lock();
         if let Some(handle) = actors.get(&uid) {
+            if let Some(known) = self.kubelet.pods.lock().get_mut(&uid) {
+                known.pod = desired.pod.clone();
+            }
             handle.desired.send_replace(desired);
             return;
         }
@@ -120,9 +122,10 @@ impl Manager {
     }
 
     fn start(self: &Arc<Self>, uid: &str, desired: Desired) -> Handle {
-        self.kubelet.pods.lock().insert(uid.to_owned(), (desired.pod.clone(), Value::Null));
-        let (sender, receiver) = watch::channel(desired);
         let wake = Arc::new(Notify::new());
+        let known = Known { pod: desired.pod.clone(), status: Value::Null, wake: wake.clone() };
+        self.kubelet.pods.lock().insert(uid.to_owned(), known);
+        let (sender, receiver) = watch::channel(desired);
         let actor = Actor::new(self.kubelet.clone(), receiver, wake.clone());
         let this = self.clone();
         let uid = uid.to_owned();
@@ -138,7 +141,7 @@ impl Manager {
             }
             Ok(())
         });
-        Handle { desired: sender, wake }
+        Handle { desired: sender }
     }
 
     /// Whether another pod of this name is still here.
@@ -148,13 +151,6 @@ impl Manager {
             let other = &handle.desired.borrow().pod;
             uid != pod.uid() && other.name() == pod.name() && other.namespace() == pod.namespace()
         })
-    }
-
-    /// Has a pod looked at again.
-    pub(super) fn wake(self: &Arc<Self>, uid: &str) {
-        if let Some(handle) = self.actors.lock().get(uid) {
-            handle.wake.notify_one();
-        }
     }
 
     /// Ends what runs here for pods that do not exist any more. To be called once all pods are known.
@@ -182,6 +178,8 @@ impl Manager {
             let handle = self.start(&uid, Desired { pod: Arc::new(pod), mirror: None, removed: true });
             actors.insert(uid, handle);
         }
+        let actors = self.actors.lock();
+        self.kubelet.allocations.retain(|uid| actors.contains_key(uid));
         Ok(())
     }
 }

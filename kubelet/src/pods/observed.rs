@@ -55,6 +55,60 @@ pub(crate) struct Container {
     pub mounts: Vec<(String, String)>,
     /// The user it runs as.
     pub user: Option<cri::LinuxContainerUser>,
+    /// The resources that it runs with, as far as the runtime says.
+    pub resources: Given,
+}
+
+/// The resources of a running container, as the runtime has them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Given {
+    /// Thousandths of a core.
+    pub cpu_request: Option<i64>,
+    /// Thousandths of a core.
+    pub cpu_limit: Option<i64>,
+    /// Bytes.
+    pub memory_limit: Option<i64>,
+    /// Bytes; the runtime does not know of these, only the kubelet does.
+    pub memory_request: Option<i64>,
+}
+
+impl Given {
+    fn of(linux: &cri::LinuxContainerResources) -> Self {
+        let positive = |n: i64| Some(n).filter(|n| *n > 0);
+        Self {
+            cpu_request: positive(linux.cpu_shares).map(super::resources::millis_of_shares),
+            cpu_limit: super::resources::millis_of_quota(linux.cpu_quota, linux.cpu_period),
+            memory_limit: positive(linux.memory_limit_in_bytes),
+            memory_request: None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Container {
+    /// One that has only a name, for tests.
+    pub(crate) fn named(name: &str) -> Self {
+        Self {
+            id: format!("id-{name}"),
+            name: name.to_owned(),
+            state: State::Created,
+            created: 1,
+            started: 1,
+            finished: 0,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            image: String::new(),
+            image_ref: String::new(),
+            restarts: 0,
+            hash: String::new(),
+            log: String::new(),
+            annotations: std::collections::HashMap::new(),
+            mounts: Vec::new(),
+            user: None,
+            resources: Given::default(),
+        }
+    }
 }
 
 /// One sandbox.
@@ -181,5 +235,6 @@ fn container(status: cri::ContainerStatus) -> Container {
         annotations: status.annotations,
         mounts: status.mounts.into_iter().map(|mount| (mount.container_path, mount.host_path)).collect(),
         user: status.user.and_then(|user| user.linux),
+        resources: status.resources.and_then(|all| all.linux).as_ref().map(Given::of).unwrap_or_default(),
     }
 }

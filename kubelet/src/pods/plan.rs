@@ -6,7 +6,9 @@ use api::Value;
 
 use super::backoff::Backoffs;
 use super::observed::{Container, Observed, State};
+use super::resize::Changes;
 use super::spec;
+use crate::allocation::Info;
 use crate::cri::labels;
 
 /// What the probes have found out, by container id.
@@ -57,19 +59,32 @@ pub(crate) struct Plan {
     pub start: Vec<String>,
     /// Containers in their pause.
     pub held: Vec<Held>,
+    /// Resources of running containers to change.
+    pub resize: Changes,
     /// Nothing runs and nothing ever will again: the sandbox can go.
     pub done: bool,
 }
 
-/// Makes the plan. `now` is in nanoseconds since the epoch.
-pub(crate) fn plan(
-    pod: &Value,
-    observed: &Observed,
-    verdicts: &Verdicts,
-    backoffs: &Backoffs,
-    now: i64,
-) -> Plan {
-    let mut planner = Planner { pod, observed, verdicts, backoffs, now, plan: Plan::default() };
+/// What a plan is made from.
+pub(crate) struct View<'a> {
+    /// The pod, with the resources that it was given.
+    pub pod: &'a Value,
+    /// What the runtime has.
+    pub observed: &'a Observed,
+    /// What the probes say.
+    pub verdicts: &'a Verdicts,
+    /// Who has to wait before being started again.
+    pub backoffs: &'a Backoffs,
+    /// The resources that containers run with.
+    pub actuated: &'a Info,
+    /// Nanoseconds since the epoch.
+    pub now: i64,
+}
+
+/// Makes the plan.
+pub(crate) fn plan(view: View<'_>) -> Plan {
+    let View { pod, observed, verdicts, backoffs, actuated, now } = view;
+    let mut planner = Planner { pod, observed, verdicts, backoffs, actuated, now, plan: Plan::default() };
     match observed.sandbox(pod) {
         Some(_) => planner.in_sandbox(),
         None => planner.without_sandbox(),
@@ -82,6 +97,7 @@ struct Planner<'a> {
     observed: &'a Observed,
     verdicts: &'a Verdicts,
     backoffs: &'a Backoffs,
+    actuated: &'a Info,
     now: i64,
     plan: Plan,
 }
@@ -124,6 +140,7 @@ impl Planner<'_> {
                 self.keep(sidecar);
             }
         } else if !self.init() {
+            self.plan.resize.consider_pod(pod, self.actuated);
             return;
         }
         let mut alive = false;
@@ -141,6 +158,7 @@ impl Planner<'_> {
         let fresh = spec::ephemeral_containers(pod).iter().map(|container| container.str_at(&["name"]));
         let fresh = fresh.filter(|name| self.observed.newest(name).is_none()).map(str::to_owned);
         self.plan.start.extend(fresh.collect::<Vec<_>>());
+        self.plan.resize.consider_pod(pod, self.actuated);
     }
 
     /// Goes through the init containers in order; true when all of them have done their part.
@@ -186,10 +204,12 @@ impl Planner<'_> {
         let newest = self.observed.newest(name);
         match newest {
             Some(last) if last.state == State::Running => match self.reason_to_kill(container, last) {
-                Some((message, restart)) => {
-                    let message = if restart { format!("{message}, will be restarted") } else { message };
+                Some((message, at_once)) => {
                     self.plan.kill.push(Kill { id: last.id.clone(), name: name.to_owned(), message });
-                    // It is started again, after its pause, when it is seen to have ended.
+                    if at_once {
+                        let ended = |c: &&Container| c.name == name && c.state == State::Exited;
+                        self.start(container, self.observed.containers.iter().find(ended));
+                    }
                     true
                 }
                 None => true,
@@ -208,18 +228,23 @@ impl Planner<'_> {
         }
     }
 
-    fn reason_to_kill(&self, container: &Value, running: &Container) -> Option<(String, bool)> {
+    /// Why a running container has to go, and whether it is started again at once, whatever its exit code and policy.
+    fn reason_to_kill(&mut self, container: &Value, running: &Container) -> Option<(String, bool)> {
         let name = container.str_at(&["name"]);
-        let restarts = container.str_at(&["restartPolicy"]) == "Always"
-            || self.pod.str_at(&["spec", "restartPolicy"]) != "Never";
+        let restarts = spec::policy(self.pod, container) != "Never";
         if !running.hash.is_empty() && running.hash != labels::hash(container) {
-            return Some((format!("Container {name} definition changed"), true));
+            return Some((format!("Container {name} definition changed, will be restarted"), true));
         }
         if let Some(probe) = self.verdicts.failed.get(&running.id) {
-            return Some((format!("Container {name} failed {probe} probe"), restarts));
+            let then = if restarts { ", will be restarted" } else { "" };
+            return Some((format!("Container {name} failed {probe} probe{then}"), restarts));
         }
-        // The hook's own failure ends the container as if it had ended by itself.
-        self.verdicts.hook_failed.get(&running.id).map(|_| ("FailedPostStartHook".to_owned(), restarts))
+        if self.verdicts.hook_failed.contains_key(&running.id) {
+            // This ends the container as if it had ended by itself.
+            return Some(("FailedPostStartHook".to_owned(), false));
+        }
+        let keep = self.plan.resize.consider(self.pod, container, running, self.actuated);
+        (!keep).then(|| (format!("Container {name} resize requires restart"), true))
     }
 
     fn start(&mut self, container: &Value, last: Option<&Container>) {
@@ -252,25 +277,8 @@ mod tests {
     }
 
     fn container(name: &str, state: State, exit_code: i32) -> Container {
-        Container {
-            id: format!("id-{name}"),
-            name: name.to_owned(),
-            state,
-            created: 1,
-            started: 1,
-            finished: 100 * SECOND,
-            exit_code,
-            reason: String::new(),
-            message: String::new(),
-            image: String::new(),
-            image_ref: String::new(),
-            restarts: 0,
-            hash: labels::hash(&object!({"name": name, "image": "x"})),
-            log: String::new(),
-            annotations: HashMap::new(),
-            mounts: Vec::new(),
-            user: None,
-        }
+        let hash = labels::hash(&object!({"name": name, "image": "x"}));
+        Container { state, finished: 100 * SECOND, exit_code, hash, ..Container::named(name) }
     }
 
     fn observed(ready: bool, containers: Vec<Container>) -> Observed {
@@ -280,8 +288,12 @@ mod tests {
     }
 
     fn check(pod: &Value, observed: &Observed, expected: Plan) {
-        let plan = plan(pod, observed, &Verdicts::default(), &Backoffs::default(), 100 * SECOND);
+        let plan = made(pod, observed, &Verdicts::default(), &Backoffs::default(), 100 * SECOND);
         assert_eq!(plan, expected);
+    }
+
+    fn made(pod: &Value, observed: &Observed, verdicts: &Verdicts, backoffs: &Backoffs, now: i64) -> Plan {
+        plan(View { pod, observed, verdicts, backoffs, actuated: &Info::default(), now })
     }
 
     fn start(names: &[&str]) -> Plan {
@@ -334,10 +346,10 @@ mod tests {
         backoffs.crashed("m", 90 * SECOND);
         let crashed =
             observed(true, vec![container("m", State::Exited, 1), container("i", State::Exited, 0)]);
-        let held = plan(&pod("Always"), &crashed, &Verdicts::default(), &backoffs, 105 * SECOND);
+        let held = made(&pod("Always"), &crashed, &Verdicts::default(), &backoffs, 105 * SECOND);
         assert!(held.start.is_empty() && !held.done);
         assert_eq!(held.held, [Held { name: "m".to_owned(), delay: 10 * SECOND, until: 110 * SECOND }]);
-        let later = plan(&pod("Always"), &crashed, &Verdicts::default(), &backoffs, 111 * SECOND);
+        let later = made(&pod("Always"), &crashed, &Verdicts::default(), &backoffs, 111 * SECOND);
         assert_eq!(later, start(&["m"]));
     }
 
@@ -347,9 +359,32 @@ mod tests {
             observed(true, vec![container("m", State::Running, 0), container("i", State::Exited, 0)]);
         let mut verdicts = Verdicts::default();
         verdicts.failed.insert("id-m".to_owned(), "liveness");
-        let plan = plan(&pod("Always"), &running, &verdicts, &Backoffs::default(), 0);
-        assert!(plan.start.is_empty() && !plan.done);
+        let plan = made(&pod("OnFailure"), &running, &verdicts, &Backoffs::default(), 0);
+        assert_eq!(plan.start, ["m"]);
         assert_eq!(plan.kill[0].message, "Container m failed liveness probe, will be restarted");
+        let plan = made(&pod("Never"), &running, &verdicts, &Backoffs::default(), 0);
+        assert!(plan.start.is_empty() && !plan.done);
+        assert_eq!(plan.kill[0].message, "Container m failed liveness probe");
+    }
+
+    #[test]
+    fn other_resources_change_a_container_or_start_it_over() {
+        let mut pod = pod("OnFailure");
+        let resources = object!({"requests": {"cpu": "1"}});
+        let main = object!({"name": "m", "image": "x", "resources": (resources)});
+        pod.set(&["spec", "containers"], Value::Array(vec![main.clone()]));
+        let running =
+            observed(true, vec![container("m", State::Running, 0), container("i", State::Exited, 0)]);
+        let changed = made(&pod, &running, &Verdicts::default(), &Backoffs::default(), 0);
+        assert_eq!((changed.resize.cpu.len(), changed.kill.len()), (1, 0));
+        let policy = object!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+        let mut main = main;
+        main.set(&["resizePolicy"], policy);
+        pod.set(&["spec", "containers"], Value::Array(vec![main]));
+        let over = made(&pod, &running, &Verdicts::default(), &Backoffs::default(), 0);
+        assert_eq!(over.start, ["m"]);
+        assert_eq!(over.kill[0].message, "Container m resize requires restart");
+        assert!(over.resize.restarts && over.resize.cpu.is_empty());
     }
 
     #[test]
@@ -370,7 +405,7 @@ mod tests {
             "containers": [{"name": "m", "image": "x"}],
         }});
         let done = observed(true, vec![container("m", State::Exited, 0), container("s", State::Running, 0)]);
-        let plan = plan(&pod, &done, &Verdicts::default(), &Backoffs::default(), 0);
+        let plan = made(&pod, &done, &Verdicts::default(), &Backoffs::default(), 0);
         assert!(plan.done);
         assert_eq!(plan.kill[0].name, "s");
     }

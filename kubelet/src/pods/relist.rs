@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use super::Manager;
 use crate::Kubelet;
 use crate::cri::{Result, labels};
 
@@ -53,7 +52,7 @@ async fn picture(kubelet: &Kubelet) -> Result<Picture> {
 }
 
 /// Runs until the process ends.
-pub(super) async fn run(kubelet: Arc<Kubelet>, manager: Arc<Manager>) {
+pub(super) async fn run(kubelet: Arc<Kubelet>) {
     let mut before = Picture::new();
     let mut failing = false;
     loop {
@@ -63,7 +62,7 @@ pub(super) async fn run(kubelet: Arc<Kubelet>, manager: Arc<Manager>) {
                 failing = false;
                 for uid in before.keys().chain(now.keys()) {
                     if before.get(uid) != now.get(uid) {
-                        manager.wake(uid);
+                        kubelet.wake(uid);
                     }
                 }
                 before = now;

@@ -8,12 +8,18 @@ use client::resource::PODS;
 
 use super::actor::Actor;
 use super::spec;
+use crate::allocation::Conditions;
 
 /// The conditions that are the kubelet's to write.
-const OWN: [&str; 6] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", RESIZE];
-/// There only while it is true.
-const RESIZE: &str = "PodResizePending";
+const OWN: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    Conditions::TYPES[0],
+    Conditions::TYPES[1],
+];
 
 impl Actor {
     /// Sends the pod's status when it differs from what was sent last.
@@ -42,8 +48,8 @@ impl Actor {
             (None, false) => pod.clone(),
         };
         self.kubelet.note(pod.uid(), &status);
-        let old = target.get("status");
-        let patch = patch(target.uid(), old, &status);
+        // What was reported and has not come back yet may have to be taken back.
+        let patch = patch(target.uid(), shown.get("status"), &status);
         let path = (target.namespace(), target.name(), "status");
         match self.kubelet.client.patch(&PODS, path, Patch::Strategic, &patch).await {
             Ok(_) => self.reported = Some(status),
@@ -84,6 +90,9 @@ fn carry_over(shown: &mut Value, reported: &Value) {
             shown.set(&["status", field], reported.get(field).clone());
         }
     }
+    for field in ["resources", "allocatedResources"] {
+        shown.set(&["status", field], reported.get(field).clone());
+    }
     let mut conditions = shown.array_at(&["status", "conditions"]).to_vec();
     for condition in reported.array_at(&["conditions"]) {
         let kind = condition.str_at(&["type"]);
@@ -101,11 +110,15 @@ fn carry_over(shown: &mut Value, reported: &Value) {
 /// The strategic merge patch from one status to the next. Conditions of others are left alone.
 fn patch(uid: &str, old: &Value, new: &Value) -> Value {
     let mut status = new.clone();
+    let before = old.array_at(&["conditions"]);
     if let Some(conditions) = status.at_mut(&["conditions"]).and_then(Value::as_array_mut) {
         conditions.retain(|condition| OWN.contains(&condition.str_at(&["type"])));
-        let has = |conditions: &[Value]| conditions.iter().any(|c| c.str_at(&["type"]) == RESIZE);
-        if has(old.array_at(&["conditions"])) && !has(conditions) {
-            conditions.push(object!({"$patch": "delete", "type": RESIZE}));
+        let has = |conditions: &[Value], kind| conditions.iter().any(|c| c.str_at(&["type"]) == kind);
+        // These are there only while they are true.
+        for kind in Conditions::TYPES {
+            if has(before, kind) && !has(conditions, kind) {
+                conditions.push(object!({"$patch": "delete", "type": kind}));
+            }
         }
     }
     for field in ["podIPs", "hostIPs"] {
@@ -121,14 +134,42 @@ fn patch(uid: &str, old: &Value, new: &Value) -> Value {
             status.set(&[field], Value::Null);
         }
     }
+    for field in ["resources", "allocatedResources"] {
+        take_out(old.get(field), status.at_mut(&[field]));
+    }
     // The class of service is decided when the pod is made.
     status.remove_at(&["qosClass"]);
     object!({"metadata": {"uid": uid}, "status": (status)})
 }
 
+/// Writes null for what is not in a merged object any more.
+fn take_out(old: &Value, new: Option<&mut Value>) {
+    let (Some(old), Some(new)) = (old.as_object(), new) else { return };
+    for (key, value) in old.iter() {
+        match new.at_mut(&[key]) {
+            Some(kept) => take_out(value, Some(kept)),
+            None => new.set(&[key], Value::Null),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_there_before_is_taken_out() {
+        let old = object!({
+            "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
+            "conditions": [{"type": "PodResizePending", "status": "True"}],
+        });
+        let new = object!({"resources": {"limits": {"cpu": "2"}}, "conditions": []});
+        let patch = patch("u", &old, &new);
+        let expected = object!({"cpu": "2", "memory": null});
+        assert_eq!(patch.at(&["status", "resources", "limits"]), &expected);
+        let deleted = object!({"$patch": "delete", "type": "PodResizePending"});
+        assert_eq!(patch.array_at(&["status", "conditions"]), [deleted]);
+    }
 
     #[test]
     fn a_patch_leaves_the_conditions_of_others_alone() {

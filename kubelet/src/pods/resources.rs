@@ -12,9 +12,14 @@ const MIN_QUOTA: i64 = 1000;
 /// From this priority on a pod is one that the node cannot do without.
 const CRITICAL: i64 = 2_000_000_000;
 
-/// A container's request or limit: thousandths of a core for `cpu`, bytes for `memory`.
-pub(crate) fn amount(container: &Value, kind: &str, resource: &str) -> Option<i64> {
-    parse(container.at(&["resources", kind, resource]), resource)
+/// A request or limit in a `ResourceRequirements`: thousandths of a core for `cpu`, bytes for everything else.
+pub(crate) fn amount(requirements: &Value, kind: &str, resource: &str) -> Option<i64> {
+    parse(requirements.at(&[kind, resource]), resource)
+}
+
+/// A container's own request or limit.
+pub(crate) fn of_container(container: &Value, kind: &str, resource: &str) -> Option<i64> {
+    amount(container.get("resources"), kind, resource)
 }
 
 fn parse(value: &Value, resource: &str) -> Option<i64> {
@@ -32,16 +37,27 @@ pub(crate) fn quota(millis: i64, period_us: u64) -> i64 {
     (millis * period_us as i64 / 1000).max(MIN_QUOTA)
 }
 
+/// Shares as thousandths of a core, rounded up.
+pub(crate) fn millis_of_shares(shares: i64) -> i64 {
+    if shares < MIN_SHARES as i64 { 0 } else { (shares * 1000 + 1023) / 1024 }
+}
+
+/// Microseconds of each period as thousandths of a core; none when there is no limit.
+pub(crate) fn millis_of_quota(quota: i64, period: i64) -> Option<i64> {
+    (quota > 0 && period > 0).then(|| quota * 1000 / period).filter(|millis| *millis > 0)
+}
+
 /// What a pod takes of a resource: the sum of its containers, or its hungriest init container if that is more.
 fn of_pod(pod: &Value, kind: &str, resource: &str) -> Option<i64> {
     let own = parse(pod.at(&["spec", "resources", kind, resource]), resource);
-    if own.is_some() {
-        return own;
-    }
+    own.or_else(|| Some(of_containers(pod, kind, resource)))
+}
+
+fn of_containers(pod: &Value, kind: &str, resource: &str) -> i64 {
     let mut sidecars = 0;
     let mut init = 0;
     for container in spec::init_containers(pod) {
-        let amount = amount(container, kind, resource).unwrap_or_default();
+        let amount = of_container(container, kind, resource).unwrap_or_default();
         if spec::is_sidecar(container) {
             sidecars += amount;
             init = init.max(sidecars);
@@ -49,25 +65,30 @@ fn of_pod(pod: &Value, kind: &str, resource: &str) -> Option<i64> {
             init = init.max(sidecars + amount);
         }
     }
-    let mains = spec::containers(pod).iter().map(|container| amount(container, kind, resource));
+    let mains = spec::containers(pod).iter().map(|container| of_container(container, kind, resource));
     let main: i64 = mains.flatten().sum();
-    Some(init.max(main + sidecars))
+    init.max(main + sidecars)
+}
+
+/// What a pod has of a resource, its overhead included.
+pub(crate) fn sum(pod: &Value, kind: &str, resource: &str) -> i64 {
+    let overhead = parse(pod.at(&["spec", "overhead", resource]), resource).unwrap_or_default();
+    of_pod(pod, kind, resource).unwrap_or_default() + overhead
 }
 
 /// What a pod requests of a resource.
 pub(crate) fn request(pod: &Value, resource: &str) -> i64 {
-    let overhead = parse(pod.at(&["spec", "overhead", resource]), resource).unwrap_or_default();
-    of_pod(pod, "requests", resource).unwrap_or_default() + overhead
+    sum(pod, "requests", resource)
 }
 
 /// What a pod is limited to, when every one of its containers has a limit.
-fn limit(pod: &Value, resource: &str) -> Option<i64> {
+pub(crate) fn limit(pod: &Value, resource: &str) -> Option<i64> {
     let own = parse(pod.at(&["spec", "resources", "limits", resource]), resource);
     if own.is_some() {
         return own;
     }
     let all = spec::all_containers(pod)
-        .all(|container| amount(container, "limits", resource).is_some_and(|n| n > 0));
+        .all(|container| of_container(container, "limits", resource).is_some_and(|n| n > 0));
     let overhead = parse(pod.at(&["spec", "overhead", resource]), resource).unwrap_or_default();
     if all { of_pod(pod, "limits", resource).map(|limit| limit + overhead) } else { None }
 }
@@ -125,12 +146,27 @@ pub(crate) fn oom_score(pod: &Value, container: &Value, capacity: i64) -> i64 {
         "Guaranteed" => -997,
         "BestEffort" => 1000,
         _ => {
-            let request = amount(container, "requests", "memory").unwrap_or_default();
-            let score = 1000 - i128::from(request) * 1000 / i128::from(capacity.max(1));
+            let rest = unclaimed_memory(pod);
+            let request = |container: &Value| {
+                of_container(container, "requests", "memory").unwrap_or_default().saturating_add(rest)
+            };
+            let mut counted = request(container);
+            if spec::is_sidecar(container) && spec::is_init(pod, container.str_at(&["name"])) {
+                // A sidecar is not to go before the containers that it serves.
+                counted = counted.max(spec::containers(pod).iter().map(request).min().unwrap_or_default());
+            }
+            let score = 1000 - i128::from(counted) * 1000 / i128::from(capacity.max(1));
             // Always more than a guaranteed container's and less than a best-effort one's.
             score.clamp(3, 999) as i64
         }
     }
+}
+
+/// What the pod as a whole requests beyond its containers, for each of them.
+fn unclaimed_memory(pod: &Value) -> i64 {
+    let Some(own) = parse(pod.at(&["spec", "resources", "requests", "memory"]), "memory") else { return 0 };
+    let count = i64::try_from(spec::all_containers(pod).count()).unwrap_or(i64::MAX);
+    (own - of_containers(pod, "requests", "memory")) / count.max(1)
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ pub(crate) fn should_restart(pod: &Value, container: &Value, exit_code: i32) -> 
 }
 
 /// The restart policy that counts for a container: its own or the pod's.
-fn policy<'p>(pod: &'p Value, container: &'p Value) -> &'p str {
+pub(crate) fn policy<'p>(pod: &'p Value, container: &'p Value) -> &'p str {
     match container.str_at(&["restartPolicy"]) {
         "" => pod.str_at(&["spec", "restartPolicy"]),
         own => own,
@@ -99,10 +99,14 @@ pub(crate) fn qos(pod: &Value) -> &'static str {
         _ => {}
     }
     let (mut any, mut guaranteed) = (false, true);
-    for container in all_containers(pod) {
+    let whole = pod.at(&["spec", "resources"]);
+    let of_containers = all_containers(pod).map(|container| container.get("resources"));
+    // The resources of the pod as a whole count instead of those of its containers.
+    let counted: Vec<_> = if whole.is_empty() { of_containers.collect() } else { vec![whole] };
+    for resources in counted {
         for resource in ["cpu", "memory"] {
-            let request = container.at(&["resources", "requests", resource]);
-            let limit = container.at(&["resources", "limits", resource]);
+            let request = resources.at(&["requests", resource]);
+            let limit = resources.at(&["limits", resource]);
             any |= !request.is_null() || !limit.is_null();
             guaranteed &= !limit.is_null() && (request.is_null() || request == limit);
         }

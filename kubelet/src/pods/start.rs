@@ -12,9 +12,9 @@ use k8s_cri::v1 as cri;
 
 use super::actor::{Actor, now};
 use super::container::{self, Inputs};
-use super::observed::State;
+use super::observed::{Container, State};
 use super::plan::Plan;
-use super::{hooks, resources, sandbox, spec};
+use super::{amounts, hooks, resources, sandbox, spec};
 use crate::downward;
 use crate::env;
 use crate::events;
@@ -25,17 +25,24 @@ impl Actor {
     pub(super) async fn apply(&mut self, pod: &Arc<Value>, plan: &Plan) -> Result<bool, ()> {
         let mut did = !plan.kill.is_empty();
         for kill in &plan.kill {
-            self.kill(pod, &kill.id, &kill.name, &kill.message, None).await;
+            if !self.kill(pod, &kill.id, &kill.name, &kill.message, None).await {
+                return Err(());
+            }
         }
-        if plan.sandbox.is_none() && plan.start.is_empty() {
-            // Volumes that show objects are brought up to date at every look.
-            return match self.mount(pod).await {
-                Ok(()) => Ok(did),
-                Err(()) => Err(()),
-            };
+        if plan.sandbox.is_some() || !plan.start.is_empty() {
+            self.prepare(pod)?;
         }
-        self.prepare(pod)?;
+        // Volumes that show objects are brought up to date at every look.
         self.mount(pod).await?;
+        let mut resized = Ok(());
+        if !plan.resize.is_empty() {
+            did = true;
+            resized = self.actuate(pod, &plan.resize).await;
+            if let Err(error) = &resized {
+                tracing::warn!(pod = %spec::describe(pod), err = error, "Cannot change the pod's resources");
+                self.kubelet.note_failure(pod, error);
+            }
+        }
         if let Some(attempt) = plan.sandbox {
             self.make_sandbox(pod, attempt, plan.sandbox_changed).await?;
             did = true;
@@ -54,7 +61,7 @@ impl Actor {
                 }
             }
         }
-        Ok(did)
+        resized.map(|()| did).map_err(|_| ())
     }
 
     /// The pod's folders and its control group.
@@ -79,6 +86,11 @@ impl Actor {
         let limits =
             resources::pod_limits(pod, period, config.file.cpu_cfs_quota, config.file.pod_pids_limit);
         let group = resources::cgroup(&config.file.cgroup_root, pod);
+        if self.kubelet.cgroups.exists(&group) {
+            // Its limits change with the resources of the pod, in the order of `resize`.
+            return Ok(());
+        }
+        self.kubelet.allocations.actuate_pod(pod);
         self.kubelet.cgroups.create(&group, &limits).map_err(|error| {
             let message = format!(
                 "unable to ensure pod container exists: failed to create container for {group} : {error}"
@@ -175,9 +187,13 @@ impl Actor {
             warn("Failed", &format!("Error: {message}"));
             ("CreateContainerConfigError".to_owned(), message)
         })?;
-        let restarted = self.observed.newest(name).is_some_and(|last| last.state == State::Exited);
-        if restarted {
+        let ended = |last: &Container| last.name == name && last.state == State::Exited;
+        if self.observed.containers.iter().any(ended) {
             self.backoffs.crashed(name, now());
+        }
+        let resources = amounts::effective(pod.at(&["spec", "resources"]), definition.get("resources"));
+        if !spec::is_ephemeral(pod, name) {
+            kubelet.allocations.actuate(pod, name, resources);
         }
         let created = kubelet.runtime.create_container(&sandbox.id, config, sandbox_config).await;
         let id = created.map_err(|error| {

@@ -2,13 +2,16 @@
 
 mod conditions;
 mod containers;
+mod resources;
 
 use api::{Map, Value, object};
 
 use super::observed::Observed;
 use super::plan::Verdicts;
 use super::spec;
+use crate::allocation::Conditions;
 use containers::Kind;
+use linux::cgroup::Limits;
 
 /// What else goes into a status.
 pub(crate) struct Context<'a> {
@@ -24,6 +27,10 @@ pub(crate) struct Context<'a> {
     pub verdict: Option<&'a (String, String)>,
     /// Nothing of the pod will be started any more.
     pub ending: bool,
+    /// Conditions of a change of resources.
+    pub resize: &'a Conditions,
+    /// The limits of the pod's control group.
+    pub limits: &'a dyn Fn() -> Limits,
     /// The node's addresses.
     pub host_ips: &'a [String],
     /// The time, as the API writes it.
@@ -79,6 +86,9 @@ pub(crate) fn generate(context: &Context<'_>) -> Value {
     let ephemeral = containers::statuses(context, Kind::Ephemeral);
     if !ephemeral.is_empty() {
         status.push(Kind::Ephemeral.field(), Value::Array(ephemeral));
+    }
+    if !(phase == "Failed" && never_was(context)) {
+        resources::of_pod(context, &mut status);
     }
     status.push("qosClass", spec::qos(pod).into());
     Value::Object(status)

@@ -21,7 +21,8 @@ use crate::events;
 const LEAST_GRACE: i64 = 2;
 
 impl Actor {
-    /// Stops one container: hook, signal, and force when its time is over. `grace` overrides the pod's own.
+    /// Stops one container: hook, signal, and force when its time is over. `grace` overrides the pod's own. False when the
+    /// runtime could not do it.
     pub(super) async fn kill(
         &self,
         pod: &Arc<Value>,
@@ -29,7 +30,7 @@ impl Actor {
         name: &str,
         message: &str,
         grace: Option<i64>,
-    ) {
+    ) -> bool {
         events::of_container(&self.kubelet.recorder, pod, name, Kind::Normal, "Killing", message);
         let container = self.observed.containers.iter().find(|container| container.id == id);
         let grace = grace.unwrap_or_else(|| self.grace(pod, name, container));
@@ -37,7 +38,9 @@ impl Actor {
         let left = if grace == 0 { 0 } else { (grace - spent).max(LEAST_GRACE.min(grace)) };
         if let Err(error) = self.kubelet.runtime.stop_container(id, left).await {
             tracing::warn!(pod = %spec::describe(pod), container = name, err = %error, "Cannot stop the container");
+            return false;
         }
+        true
     }
 
     /// The seconds that a container has to end.
@@ -139,7 +142,9 @@ impl Actor {
             return;
         }
         self.update_probes(pod, true);
+        self.kubelet.allocations.clear_conditions(pod.uid());
         self.report(pod, true).await;
+        self.kubelet.retry();
         if let Err(error) = self.release(pod) {
             tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot take down the pod's volumes");
         }
@@ -147,7 +152,7 @@ impl Actor {
 
     /// Ends a pod that is deleted; true when nothing of it is left.
     pub(super) async fn end(&mut self, desired: &Desired) -> bool {
-        let pod = &desired.pod;
+        let pod = &self.kubelet.allocations.allocated(&desired.pod);
         if let Err(error) = self.observe(pod).await {
             tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot see the pod's containers");
             return false;
@@ -211,6 +216,8 @@ impl Actor {
         remove_dir(&kubelet.config.pod_dir(pod.uid()))?;
         remove_dir(&kubelet.config.pod_logs(pod.namespace(), pod.name(), pod.uid()))?;
         kubelet.images.forget(pod.uid());
+        kubelet.allocations.forget(pod.uid());
+        kubelet.retry();
         Ok(())
     }
 

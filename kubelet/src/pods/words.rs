@@ -80,27 +80,15 @@ mod tests {
     fn container(dir: &Path, policy: &str, exit_code: i32) -> Container {
         let annotations =
             [(labels::TERMINATION_PATH, "/dev/termination-log"), (labels::TERMINATION_POLICY, policy)];
+        let words = ("/dev/termination-log".to_owned(), dir.join("words").to_string_lossy().into_owned());
         Container {
-            id: "x".to_owned(),
-            name: "c".to_owned(),
             state: State::Exited,
-            created: 1,
-            started: 1,
-            finished: 2,
             exit_code,
             reason: "Error".to_owned(),
-            message: String::new(),
-            image: String::new(),
-            image_ref: String::new(),
-            restarts: 0,
-            hash: String::new(),
             log: dir.join("0.log").to_string_lossy().into_owned(),
             annotations: annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
-            mounts: vec![(
-                "/dev/termination-log".to_owned(),
-                dir.join("words").to_string_lossy().into_owned(),
-            )],
-            user: None,
+            mounts: vec![words],
+            ..Container::named("c")
         }
     }
 

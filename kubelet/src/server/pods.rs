@@ -12,10 +12,10 @@ use crate::cri::labels;
 /// All pods, each with its latest status.
 pub(super) fn list(kubelet: &Kubelet) -> Response<Body> {
     let pods = kubelet.pods.lock();
-    let with_status = pods.values().map(|(pod, status)| {
-        let mut pod = (**pod).clone();
-        if !status.is_null() {
-            pod.set(&["status"], status.clone());
+    let with_status = pods.values().map(|known| {
+        let mut pod = (*known.pod).clone();
+        if !known.status.is_null() {
+            pod.set(&["status"], known.status.clone());
         }
         pod
     });
@@ -65,8 +65,10 @@ pub(super) async fn running(kubelet: &Kubelet) -> Response<Body> {
 pub(super) fn find(kubelet: &Kubelet, namespace: &str, name: &str) -> Option<(Arc<Value>, Value)> {
     let pods = kubelet.pods.lock();
     // A pod that is going may still be there beside its successor of the same name.
-    let mut found: Vec<_> =
-        pods.values().filter(|(pod, _)| pod.namespace() == namespace && pod.name() == name).collect();
-    found.sort_by_key(|(pod, _)| pod.is_terminating());
-    found.first().map(|(pod, status)| (pod.clone(), status.clone()))
+    let mut found: Vec<_> = pods
+        .values()
+        .filter(|known| known.pod.namespace() == namespace && known.pod.name() == name)
+        .collect();
+    found.sort_by_key(|known| known.pod.is_terminating());
+    found.first().map(|known| (known.pod.clone(), known.status.clone()))
 }

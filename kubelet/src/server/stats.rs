@@ -71,7 +71,7 @@ fn node_usage(kubelet: &Kubelet) -> Usage {
 }
 
 fn pod_usage(kubelet: &Kubelet, uid: &str) -> Usage {
-    let pod = kubelet.pods.lock().get(uid).map(|(pod, _)| pod.clone());
+    let pod = kubelet.pods.lock().get(uid).map(|known| known.pod.clone());
     let group = pod.map(|pod: Arc<Value>| resources::cgroup(&kubelet.config.file.cgroup_root, &pod));
     group.map(|group| kubelet.cgroups.usage(&group)).unwrap_or_default()
 }
@@ -211,7 +211,7 @@ pub(super) async fn summary(kubelet: &Kubelet) -> Response<Body> {
         "memory": (memory),
         "fs": (disk(&now, &kubelet.config.root)),
     });
-    let noted: Vec<Arc<Value>> = kubelet.pods.lock().values().map(|(pod, _)| pod.clone()).collect();
+    let noted: Vec<Arc<Value>> = kubelet.pods.lock().values().map(|known| known.pod.clone()).collect();
     let mut pods = Vec::new();
     for pod in noted {
         let own: Vec<_> = containers.iter().filter(|container| container.uid == pod.uid()).collect();

@@ -3,7 +3,7 @@
 use api::{Map, Value};
 
 use super::Context;
-use super::containers::is_resized;
+use crate::allocation::Conditions;
 use crate::pods::spec;
 
 /// A condition before it is compared with the last one.
@@ -43,25 +43,20 @@ pub(super) fn all(context: &Context<'_>, phase: &str, init: &[Value], main: &[Va
         // Nobody scheduled a static pod, or one that was bound by hand.
         None => out.push(stamped(&Condition::of("PodScheduled", true), old, generation, context.now)),
     }
-    out.extend(resize(context, main).map(|condition| stamped(&condition, old, generation, context.now)));
+    if !matches!(phase, "Succeeded" | "Failed") {
+        out.extend(context.resize.to_values());
+    }
     let own = [
         "PodReadyToStartContainers",
         "Initialized",
         "Ready",
         "ContainersReady",
         "PodScheduled",
-        "PodResizePending",
+        Conditions::TYPES[0],
+        Conditions::TYPES[1],
     ];
     out.extend(old.iter().filter(|condition| !own.contains(&condition.str_at(&["type"]))).cloned());
     out
-}
-
-/// Resources that were changed under a running container are refused until it starts again.
-fn resize(context: &Context<'_>, main: &[Value]) -> Option<Condition> {
-    let pairs = spec::containers(context.pod).iter().zip(main);
-    let resized = pairs.into_iter().any(|(container, status)| is_resized(container, status));
-    let message = "In-place resize is not supported by this kubelet".to_owned();
-    resized.then(|| Condition::because("PodResizePending", true, "Infeasible", message))
 }
 
 fn stamped(condition: &Condition, old: &[Value], generation: i64, now: &str) -> Value {

@@ -3,7 +3,7 @@
 use api::{Map, Value, object};
 use jiff::Timestamp;
 
-use super::Context;
+use super::{Context, resources};
 use crate::pods::observed::{Container, State};
 use crate::pods::spec;
 
@@ -173,7 +173,11 @@ impl Shown {
         if kind != Kind::Ephemeral {
             out.push("started", started.into());
         }
-        resources(context, container, newest, kind, &mut out);
+        if let Some(newest) = newest {
+            let mut old = context.pod.array_at(&["status", kind.field()]).iter();
+            let old = old.find(|old| old.str_at(&["name"]) == newest.name);
+            resources::of_container(container, newest, old, &mut out);
+        }
         mounts(container, &mut out);
         if let Some(user) =
             newest.filter(|c| c.state != State::Created).and_then(|newest| newest.user.as_ref())
@@ -185,37 +189,6 @@ impl Shown {
         }
         Value::Object(out)
     }
-}
-
-/// The resources that the container was made with: those of the spec when it is new, then what was shown before.
-fn resources(
-    context: &Context<'_>,
-    container: &Value,
-    newest: Option<&Container>,
-    kind: Kind,
-    out: &mut Map,
-) {
-    let Some(newest) = newest else { return };
-    let id = container_id(&newest.id);
-    let mut old = context.pod.array_at(&["status", kind.field()]).iter();
-    let same = old.find(|old| old.str_at(&["containerID"]) == id && is_object(old.get("resources")));
-    let (allocated, given) = match same {
-        Some(old) => (old.get("allocatedResources"), old.get("resources")),
-        None => (container.at(&["resources", "requests"]), container.get("resources")),
-    };
-    if !allocated.is_empty() {
-        out.push("allocatedResources", allocated.clone());
-    }
-    out.push("resources", Value::Object(given.as_object().cloned().unwrap_or_default()));
-}
-
-/// Whether a running container has other resources than its spec asks for by now.
-pub(super) fn is_resized(container: &Value, status: &Value) -> bool {
-    let differs = |kind: &str, resource: &str| {
-        container.at(&["resources", kind, resource]) != status.at(&["resources", kind, resource])
-    };
-    !status.at(&["state", "running"]).is_null()
-        && ["requests", "limits"].iter().any(|kind| differs(kind, "cpu") || differs(kind, "memory"))
 }
 
 fn mounts(container: &Value, out: &mut Map) {
@@ -242,7 +215,7 @@ fn is_object(value: &Value) -> bool {
 }
 
 /// `containerd://…`, as the API names containers.
-fn container_id(id: &str) -> String {
+pub(super) fn container_id(id: &str) -> String {
     format!("containerd://{id}")
 }
 

@@ -1,29 +1,21 @@
 use api::object;
 
-use super::super::observed::{Container, Sandbox, State};
+use super::super::observed::{Container, Given, Sandbox, State};
 use super::*;
 
 const NOW: &str = "2026-01-02T03:04:05Z";
 
 fn container(name: &str, state: State, exit_code: i32) -> Container {
     Container {
-        id: format!("id-{name}"),
-        name: name.to_owned(),
         state,
         created: 1_000_000_000,
         started: 1_000_000_000,
         finished: if state == State::Exited { 2_000_000_000 } else { 0 },
         exit_code,
         reason: if exit_code == 0 { "Completed" } else { "Error" }.to_owned(),
-        message: String::new(),
         image: "x".to_owned(),
         image_ref: "sha256:1".to_owned(),
-        restarts: 0,
-        hash: String::new(),
-        log: String::new(),
-        annotations: Default::default(),
-        mounts: Vec::new(),
-        user: None,
+        ..Container::named(name)
     }
 }
 
@@ -55,6 +47,8 @@ fn status(pod: &Value, containers: Vec<Container>, ending: bool) -> Value {
         waiting: &|_| None,
         verdict: None,
         ending,
+        resize: &Conditions::default(),
+        limits: &Limits::default,
         host_ips: &["192.0.2.1".to_owned()],
         now: NOW,
     })
@@ -140,6 +134,8 @@ fn a_pod_that_was_turned_away_shows_the_reason_only() {
         waiting: &|_| None,
         verdict: Some(&verdict),
         ending: false,
+        resize: &Conditions::default(),
+        limits: &Limits::default,
         host_ips: &[],
         now: NOW,
     });
@@ -148,18 +144,30 @@ fn a_pod_that_was_turned_away_shows_the_reason_only() {
 }
 
 #[test]
-fn resources_changed_under_a_running_container_are_refused() {
+fn resources_are_shown_as_given_and_as_they_are_in_effect() {
     let mut pod = pod("Always");
-    let mut main = object!({"name": "m", "image": "x", "resources": {"requests": {"cpu": "1"}}});
-    pod.set(&["spec", "containers"], Value::Array(vec![main.clone()]));
-    let running = vec![container("m", State::Running, 0), container("i", State::Exited, 0)];
-    let before = status(&pod, running.clone(), false);
-    assert!(before.array_at(&["conditions"]).iter().all(|c| c.str_at(&["type"]) != "PodResizePending"));
-    pod.set(&["status"], before);
-    main.set(&["resources", "requests", "cpu"], "2");
+    let resources =
+        object!({"requests": {"cpu": "2m", "memory": "64Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}});
+    let main = object!({"name": "m", "image": "x", "resources": (resources.clone())});
     pod.set(&["spec", "containers"], Value::Array(vec![main]));
-    let after = status(&pod, running, false);
-    assert_eq!(condition(&after, "PodResizePending").str_at(&["reason"]), "Infeasible");
-    let shown = &after.array_at(&["containerStatuses"])[0];
-    assert_eq!(shown.str_at(&["allocatedResources", "cpu"]), "1");
+    let mut running = container("m", State::Running, 0);
+    running.resources =
+        Given { cpu_request: Some(2), cpu_limit: Some(50), memory_limit: Some(32 << 20), ..Given::default() };
+    let all = vec![running.clone(), container("i", State::Exited, 0)];
+    let now = status(&pod, all.clone(), false);
+    let shown = &now.array_at(&["containerStatuses"])[0];
+    let in_effect =
+        object!({"requests": {"cpu": "2m", "memory": "64Mi"}, "limits": {"cpu": "50m", "memory": "32Mi"}});
+    assert_eq!(shown.get("resources"), &in_effect);
+    assert_eq!(shown.get("allocatedResources"), resources.get("requests"));
+    assert_eq!(now.get("allocatedResources"), resources.get("requests"));
+    assert_eq!(
+        now.get("resources"),
+        &object!({"requests": (resources.get("requests")), "limits": (resources.get("limits"))})
+    );
+    pod.set(&["status"], now);
+    let mut silent = running;
+    silent.resources = Given::default();
+    let later = status(&pod, vec![silent, container("i", State::Exited, 0)], false);
+    assert_eq!(later.array_at(&["containerStatuses"])[0].get("resources"), &in_effect);
 }
