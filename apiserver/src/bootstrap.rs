@@ -125,7 +125,9 @@ async fn authentication_config(server: &Arc<Server>) -> api::error::Result<()> {
         data.set(&["requestheader-allowed-names"], list(&a.front_proxy.allowed_names));
         data.set(&["requestheader-extra-headers-prefix"], list(&a.front_proxy.extra_prefixes));
         data.set(&["requestheader-group-headers"], list(&a.front_proxy.group_headers));
-        data.set(&["requestheader-uid-headers"], list(&a.front_proxy.uid_headers));
+        if !a.front_proxy.uid_headers.is_empty() {
+            data.set(&["requestheader-uid-headers"], list(&a.front_proxy.uid_headers));
+        }
         data.set(&["requestheader-username-headers"], list(&a.front_proxy.username_headers));
     }
     if data.is_empty() {

@@ -8,6 +8,7 @@ mod cache;
 mod encryption;
 mod etcd;
 mod feed;
+mod form;
 
 pub use cache::{Cache, Event, Reading, Snapshot, Stored, Waited, set_resource_version};
 pub use encryption::Encryption;
@@ -17,7 +18,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ApiError, error::Result};
+use api::{ApiError, Value, error::Result};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -75,12 +76,12 @@ impl Storage {
         self.encryption.open(cache.resource(), key, bytes).await
     }
 
-    /// What is to be stored at the full key `key`.
+    /// What is to be stored of an object at the full key `key`.
     ///
     /// # Errors
     /// It cannot be encrypted.
-    pub fn seal(&self, cache: &Cache, key: &str, value: Vec<u8>) -> Result<Vec<u8>> {
-        self.encryption.seal(cache.resource(), key, value).map_err(ApiError::internal)
+    pub fn seal(&self, cache: &Cache, key: &str, object: &Value) -> Result<Vec<u8>> {
+        self.encryption.seal(cache.resource(), key, cache.write(object)).map_err(ApiError::internal)
     }
 
     /// The custom resources that are served.

@@ -140,16 +140,13 @@ fn subresources(kind: &'static str, version: &Version) -> Vec<Subresource> {
 }
 
 impl Reading for CustomKind {
-    /// What was stored before the schema changed is pruned and gets the defaults of today's; metadata that is no
-    /// longer valid is dropped.
-    fn read(&self, object: Value) -> Value {
-        let Some(version) = self.at(object.api_version()) else { return object };
-        let mut object = version.ty.read_stored(object);
-        if object.at(&["metadata", "generation"]).as_i64().unwrap_or(0) <= 0 {
-            object.set(&["metadata", "generation"], 1);
-            object.make_object().entry("metadata").make_object().sort_keys();
-        }
-        object
+    fn read(&self, bytes: &[u8]) -> Option<Value> {
+        let object = api::json::decode(bytes).ok()?.value;
+        Some(self.read_again(object))
+    }
+
+    fn write(&self, object: &Value) -> Vec<u8> {
+        object.to_json()
     }
 
     fn resource(&self) -> (&str, &str) {
@@ -165,9 +162,16 @@ impl Reading for CustomKind {
 }
 
 impl CustomKind {
-    /// An object that was changed in the version it is stored in, in order again.
+    /// An object in the version it is stored in, in order. What was stored before the schema changed is pruned and gets the
+    /// defaults of today's; metadata that is no longer valid is dropped.
     pub fn read_again(&self, object: Value) -> Value {
-        self.read(object)
+        let Some(version) = self.at(object.api_version()) else { return object };
+        let mut object = version.ty.read_stored(object);
+        if object.at(&["metadata", "generation"]).as_i64().unwrap_or(0) <= 0 {
+            object.set(&["metadata", "generation"], 1);
+            object.make_object().entry("metadata").make_object().sort_keys();
+        }
+        object
     }
 }
 

@@ -8,6 +8,7 @@ mod rules;
 mod schema;
 mod spec;
 mod structural;
+mod v1beta1;
 mod versions;
 
 use api::field::{FieldError, Problem};
@@ -16,6 +17,7 @@ use api::{Value, object};
 use super::{Entry, Errors, Strategy};
 
 pub use structural::violations;
+pub use v1beta1::from_v1beta1;
 
 pub(super) const STRATEGIES: &[Entry] = &[("apiextensions.k8s.io", "customresourcedefinitions", &DEFINITION)];
 

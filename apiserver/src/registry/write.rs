@@ -191,7 +191,7 @@ impl Call {
         let full = storage.etcd().full_key(&cache.prefix, &key);
         let mut stored = self.stored_form(object.clone()).await?;
         stored.remove_at(&["metadata", "resourceVersion"]);
-        let bytes = storage.seal(&cache, &full, stored.to_json())?;
+        let bytes = storage.seal(&cache, &full, &stored)?;
         match storage.etcd().put(&full, Precondition::Absent, bytes, lease).await? {
             Outcome::Done(revision) => {
                 set_resource_version(&mut object, revision);
@@ -271,7 +271,7 @@ impl Call {
                     }
                 }
                 let lease = self.lease().await?;
-                let bytes = storage.seal(&*self.cache()?, &full, bare.to_json())?;
+                let bytes = storage.seal(&*self.cache()?, &full, &bare)?;
                 let outcome = storage.etcd().put(&full, guard, bytes, lease).await?;
                 (object, outcome, false)
             }

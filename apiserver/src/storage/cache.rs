@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::form;
 use crate::resources::Resource;
 
 /// Bounds of the log of changes.
@@ -76,8 +77,11 @@ struct Log {
 
 /// How the objects of a cache are read, and which of their fields are kept for selectors.
 pub trait Reading: Send + Sync {
-    /// The object as it is kept, from what etcd holds.
-    fn read(&self, object: Value) -> Value;
+    /// The object as it is kept, from what etcd holds; none when that is no object.
+    fn read(&self, bytes: &[u8]) -> Option<Value>;
+
+    /// What etcd is to hold of an object.
+    fn write(&self, object: &Value) -> Vec<u8>;
 
     /// Values of the selectable fields, in their order.
     fn fields(&self, object: &Value) -> Box<[CompactString]>;
@@ -87,8 +91,12 @@ pub trait Reading: Send + Sync {
 }
 
 impl Reading for Resource {
-    fn read(&self, object: Value) -> Value {
-        object
+    fn read(&self, bytes: &[u8]) -> Option<Value> {
+        form::read(self, bytes)
+    }
+
+    fn write(&self, object: &Value) -> Vec<u8> {
+        form::write(self, object)
     }
 
     fn fields(&self, object: &Value) -> Box<[CompactString]> {
@@ -299,9 +307,14 @@ impl Cache {
 
     /// The object that etcd holds as `bytes`; none when these are no object.
     pub fn read(&self, bytes: &[u8], revision: i64) -> Option<Value> {
-        let mut object = self.reading.read(decode(bytes)?);
+        let mut object = self.reading.read(bytes)?;
         set_resource_version(&mut object, revision);
         Some(object)
+    }
+
+    /// What etcd is to hold of an object.
+    pub fn write(&self, object: &Value) -> Vec<u8> {
+        self.reading.write(object)
     }
 
     /// Encodes an object that has its resourceVersion already.
@@ -321,17 +334,13 @@ impl Cache {
 impl Stored {
     /// The object as a tree.
     pub fn object(&self) -> Value {
-        decode(&self.json).unwrap_or_default()
+        form::json(&self.json).unwrap_or_default()
     }
 
     /// The value of the label `key`.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
-}
-
-fn decode(bytes: &[u8]) -> Option<Value> {
-    api::json::decode(bytes).ok().map(|d| d.value)
 }
 
 /// Sets `metadata.resourceVersion` where upstream prints it: after the uid.
