@@ -25,8 +25,10 @@ pub struct RequestInfo {
     pub resource: String,
     /// Subresource; empty for the object itself.
     pub subresource: String,
-    /// Name of the object; empty for collections.
+    /// Name of the object; empty for collections, unless a selector asks for one name.
     pub name: String,
+    /// True when the path leads to an object.
+    pub to_one: bool,
     /// What follows the subresource, as for `proxy`.
     pub rest: String,
 }
@@ -56,6 +58,7 @@ impl RequestInfo {
             after.remove(0);
         }
         info.locate(&after);
+        info.to_one = !info.name.is_empty();
         info.verb = info.api_verb(method, query, watch_path);
         if matches!(info.verb, "list" | "watch" | "deletecollection") && info.name.is_empty() {
             // A selector for one name authorizes like a request for it.

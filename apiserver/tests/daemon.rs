@@ -135,6 +135,17 @@ fn names(list: &Response) -> Vec<String> {
 }
 
 #[test]
+fn objects_may_be_called_like_their_resource() {
+    let cluster = Cluster::start();
+    let path = format!("{MAPS}/configmaps");
+    cluster.create(MAPS, &object!({"metadata": {"name": "configmaps"}}));
+    let patched = cluster.send("PATCH", &path, "application/merge-patch+json", r#"{"data":{"a":"b"}}"#);
+    assert_eq!(read(&patched).str_at(&["data", "a"]), "b", "{}", patched.body);
+    assert_eq!(cluster.client.send("DELETE", &path, None).unwrap().code, 200);
+    assert_eq!(cluster.get(&path).code, 404);
+}
+
+#[test]
 fn objects_are_written_read_changed_and_removed() {
     let cluster = Cluster::start();
     let created = cluster.create(MAPS, &map("a", "1"));

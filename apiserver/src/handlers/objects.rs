@@ -18,8 +18,7 @@ use crate::websocket;
 pub(super) async fn handle(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let verb = exchange.info.verb;
     // A POST to one object, a PUT to a collection and the like are no verbs at all.
-    let to_one = exchange.info.path.trim_end_matches('/').rsplit('/').next() != Some(row.plural)
-        && !exchange.info.name.is_empty();
+    let to_one = exchange.info.to_one;
     let fits = match verb {
         "create" | "deletecollection" | "list" => !to_one,
         "watch" => true,
