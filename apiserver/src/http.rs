@@ -148,12 +148,17 @@ impl Unread {
 /// Answers a request.
 pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let query = Query::parse(head.uri.query());
     let info = RequestInfo::new(&head.method, head.uri.path(), &query);
     let form = Form::negotiate(&head.headers, false, Offer::ALL).unwrap_or_default();
     let warnings = Warnings::default();
     let id = audit_id(&head.headers);
+    let named = HeaderValue::from_str(&id).ok();
+    if let Some(named) = &named {
+        // Other servers to which the request goes record it by the same name.
+        head.headers.insert(AUDIT_ID, named.clone());
+    }
     let trail = server.auditor.as_ref().map_or_else(Trail::default, |a| Trail::begin(a, &id));
     let mut completion = Completion::default();
     if let Some(text) = deprecation(&info) {
@@ -202,8 +207,8 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
     }
     flow.write(headers);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        headers.entry(AUDIT_ID).or_insert(id);
+    if let Some(named) = named {
+        headers.entry(AUDIT_ID).or_insert(named);
     }
     let known = server.storage.resource(&info.group, &info.version, &info.resource).is_some();
     server.metrics.answered(known, &info, response.status().as_u16(), started.elapsed().as_secs_f64());

@@ -24,11 +24,14 @@ use crate::storage::Storage;
 /// How long a document is taken for what the server has.
 const FRESH: Duration = Duration::from_secs(60);
 /// How long an answer may take, and how large it may be.
-const LIMITS: (Duration, usize) = (Duration::from_secs(10), 32 << 20);
+const LIMITS: (Duration, usize) = (Duration::from_secs(10), 8 << 20);
 
 /// What was read of each APIService.
 #[derive(Default)]
-pub struct Documents(Mutex<Read>);
+pub struct Documents(Mutex<Read>, Asking);
+
+/// One client at a time has others asked; who comes meanwhile finds what they said.
+type Asking = tokio::sync::Mutex<()>;
 
 #[derive(Default)]
 struct Read {
@@ -64,6 +67,10 @@ impl Aggregation {
 
     async fn refresh(&self, storage: &Storage, path: &'static str) -> u64 {
         let services = self.remotes(storage);
+        if services.remotes.is_empty() && self.documents.0.lock().known.is_empty() {
+            return self.documents.0.lock().serial;
+        }
+        let _asking = self.documents.1.lock().await;
         {
             let mut read = self.documents.0.lock();
             let before = read.known.len();

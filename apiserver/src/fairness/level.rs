@@ -196,3 +196,45 @@ impl Drop for InQueue<'_> {
         self.shared.set.lock().leave(Instant::now(), self.queue, self.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fairness::metrics::Metrics;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn no_seat_is_lost_when_many_come_and_some_go_away() {
+        let shared = Arc::new(Shared::new(Queuing::Exempt, TaskTracker::new()));
+        let queuing = Queuing::Queue { queues: 8, length: 20, hand: 3 };
+        shared.set.lock().configure(queuing, 3, Instant::now());
+        let counted = Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap().of("l", "s"));
+        let most = Arc::new(AtomicU32::new(0));
+        let tracker = TaskTracker::new();
+        for i in 0..2_000_u64 {
+            let (shared, counted, most) = (shared.clone(), counted.clone(), most.clone());
+            tracker.spawn(async move {
+                let work = Work { initial: 1 + u32::from(i % 7 == 0), ..Work::ONE };
+                let patience = Duration::from_micros(200 + i % 5 * 400);
+                let asked = shared.enter(&counted, ("s", "f"), (i % 16, work), Duration::from_millis(20));
+                // Some senders go away while they wait.
+                let entered = match i % 3 {
+                    0 => tokio::time::timeout(patience, asked).await.unwrap_or(Err("gone")),
+                    _ => asked.await,
+                };
+                if let Ok(slot) = entered {
+                    most.fetch_max(shared.set.lock().seats_in_use, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_micros(i % 300)).await;
+                    shared.finish(slot);
+                }
+            });
+        }
+        tracker.close();
+        tracker.wait().await;
+        let set = shared.set.lock();
+        assert!(set.is_idle());
+        assert_eq!((set.seats_in_use, set.seats_waiting), (0, 0));
+        assert!(most.load(Ordering::Relaxed) <= 3);
+        assert_eq!((counted.waiting.get(), counted.seats_waiting.get()), (0, 0));
+        assert!(set.queues.iter().all(|q| q.waiting.is_empty() && q.executing == 0 && q.seats_in_use == 0));
+    }
+}

@@ -205,6 +205,7 @@ fn requests_reach_the_other_server_with_the_name_of_who_sends_them() {
     );
     assert_eq!(header("x-remote-extra-scopes"), [Value::Null; 0]);
     assert_eq!(header("x-kept"), [Value::from("yes")]);
+    assert_eq!(header("audit-id").len(), 1);
     assert_eq!(header("x-forwarded-for"), [Value::from("127.0.0.1")]);
     // Redirects are not followed, nor handed on.
     assert_eq!(cluster.get(&format!("{BASE}/moved")).code, 502);
