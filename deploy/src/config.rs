@@ -123,6 +123,17 @@ fn cgroup_v1() -> bool {
     !Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
+/// The machine is often one that does other things too: its disk may be fuller than upstream's thresholds allow.
+const DISK_PRESSURE: &str = "evictionHard:
+  memory.available: 100Mi
+  nodefs.available: 5%
+  nodefs.inodesFree: 5%
+  imagefs.available: 5%
+  imagefs.inodesFree: 5%
+imageGCHighThresholdPercent: 94
+imageGCLowThresholdPercent: 90
+";
+
 fn kubelet() -> String {
     let fail = if cgroup_v1() { "failCgroupV1: false\n" } else { "" };
     format!(
@@ -146,7 +157,7 @@ failSwapOn: false
 healthzBindAddress: 127.0.0.1
 healthzPort: 10248
 staticPodPath: {KUBERNETES}/manifests
-{fail}"
+{fail}{DISK_PRESSURE}"
     )
 }
 

@@ -267,6 +267,20 @@ impl Runtime {
         Ok(self.images.clone().image_status(self.request(request)).await?.into_inner().image)
     }
 
+    /// Removes an image with all its names.
+    pub(crate) async fn remove_image(&self, id: &str) -> Result<()> {
+        let request = cri::RemoveImageRequest { image: Some(image_spec(id)) };
+        gone_is_fine(self.images.clone().remove_image(self.request(request)).await)
+    }
+
+    /// The folder in which the runtime keeps its images.
+    pub(crate) async fn image_fs(&self) -> Result<Option<String>> {
+        let request = self.request(cri::ImageFsInfoRequest {});
+        let info = self.images.clone().image_fs_info(request).await?.into_inner();
+        let mut ids = info.image_filesystems.into_iter().filter_map(|usage| usage.fs_id);
+        Ok(ids.next().map(|id| id.mountpoint))
+    }
+
     /// Pulls an image; takes as long as it takes. Returns the runtime's reference to it.
     pub(crate) async fn pull(
         &self,

@@ -1,5 +1,7 @@
 //! Images: whether to pull them, with which credentials, and what to say when that fails.
 
+pub(crate) mod collect;
+
 use std::collections::HashMap;
 use std::time::Instant;
 

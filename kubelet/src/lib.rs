@@ -5,7 +5,7 @@
 //! state comes from the runtime's labels and the pods' statuses, and no container is touched.
 //!
 //! Mirrors upstream's kubelet v1.36: configuration file, flags, labels, folders, events, statuses, endpoints. What it does
-//! not do (yet): eviction under node pressure, image and log garbage collection, CSI and device plug-ins, resource
+//! not do (yet): CSI and device plug-ins, resource
 //! managers, user namespaces. Where a pod or a setting asks for one of these it is refused, not ignored.
 
 mod allocation;
@@ -16,6 +16,7 @@ mod cri;
 mod downward;
 mod env;
 mod events;
+mod eviction;
 mod firewall;
 mod images;
 mod logs;
@@ -25,6 +26,7 @@ mod objects;
 mod pods;
 mod probes;
 mod server;
+mod usage;
 mod volumes;
 
 use std::collections::HashMap;
@@ -37,14 +39,16 @@ use daemon::Tasks;
 use linux::cgroup::{Cgroups, Limits};
 use linux::facts::Facts;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use allocation::Allocations;
 pub use args::Args;
 use config::Config;
 use cri::Runtime;
 use env::Services;
+use eviction::{Eviction, Pressure};
 use images::Images;
+use images::collect::Collector;
 use node::status::Capacity;
 use objects::Objects;
 use pods::manager::{Allocatable, Health};
@@ -74,6 +78,9 @@ pub(crate) struct Kubelet {
     /// Every pod here, by uid.
     pub(crate) pods: Mutex<HashMap<String, Known>>,
     pub(crate) allocations: Allocations,
+    /// What the node runs short of.
+    pub(crate) pressures: RwLock<Vec<Pressure>>,
+    pub(crate) collector: Collector,
 }
 
 /// A pod on this node.
@@ -84,12 +91,20 @@ pub(crate) struct Known {
     pub(crate) status: Value,
     /// Wakes its actor.
     pub(crate) wake: Arc<Notify>,
+    /// Tells its actor to go.
+    pub(crate) eviction: watch::Sender<Option<Eviction>>,
 }
 
 impl Kubelet {
     /// What pods may use of the node.
     pub(crate) fn allocatable(&self) -> Allocatable {
         self.capacity.allocatable
+    }
+
+    /// The node, for events about it.
+    pub(crate) fn node_reference(&self) -> Value {
+        let name = self.config.node_name.as_str();
+        api::object!({"kind": "Node", "metadata": {"name": name, "uid": name}})
     }
 
     /// The node object's uid.
@@ -153,15 +168,7 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     let manager = Manager::new(kubelet.clone());
     start(&kubelet, &manager);
     server::start(&kubelet).await?;
-    let this = kubelet.clone();
-    let regarding = api::object!({
-        "kind": "Node",
-        "metadata": {
-            "name": (this.config.node_name.as_str()),
-            "uid": (this.config.node_name.as_str()),
-        },
-    });
-    this.recorder.normal(&regarding, "Starting", "Starting kubelet.");
+    kubelet.recorder.normal(&kubelet.node_reference(), "Starting", "Starting kubelet.");
     Ok(())
 }
 
@@ -205,6 +212,8 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         relisted: Health::default(),
         pods: Mutex::default(),
         allocations: Allocations::load(&config.root)?,
+        pressures: RwLock::default(),
+        collector: Collector::default(),
         config,
         runtime,
         client,
@@ -262,6 +271,8 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) {
     until_stop("node-lease", Box::pin(node::keep_lease(kubelet.clone())));
     until_stop("qos", Box::pin(share_processors(kubelet.clone())));
     until_stop("resizes", Box::pin(allocation::keep_trying(kubelet.clone())));
+    until_stop("eviction", Box::pin(eviction::run(kubelet.clone())));
+    until_stop("images", Box::pin(images::collect::run(kubelet.clone())));
     until_stop("logs", Box::pin(logs::rotate(kubelet.clone())));
     if kubelet.config.file.rotate_certificates {
         until_stop("certificate-rotation", Box::pin(certificates::rotate(kubelet.clone())));

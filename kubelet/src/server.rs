@@ -21,6 +21,8 @@ use serve::{Authenticator, Authorizer, Body, Diagnostics, Guard, Health, Server,
 use tokio::net::TcpListener;
 use tower::service_fn;
 
+pub(crate) use stats::node_usage;
+
 use crate::Kubelet;
 
 /// What the endpoints answer from.

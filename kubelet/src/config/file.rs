@@ -54,6 +54,18 @@ pub struct KubeletConfiguration {
     pub node_status_max_images: i32,
     pub serialize_image_pulls: bool,
     pub eviction_hard: BTreeMap<String, String>,
+    pub eviction_soft: BTreeMap<String, String>,
+    pub eviction_soft_grace_period: BTreeMap<String, GoDuration>,
+    pub eviction_max_pod_grace_period: i64,
+    pub eviction_pressure_transition_period: GoDuration,
+    pub eviction_minimum_reclaim: BTreeMap<String, String>,
+    pub merge_default_eviction_settings: bool,
+    #[serde(rename = "imageMaximumGCAge")]
+    pub image_maximum_gc_age: GoDuration,
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    pub image_gc_high_threshold_percent: i32,
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    pub image_gc_low_threshold_percent: i32,
     #[serde(rename = "makeIPTablesUtilChains")]
     pub make_iptables_util_chains: bool,
     pub fail_swap_on: bool,
@@ -162,13 +174,6 @@ impl Default for AuthorizationWebhook {
 
 impl Default for KubeletConfiguration {
     fn default() -> Self {
-        let eviction = [
-            ("imagefs.available", "15%"),
-            ("imagefs.inodesFree", "5%"),
-            ("memory.available", "100Mi"),
-            ("nodefs.available", "10%"),
-            ("nodefs.inodesFree", "5%"),
-        ];
         Self {
             enable_server: true,
             static_pod_path: String::new(),
@@ -202,7 +207,16 @@ impl Default for KubeletConfiguration {
             cpu_cfs_quota_period: GoDuration(std::time::Duration::from_millis(100)),
             node_status_max_images: 50,
             serialize_image_pulls: true,
-            eviction_hard: eviction.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            eviction_hard: EVICTION_HARD.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            eviction_soft: BTreeMap::new(),
+            eviction_soft_grace_period: BTreeMap::new(),
+            eviction_max_pod_grace_period: 0,
+            eviction_pressure_transition_period: GoDuration::from_secs(300),
+            eviction_minimum_reclaim: BTreeMap::new(),
+            merge_default_eviction_settings: false,
+            image_maximum_gc_age: GoDuration::from_secs(0),
+            image_gc_high_threshold_percent: 85,
+            image_gc_low_threshold_percent: 80,
             make_iptables_util_chains: true,
             fail_swap_on: true,
             container_log_max_size: "10Mi".to_owned(),
@@ -225,8 +239,17 @@ impl Default for KubeletConfiguration {
     }
 }
 
+/// What must be left of the node's resources when nothing else is said.
+const EVICTION_HARD: [(&str, &str); 5] = [
+    ("imagefs.available", "15%"),
+    ("imagefs.inodesFree", "5%"),
+    ("memory.available", "100Mi"),
+    ("nodefs.available", "10%"),
+    ("nodefs.inodesFree", "5%"),
+];
+
 /// Fields whose only effect is on things that do not exist here, or on figures that do not matter.
-const WITHOUT_EFFECT: [&str; 35] = [
+const WITHOUT_EFFECT: [&str; 30] = [
     "kind",
     "apiVersion",
     "httpCheckFrequency",
@@ -235,9 +258,6 @@ const WITHOUT_EFFECT: [&str; 35] = [
     "eventBurst",
     "oomScoreAdj",
     "streamingConnectionIdleTimeout",
-    "imageMaximumGCAge",
-    "imageGCHighThresholdPercent",
-    "imageGCLowThresholdPercent",
     "imagePullCredentialsVerificationPolicy",
     "volumeStatsAggPeriod",
     "cpuManagerReconcilePeriod",
@@ -248,7 +268,6 @@ const WITHOUT_EFFECT: [&str; 35] = [
     "contentType",
     "kubeAPIQPS",
     "kubeAPIBurst",
-    "evictionPressureTransitionPeriod",
     "enableControllerAttachDetach",
     "iptablesMasqueradeBit",
     "iptablesDropBit",
@@ -260,7 +279,6 @@ const WITHOUT_EFFECT: [&str; 35] = [
     "enableDebugFlagsHandler",
     "memoryThrottlingFactor",
     "enableSystemLogHandler",
-    "mergeDefaultEvictionSettings",
     "maxParallelImagePulls",
 ];
 
@@ -336,6 +354,15 @@ fn is_empty(value: &Json) -> bool {
 }
 
 impl KubeletConfiguration {
+    /// The hard thresholds of eviction: those of the file, over the defaults if it asks for that.
+    pub(crate) fn hard_thresholds(&self) -> BTreeMap<String, String> {
+        let mut all = self.eviction_hard.clone();
+        for (name, value) in EVICTION_HARD.into_iter().filter(|_| self.merge_default_eviction_settings) {
+            all.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        }
+        all
+    }
+
     /// Refuses what this kubelet cannot do.
     pub(super) fn validate(&self) -> anyhow::Result<()> {
         if self.cgroup_driver != "cgroupfs" {
@@ -348,6 +375,18 @@ impl KubeletConfiguration {
         }
         if self.server_tls_bootstrap {
             bail!("serverTLSBootstrap is not supported yet");
+        }
+        crate::eviction::check(self)?;
+        let (low, high) = (self.image_gc_low_threshold_percent, self.image_gc_high_threshold_percent);
+        if !(0..=100).contains(&low) || !(0..=100).contains(&high) || low >= high {
+            bail!(
+                "invalid configuration: imageGCLowThresholdPercent {low} must be less than imageGCHighThresholdPercent \
+                 {high}, and both between 0 and 100"
+            );
+        }
+        let (least, most) = (self.image_minimum_gc_age.0, self.image_maximum_gc_age.0);
+        if !most.is_zero() && most <= least {
+            bail!("invalid configuration: imageMaximumGCAge must be greater than imageMinimumGCAge");
         }
         for reserved in self.system_reserved.values().chain(self.kube_reserved.values()) {
             reserved

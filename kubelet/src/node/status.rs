@@ -7,6 +7,7 @@ use api::{Map, Value, object};
 
 use crate::Kubelet;
 use crate::config::Config;
+use crate::eviction::Pressure;
 use crate::pods::manager::Allocatable;
 
 /// What can change from one report to the next.
@@ -95,7 +96,8 @@ impl Capacity {
 
 /// The amount at which pods would be evicted: a quantity or a part of the whole.
 fn evicted_at(config: &Config, signal: &str, whole: i64) -> i64 {
-    let Some(text) = config.file.eviction_hard.get(signal) else { return 0 };
+    let thresholds = config.file.hard_thresholds();
+    let Some(text) = thresholds.get(signal) else { return 0 };
     match text.strip_suffix('%') {
         Some(percent) => percent.parse::<f64>().map_or(0, |percent| (whole as f64 * percent / 100.0) as i64),
         None => text.parse::<Quantity>().map_or(0, |quantity| quantity.units()),
@@ -161,7 +163,7 @@ pub(crate) fn generate(kubelet: &Kubelet, node: &Value, findings: &Findings, now
     let mut status = Map::new();
     status.push("capacity", resources(&kubelet.capacity, false));
     status.push("allocatable", resources(&kubelet.capacity, true));
-    status.push("conditions", Value::Array(conditions(node, findings, now)));
+    status.push("conditions", Value::Array(conditions(node, findings, &kubelet.pressures.read(), now)));
     if !kubelet.config.external_cloud || !node.array_at(&["status", "addresses"]).is_empty() {
         status.push("addresses", addresses(kubelet, node));
     }
@@ -195,7 +197,7 @@ fn addresses(kubelet: &Kubelet, node: &Value) -> Value {
     Value::Array(ips.chain([name]).collect())
 }
 
-fn conditions(node: &Value, findings: &Findings, now: &str) -> Vec<Value> {
+fn conditions(node: &Value, findings: &Findings, pressures: &[Pressure], now: &str) -> Vec<Value> {
     let old = node.array_at(&["status", "conditions"]);
     let (ready, reason, message) = match findings.not_ready.is_empty() {
         true => ("True", "KubeletReady", "kubelet is posting ready status".to_owned()),
@@ -205,11 +207,27 @@ fn conditions(node: &Value, findings: &Findings, now: &str) -> Vec<Value> {
         [one] => one.clone(),
         _ => message,
     };
-    let fine = |kind, reason, message: &str| (kind, "False", reason, message.to_owned());
+    let pressed = |pressure: Pressure, good: (&'static str, &str), bad: (&'static str, &str)| {
+        let is = pressures.contains(&pressure);
+        let (reason, message) = if is { bad } else { good };
+        (pressure.name(), if is { "True" } else { "False" }, reason, message.to_owned())
+    };
     let all = [
-        fine("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        fine("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        fine("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        pressed(
+            Pressure::Memory,
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+        ),
+        pressed(
+            Pressure::Disk,
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+        ),
+        pressed(
+            Pressure::Pid,
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+        ),
         ("Ready", ready, reason, message),
     ];
     let stamped = all.into_iter().map(|(kind, status, reason, message)| {
@@ -287,7 +305,10 @@ mod tests {
             {"type": "Ready", "status": "True", "lastTransitionTime": "2020-01-01T00:00:00Z"},
         ]}});
         let ready = |findings: &Findings| {
-            conditions(&node, findings, "now").into_iter().find(|c| c.str_at(&["type"]) == "Ready").unwrap()
+            conditions(&node, findings, &[], "now")
+                .into_iter()
+                .find(|c| c.str_at(&["type"]) == "Ready")
+                .unwrap()
         };
         let fine = ready(&Findings::default());
         assert_eq!(fine.str_at(&["lastTransitionTime"]), "2020-01-01T00:00:00Z");

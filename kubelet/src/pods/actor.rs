@@ -16,6 +16,7 @@ use super::status::{self, Context};
 use super::{resize, resources, spec, words};
 use crate::Kubelet;
 use crate::events;
+use crate::eviction::{self, Eviction};
 use crate::probes::Probes;
 use crate::volumes::Mounted;
 
@@ -52,6 +53,9 @@ pub(super) struct Actor {
     pub(super) image_backoffs: Backoffs,
     /// Why containers wait: reason and message by name.
     pub(super) waiting: HashMap<String, (String, String)>,
+    pub(super) evictions: watch::Receiver<Option<Eviction>>,
+    /// The node made the pod go.
+    pub(super) evicted: Option<Eviction>,
     /// Why the whole pod failed.
     pub(super) verdict: Option<(String, String)>,
     pub(super) mounted: Mounted,
@@ -72,7 +76,12 @@ pub(super) enum Round {
 }
 
 impl Actor {
-    pub(super) fn new(kubelet: Arc<Kubelet>, desired: watch::Receiver<Desired>, wake: Arc<Notify>) -> Self {
+    pub(super) fn new(
+        kubelet: Arc<Kubelet>,
+        desired: watch::Receiver<Desired>,
+        evictions: watch::Receiver<Option<Eviction>>,
+        wake: Arc<Notify>,
+    ) -> Self {
         let probes = Probes::new(kubelet.runtime.clone(), kubelet.recorder.clone(), wake.clone());
         Self {
             kubelet,
@@ -83,6 +92,8 @@ impl Actor {
             backoffs: Backoffs::default(),
             image_backoffs: Backoffs::default(),
             waiting: HashMap::new(),
+            evictions,
+            evicted: None,
             verdict: None,
             mounted: Mounted::new(),
             reported: None,
@@ -102,11 +113,14 @@ impl Actor {
                 self.rest(Duration::from_secs(5)).await;
                 continue;
             }
+            self.note_eviction();
             // The end of a pod interrupts whatever is under way, a long pull for instance.
-            let mut desired_changes = self.desired.clone();
+            let (mut desired_changes, mut evictions) = (self.desired.clone(), self.evictions.clone());
+            let may_be_evicted = self.verdict.is_none();
             let round = tokio::select! {
                 round = self.round(&desired.pod) => round,
                 _ = desired_changes.wait_for(Desired::ends) => Round::Again,
+                Ok(_) = evictions.wait_for(Option::is_some), if may_be_evicted => Round::Again,
             };
             match round {
                 Round::Again => {}
@@ -119,6 +133,7 @@ impl Actor {
     async fn rest(&mut self, pause: Duration) {
         tokio::select! {
             () = self.wake.notified() => {}
+            Ok(()) = self.evictions.changed() => {}
             changed = self.desired.changed() => {
                 if changed.is_err() {
                     // The manager is gone: the process ends.
@@ -212,6 +227,15 @@ impl Actor {
         }
     }
 
+    /// Takes notice that the node makes the pod go.
+    fn note_eviction(&mut self) {
+        let eviction = self.evictions.borrow_and_update().clone();
+        if let Some(eviction) = eviction.filter(|_| self.verdict.is_none()) {
+            self.verdict = Some((eviction::REASON.to_owned(), eviction.message.clone()));
+            self.evicted = Some(eviction);
+        }
+    }
+
     /// Decides whether the pod may run at all, and whether its time is over.
     fn judge(&mut self, pod: &Arc<Value>) {
         if self.verdict.is_some() {
@@ -282,6 +306,7 @@ impl Actor {
             verdicts: &self.probes.verdicts(),
             waiting: &|name| self.waiting.get(name).cloned(),
             verdict: self.verdict.as_ref(),
+            disruption: self.evicted.as_ref().filter(|e| e.disruption).map(|e| e.message.as_str()),
             ending,
             host_ips: &self.kubelet.host_ips,
             now: &now,

@@ -5,9 +5,11 @@ use placement::{HostPorts, NodeAffinity, NodeView, Reason};
 
 use super::{resources, sandbox, spec};
 use crate::Kubelet;
+use crate::eviction;
 
 /// The reason and message with which the pod is turned away.
 pub(crate) fn check(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, String)> {
+    eviction::admit(kubelet, pod).map_err(|message| (eviction::REASON.to_owned(), message))?;
     if let Some(name) = sandbox::forbidden_sysctl(pod, &kubelet.config.file.allowed_unsafe_sysctls) {
         return Err(("SysctlForbidden".to_owned(), format!("forbidden sysctl: {name:?} not allowlisted")));
     }

@@ -123,10 +123,11 @@ impl Manager {
 
     fn start(self: &Arc<Self>, uid: &str, desired: Desired) -> Handle {
         let wake = Arc::new(Notify::new());
-        let known = Known { pod: desired.pod.clone(), status: Value::Null, wake: wake.clone() };
+        let (eviction, evictions) = watch::channel(None);
+        let known = Known { pod: desired.pod.clone(), status: Value::Null, wake: wake.clone(), eviction };
         self.kubelet.pods.lock().insert(uid.to_owned(), known);
         let (sender, receiver) = watch::channel(desired);
-        let actor = Actor::new(self.kubelet.clone(), receiver, wake.clone());
+        let actor = Actor::new(self.kubelet.clone(), receiver, evictions, wake.clone());
         let this = self.clone();
         let uid = uid.to_owned();
         let stop = self.kubelet.tasks.token();

@@ -96,7 +96,7 @@ fn carry_over(shown: &mut Value, reported: &Value) {
     let mut conditions = shown.array_at(&["status", "conditions"]).to_vec();
     for condition in reported.array_at(&["conditions"]) {
         let kind = condition.str_at(&["type"]);
-        if !OWN.contains(&kind) {
+        if !is_own(condition) {
             continue;
         }
         match conditions.iter_mut().find(|old| old.str_at(&["type"]) == kind) {
@@ -107,12 +107,17 @@ fn carry_over(shown: &mut Value, reported: &Value) {
     shown.set(&["status", "conditions"], Value::Array(conditions));
 }
 
+fn is_own(condition: &Value) -> bool {
+    // Whoever ends a pod says so; the kubelet does when the node made it go.
+    OWN.contains(&condition.str_at(&["type"])) || condition.str_at(&["reason"]) == "TerminationByKubelet"
+}
+
 /// The strategic merge patch from one status to the next. Conditions of others are left alone.
 fn patch(uid: &str, old: &Value, new: &Value) -> Value {
     let mut status = new.clone();
     let before = old.array_at(&["conditions"]);
     if let Some(conditions) = status.at_mut(&["conditions"]).and_then(Value::as_array_mut) {
-        conditions.retain(|condition| OWN.contains(&condition.str_at(&["type"])));
+        conditions.retain(is_own);
         let has = |conditions: &[Value], kind| conditions.iter().any(|c| c.str_at(&["type"]) == kind);
         // These are there only while they are true.
         for kind in Conditions::TYPES {

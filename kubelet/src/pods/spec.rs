@@ -11,6 +11,11 @@ pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
 /// When the kubelet first saw the pod.
 pub(crate) const SEEN: &str = "kubernetes.io/config.seen";
 
+/// The pod's volumes.
+pub(crate) fn volumes(pod: &Value) -> &[Value] {
+    pod.array_at(&["spec", "volumes"])
+}
+
 /// The pod's main containers.
 pub(crate) fn containers(pod: &Value) -> &[Value] {
     pod.array_at(&["spec", "containers"])

@@ -25,6 +25,8 @@ pub(crate) struct Context<'a> {
     pub waiting: &'a dyn Fn(&str) -> Option<(String, String)>,
     /// Why the whole pod failed, when something else than its containers decided that: reason and message.
     pub verdict: Option<&'a (String, String)>,
+    /// Why the node, which runs short, made the pod go.
+    pub disruption: Option<&'a str>,
     /// Nothing of the pod will be started any more.
     pub ending: bool,
     /// Conditions of a change of resources.
@@ -58,7 +60,7 @@ pub(crate) fn generate(context: &Context<'_>) -> Value {
         let conditions = conditions::all(context, phase, &init, &main);
         status.push("conditions", Value::Array(conditions));
     }
-    match context.verdict {
+    match context.verdict.filter(|_| is_over(context)) {
         Some((reason, message)) => {
             status.push("message", message.as_str().into());
             status.push("reason", reason.as_str().into());
@@ -92,6 +94,11 @@ pub(crate) fn generate(context: &Context<'_>) -> Value {
     }
     status.push("qosClass", spec::qos(pod).into());
     Value::Object(status)
+}
+
+/// Whether nothing runs any more: only then is a verdict shown, because a pod that has failed uses nothing.
+fn is_over(context: &Context<'_>) -> bool {
+    context.observed.running().next().is_none()
 }
 
 /// Whether nothing was ever made for the pod.
@@ -148,7 +155,7 @@ fn standing(status: &Value) -> Standing {
 
 fn phase(context: &Context<'_>, init: &[Value], main: &[Value]) -> &'static str {
     let pod = context.pod;
-    if context.verdict.is_some() {
+    if context.verdict.is_some() && is_over(context) {
         return "Failed";
     }
     match pod.str_at(&["status", "phase"]) {

@@ -45,7 +45,11 @@ impl Actor {
 
     /// The seconds that a container has to end.
     fn grace(&self, pod: &Value, name: &str, container: Option<&Container>) -> i64 {
-        if let Some(seconds) = pod.at(&["metadata", "deletionGracePeriodSeconds"]).as_i64() {
+        let deletion = pod.at(&["metadata", "deletionGracePeriodSeconds"]).as_i64();
+        if let Some(eviction) = &self.evicted {
+            return deletion.map_or(eviction.grace, |seconds| seconds.min(eviction.grace));
+        }
+        if let Some(seconds) = deletion {
             return seconds;
         }
         let failed = container.and_then(|c| self.probes.verdicts().failed.get(&c.id).copied());

@@ -59,7 +59,7 @@ async fn containers(kubelet: &Kubelet) -> crate::cri::Result<Vec<Container>> {
 }
 
 /// The node's own use: its root group, or the kernel's figures where the root group has none.
-fn node_usage(kubelet: &Kubelet) -> Usage {
+pub(crate) fn node_usage(kubelet: &Kubelet) -> Usage {
     let mut usage = kubelet.cgroups.usage("");
     if usage.memory == 0 {
         let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();

@@ -6,6 +6,9 @@ use super::Context;
 use crate::allocation::Conditions;
 use crate::pods::spec;
 
+/// Tells that not its own doing ended the pod.
+const DISRUPTION: &str = "DisruptionTarget";
+
 /// A condition before it is compared with the last one.
 struct Condition {
     kind: &'static str,
@@ -46,6 +49,12 @@ pub(super) fn all(context: &Context<'_>, phase: &str, init: &[Value], main: &[Va
     if !matches!(phase, "Succeeded" | "Failed") {
         out.extend(context.resize.to_values());
     }
+    if let Some(message) = context.disruption {
+        let condition = Condition::because(DISRUPTION, true, "TerminationByKubelet", message.to_owned());
+        out.push(stamped(&condition, old, generation, context.now));
+    }
+    let shown =
+        |condition: &&Value| context.disruption.is_none() || condition.str_at(&["type"]) != DISRUPTION;
     let own = [
         "PodReadyToStartContainers",
         "Initialized",
@@ -55,7 +64,9 @@ pub(super) fn all(context: &Context<'_>, phase: &str, init: &[Value], main: &[Va
         Conditions::TYPES[0],
         Conditions::TYPES[1],
     ];
-    out.extend(old.iter().filter(|condition| !own.contains(&condition.str_at(&["type"]))).cloned());
+    out.extend(
+        old.iter().filter(shown).filter(|condition| !own.contains(&condition.str_at(&["type"]))).cloned(),
+    );
     out
 }
 

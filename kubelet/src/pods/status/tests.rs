@@ -46,6 +46,7 @@ fn status(pod: &Value, containers: Vec<Container>, ending: bool) -> Value {
         verdicts: &verdicts,
         waiting: &|_| None,
         verdict: None,
+        disruption: None,
         ending,
         resize: &Conditions::default(),
         limits: &Limits::default,
@@ -133,6 +134,7 @@ fn a_pod_that_was_turned_away_shows_the_reason_only() {
         verdicts: &Verdicts::default(),
         waiting: &|_| None,
         verdict: Some(&verdict),
+        disruption: None,
         ending: false,
         resize: &Conditions::default(),
         limits: &Limits::default,
@@ -170,4 +172,32 @@ fn resources_are_shown_as_given_and_as_they_are_in_effect() {
     silent.resources = Given::default();
     let later = status(&pod, vec![silent, container("i", State::Exited, 0)], false);
     assert_eq!(later.array_at(&["containerStatuses"])[0].get("resources"), &in_effect);
+}
+
+#[test]
+fn a_pod_that_was_made_to_go_has_failed_when_nothing_of_it_runs_any_more() {
+    let verdict = ("Evicted".to_owned(), "The node was low on resource: memory. ".to_owned());
+    for (state, phase, reason) in [(State::Running, "Running", ""), (State::Exited, "Failed", "Evicted")] {
+        let mut pod = pod("Always");
+        pod.set(&["status", "phase"], "Running");
+        let containers = vec![container("m", state, 137), container("i", State::Exited, 0)];
+        let ips = vec!["10.42.0.2".to_owned()];
+        let sandbox =
+            Sandbox { id: "s".to_owned(), ready: true, attempt: 0, created: 1, ips, host_network: false };
+        let status = generate(&Context {
+            pod: &pod,
+            observed: &Observed { sandboxes: vec![sandbox], containers },
+            verdicts: &Verdicts::default(),
+            waiting: &|_| None,
+            verdict: Some(&verdict),
+            disruption: Some(&verdict.1),
+            ending: state == State::Exited,
+            resize: &Conditions::default(),
+            limits: &Limits::default,
+            host_ips: &[],
+            now: NOW,
+        });
+        assert_eq!((status.str_at(&["phase"]), status.str_at(&["reason"])), (phase, reason));
+        assert_eq!(condition(&status, "DisruptionTarget").str_at(&["reason"]), "TerminationByKubelet");
+    }
 }
