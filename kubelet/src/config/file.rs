@@ -54,6 +54,7 @@ pub struct KubeletConfiguration {
     pub node_status_max_images: i32,
     pub serialize_image_pulls: bool,
     pub eviction_hard: BTreeMap<String, String>,
+    pub crash_loop_back_off: CrashLoopBackOff,
     pub eviction_soft: BTreeMap<String, String>,
     pub eviction_soft_grace_period: BTreeMap<String, GoDuration>,
     pub eviction_max_pod_grace_period: i64,
@@ -87,6 +88,20 @@ pub struct KubeletConfiguration {
     pub rotate_certificates: bool,
     #[serde(rename = "serverTLSBootstrap")]
     pub server_tls_bootstrap: bool,
+}
+
+/// How containers that crash are started again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CrashLoopBackOff {
+    /// The longest pause.
+    pub max_container_restart_period: GoDuration,
+}
+
+impl Default for CrashLoopBackOff {
+    fn default() -> Self {
+        Self { max_container_restart_period: GoDuration::from_secs(300) }
+    }
 }
 
 /// Who may ask the kubelet.
@@ -208,6 +223,7 @@ impl Default for KubeletConfiguration {
             node_status_max_images: 50,
             serialize_image_pulls: true,
             eviction_hard: EVICTION_HARD.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            crash_loop_back_off: CrashLoopBackOff::default(),
             eviction_soft: BTreeMap::new(),
             eviction_soft_grace_period: BTreeMap::new(),
             eviction_max_pod_grace_period: 0,
@@ -283,7 +299,7 @@ const WITHOUT_EFFECT: [&str; 30] = [
 ];
 
 /// Fields that are accepted with this value only.
-const ONLY: [(&str, &str); 15] = [
+const ONLY: [(&str, &str); 14] = [
     ("cpuManagerPolicy", r#""none""#),
     ("memoryManagerPolicy", r#""None""#),
     ("topologyManagerPolicy", r#""none""#),
@@ -292,7 +308,6 @@ const ONLY: [(&str, &str); 15] = [
     ("enableSystemLogQuery", "false"),
     ("shutdownGracePeriod", r#""0s""#),
     ("shutdownGracePeriodCriticalPods", r#""0s""#),
-    ("crashLoopBackOff", r#"{"maxContainerRestartPeriod":"5m0s"}"#),
     ("memoryReservationPolicy", r#""None""#),
     ("readOnlyPort", "0"),
     ("protectKernelDefaults", "false"),
@@ -384,6 +399,14 @@ impl KubeletConfiguration {
                  {high}, and both between 0 and 100"
             );
         }
+        let longest = self.crash_loop_back_off.max_container_restart_period.0;
+        if !(1000..=300_000).contains(&longest.as_millis()) {
+            bail!(
+                "invalid configuration: CrashLoopBackOff.MaxContainerRestartPeriod (got: {} seconds) must be set between 1s \
+                 and 300s",
+                longest.as_secs_f64()
+            );
+        }
         let (least, most) = (self.image_minimum_gc_age.0, self.image_maximum_gc_age.0);
         if !most.is_zero() && most <= least {
             bail!("invalid configuration: imageMaximumGCAge must be greater than imageMinimumGCAge");
@@ -424,6 +447,10 @@ mod tests {
         assert!(parse(&document("noSuchField: 1\n")).is_ok());
         assert!(parse(&document("cpuManagerPolicy: none\n")).is_ok());
         assert!(parse(&document("cpuManagerPolicy: static\n")).is_err());
+        for (period, valid) in [("10s", true), ("500ms", false), ("301s", false)] {
+            let text = document(&format!("crashLoopBackOff:\n  maxContainerRestartPeriod: {period}\n"));
+            assert_eq!(parse(&text).unwrap().validate().is_ok(), valid, "{period}");
+        }
         assert!(parse(&document("cgroupDriver: systemd\n")).unwrap().validate().is_err());
     }
 }

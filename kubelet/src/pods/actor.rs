@@ -82,6 +82,7 @@ impl Actor {
         evictions: watch::Receiver<Option<Eviction>>,
         wake: Arc<Notify>,
     ) -> Self {
+        let longest = kubelet.config.file.crash_loop_back_off.max_container_restart_period.0;
         let probes = Probes::new(kubelet.runtime.clone(), kubelet.recorder.clone(), wake.clone());
         Self {
             kubelet,
@@ -89,7 +90,7 @@ impl Actor {
             wake,
             observed: Observed::default(),
             probes,
-            backoffs: Backoffs::default(),
+            backoffs: Backoffs::up_to(longest.as_nanos() as i64),
             image_backoffs: Backoffs::default(),
             waiting: HashMap::new(),
             evictions,

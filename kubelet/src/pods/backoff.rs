@@ -1,14 +1,24 @@
-//! Pauses that grow with every failure: 10 s, doubled up to 5 minutes, forgotten after 10 minutes without one.
+//! Pauses that grow with every failure: 10 s, doubled up to the longest (5 minutes), forgotten after 10 minutes without one.
 
 use std::collections::HashMap;
 
 const SECOND: i64 = 1_000_000_000;
 const FIRST: i64 = 10 * SECOND;
 const LONGEST: i64 = 300 * SECOND;
+const FORGOTTEN: i64 = 600 * SECOND;
 
 /// The pauses of a pod's containers or images, by name. Times are nanoseconds since the epoch.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Backoffs(HashMap<String, Entry>);
+#[derive(Debug, Clone)]
+pub(crate) struct Backoffs {
+    entries: HashMap<String, Entry>,
+    longest: i64,
+}
+
+impl Default for Backoffs {
+    fn default() -> Self {
+        Self::up_to(LONGEST)
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
@@ -17,10 +27,15 @@ struct Entry {
 }
 
 impl Backoffs {
+    /// Pauses that grow up to another longest one, in nanoseconds.
+    pub(crate) fn up_to(longest: i64) -> Self {
+        Self { entries: HashMap::new(), longest }
+    }
+
     /// The pause that follows a failure at `since`: its length and its end. None after the first failure.
     pub(crate) fn pause(&self, name: &str, since: i64) -> Option<(i64, i64)> {
-        let entry = self.0.get(name)?;
-        if since - entry.last > 2 * LONGEST {
+        let entry = self.entries.get(name)?;
+        if since - entry.last > FORGOTTEN {
             return None;
         }
         Some((entry.delay, since + entry.delay))
@@ -28,21 +43,21 @@ impl Backoffs {
 
     /// Notes another try at `now`.
     pub(crate) fn crashed(&mut self, name: &str, now: i64) {
-        let delay = match self.0.get(name) {
-            Some(entry) if now - entry.last <= 2 * LONGEST => (entry.delay * 2).min(LONGEST),
-            _ => FIRST,
+        let delay = match self.entries.get(name) {
+            Some(entry) if now - entry.last <= FORGOTTEN => (entry.delay * 2).min(self.longest),
+            _ => FIRST.min(self.longest),
         };
-        self.0.insert(name.to_owned(), Entry { delay, last: now });
+        self.entries.insert(name.to_owned(), Entry { delay, last: now });
     }
 
     /// When the last failure was.
     pub(crate) fn last(&self, name: &str) -> Option<i64> {
-        self.0.get(name).map(|entry| entry.last)
+        self.entries.get(name).map(|entry| entry.last)
     }
 
     /// Forgets what was noted.
     pub(crate) fn succeeded(&mut self, name: &str) {
-        self.0.remove(name);
+        self.entries.remove(name);
     }
 }
 
@@ -72,6 +87,15 @@ mod tests {
         assert_eq!(backoffs.pause("c", now + 700 * SECOND).unwrap().0, 10 * SECOND);
         backoffs.succeeded("c");
         assert_eq!(backoffs.pause("c", now), None);
+    }
+
+    #[test]
+    fn the_longest_pause_can_be_set() {
+        let mut backoffs = Backoffs::up_to(15 * SECOND);
+        for expected in [10, 15, 15] {
+            backoffs.crashed("c", 0);
+            assert_eq!(backoffs.pause("c", 0).unwrap().0, expected * SECOND);
+        }
     }
 
     #[test]

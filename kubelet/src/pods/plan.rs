@@ -106,7 +106,9 @@ impl Planner<'_> {
     fn without_sandbox(&mut self) {
         let attempt = self.observed.sandboxes.first().map_or(0, |sandbox| sandbox.attempt + 1);
         let mains = spec::containers(self.pod);
-        let never = self.pod.str_at(&["spec", "restartPolicy"]) == "Never";
+        let mut policies = mains.iter().map(|container| spec::policy(self.pod, container));
+        let ruled = mains.iter().any(|container| !container.array_at(&["restartPolicyRules"]).is_empty());
+        let never = !ruled && policies.all(|policy| policy == "Never");
         let ran = !self.observed.containers.is_empty();
         // A pod that never restarts does not get a second sandbox once it ran in the first.
         let over = never && attempt > 0 && ran;

@@ -72,19 +72,47 @@ pub(crate) fn is_mirror(pod: &Value) -> bool {
     pod.annotation(MIRROR).is_some()
 }
 
-/// Whether the container is to be started again after it ended with this code.
+/// Whether the container is to be started again after it ended with this code: its own rules come first, then its own
+/// policy, then the pod's.
 pub(crate) fn should_restart(pod: &Value, container: &Value, exit_code: i32) -> bool {
     if is_ephemeral(pod, container.str_at(&["name"])) {
         return false;
     }
-    if is_init(pod, container.str_at(&["name"])) && !is_sidecar(container) {
-        return exit_code != 0 && policy(pod, container) != "Never";
+    // An init container that succeeded has done its part.
+    if exit_code == 0 && is_init(pod, container.str_at(&["name"])) && !is_sidecar(container) {
+        return false;
+    }
+    let ruled = !container.str_at(&["restartPolicy"]).is_empty();
+    if ruled && restart_rule(container, exit_code).is_some_and(|rule| rule.str_at(&["action"]) == "Restart") {
+        return true;
     }
     match policy(pod, container) {
         "Never" => false,
         "OnFailure" => exit_code != 0,
         _ => true,
     }
+}
+
+/// The first of the container's own rules that fits an exit code.
+fn restart_rule(container: &Value, exit_code: i32) -> Option<&Value> {
+    container.array_at(&["restartPolicyRules"]).iter().find(|rule| {
+        let codes = rule.array_at(&["exitCodes", "values"]);
+        let listed = codes.iter().any(|code| code.as_i64() == Some(i64::from(exit_code)));
+        match rule.str_at(&["exitCodes", "operator"]) {
+            "In" => listed,
+            "NotIn" => !listed,
+            _ => false,
+        }
+    })
+}
+
+/// A container that would have all containers of its pod started over.
+pub(crate) fn restarts_all(pod: &Value) -> Option<&str> {
+    let asks = |container: &&Value| {
+        let mut rules = container.array_at(&["restartPolicyRules"]).iter();
+        rules.any(|rule| rule.str_at(&["action"]) == "RestartAllContainers")
+    };
+    all_containers(pod).find(asks).map(|container| container.str_at(&["name"]))
 }
 
 /// The restart policy that counts for a container: its own or the pod's.
@@ -158,6 +186,19 @@ mod tests {
             assert_eq!(should_restart(&pod, &main, 0), main_again_0, "{policy}");
             assert_eq!(should_restart(&pod, &main, 1), main_again_1, "{policy}");
         }
+    }
+
+    #[test]
+    fn a_containers_own_rules_come_before_its_policy() {
+        let rule = |operator: &str, code: i64| object!({"action": "Restart", "exitCodes": {"operator": operator, "values": [code]}});
+        let rules = Value::Array(vec![rule("In", 42)]);
+        let container = object!({"name": "m", "restartPolicy": "Never", "restartPolicyRules": (rules)});
+        let pod = object!({"spec": {"restartPolicy": "Always", "containers": [(container.clone())]}});
+        assert!(should_restart(&pod, &container, 42));
+        assert!(!should_restart(&pod, &container, 1) && !should_restart(&pod, &container, 0));
+        let mut other = container;
+        other.set(&["restartPolicyRules"], Value::Array(vec![rule("NotIn", 0)]));
+        assert!(should_restart(&pod, &other, 42) && !should_restart(&pod, &other, 0));
     }
 
     #[test]

@@ -25,7 +25,7 @@ impl Actor {
     pub(super) async fn apply(&mut self, pod: &Arc<Value>, plan: &Plan) -> Result<bool, ()> {
         let mut did = !plan.kill.is_empty();
         for kill in &plan.kill {
-            if !self.kill(pod, &kill.id, &kill.name, &kill.message, None).await {
+            if !self.kill(pod, &kill.id, &kill.name, &kill.message, &[]).await {
                 return Err(());
             }
         }
@@ -140,7 +140,7 @@ impl Actor {
             let running: Vec<_> = self.observed.running().map(|c| (c.id.clone(), c.name.clone())).collect();
             for (id, name) in running {
                 let message = format!("Stopping container {name}");
-                self.kill(pod, &id, &name, &message, None).await;
+                self.kill(pod, &id, &name, &message, &[]).await;
             }
             for old in self.observed.sandboxes.clone() {
                 if let Err(error) = kubelet.runtime.stop_sandbox(&old.id).await {

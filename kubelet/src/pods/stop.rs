@@ -10,6 +10,7 @@ use client::DeleteOptions;
 use client::events::Kind;
 use client::resource::PODS;
 use futures::future::join_all;
+use tokio::sync::watch;
 
 use super::actor::{Actor, Desired};
 use super::observed::{Container, State};
@@ -21,20 +22,21 @@ use crate::events;
 const LEAST_GRACE: i64 = 2;
 
 impl Actor {
-    /// Stops one container: hook, signal, and force when its time is over. `grace` overrides the pod's own. False when the
-    /// runtime could not do it.
+    /// Stops one container: hook, signal when those that have to end before it have ended, and force when its time is over.
+    /// False when the runtime could not do it.
     pub(super) async fn kill(
         &self,
         pod: &Arc<Value>,
         id: &str,
         name: &str,
         message: &str,
-        grace: Option<i64>,
+        after: &[watch::Receiver<bool>],
     ) -> bool {
         events::of_container(&self.kubelet.recorder, pod, name, Kind::Normal, "Killing", message);
         let container = self.observed.containers.iter().find(|container| container.id == id);
-        let grace = grace.unwrap_or_else(|| self.grace(pod, name, container));
-        let spent = self.before_stop(pod, name, container, grace).await;
+        let grace = self.grace(pod, name, container);
+        let mut spent = self.before_stop(pod, name, container, grace).await;
+        spent += wait_for(after, grace - spent).await;
         let left = if grace == 0 { 0 } else { (grace - spent).max(LEAST_GRACE.min(grace)) };
         if let Err(error) = self.kubelet.runtime.stop_container(id, left).await {
             tracing::warn!(pod = %spec::describe(pod), container = name, err = %error, "Cannot stop the container");
@@ -110,26 +112,28 @@ impl Actor {
         began.elapsed().as_secs() as i64
     }
 
-    /// Stops all containers: the main ones together, then the restartable init containers, the last first.
+    /// Stops all containers. Restartable init containers end when the main ones and those that started after them have, or
+    /// when the time of all of them is over.
     async fn kill_all(&self, pod: &Arc<Value>) {
-        let is_sidecar = |container: &&Container| {
-            spec::is_init(pod, &container.name)
-                && spec::container(pod, &container.name).is_some_and(spec::is_sidecar)
+        let sidecar = |container: &Container| {
+            let mut all = spec::init_containers(pod).iter();
+            all.position(|init| init.str_at(&["name"]) == container.name && spec::is_sidecar(init))
         };
-        let kill = async |container: &Container| {
+        let ends: Vec<_> =
+            self.observed.running().map(|container| (container, watch::channel(false))).collect();
+        let kills = ends.iter().map(async |(container, (ended, _))| {
+            let own = sidecar(container);
+            // Init containers that are not sidecars are waited for by nobody.
+            let counts = |other: &Container| sidecar(other).is_some() || !spec::is_init(pod, &other.name);
+            let before = ends.iter().filter(|(other, _)| {
+                own.is_some_and(|own| counts(other) && sidecar(other).is_none_or(|other| other > own))
+            });
+            let before: Vec<_> = before.map(|(_, (_, ended))| ended.clone()).collect();
             let message = format!("Stopping container {}", container.name);
-            self.kill(pod, &container.id, &container.name, &message, None).await;
-        };
-        let running: Vec<_> = self.observed.running().collect();
-        join_all(running.iter().copied().filter(|c| !is_sidecar(c)).map(&kill)).await;
-        let order = |container: &Container| {
-            spec::init_containers(pod).iter().position(|init| init.str_at(&["name"]) == container.name)
-        };
-        let mut sidecars: Vec<_> = running.iter().copied().filter(is_sidecar).collect();
-        sidecars.sort_by_key(|container| std::cmp::Reverse(order(container)));
-        for sidecar in sidecars {
-            kill(sidecar).await;
-        }
+            self.kill(pod, &container.id, &container.name, &message, &before).await;
+            ended.send_replace(true);
+        });
+        join_all(kills).await;
     }
 
     /// A pod that has run its course: what still runs is stopped, and the sandbox with it. Its containers stay to be looked at.
@@ -264,6 +268,20 @@ impl Actor {
             }
         }
     }
+}
+
+/// Waits until all have ended, but not longer than so many seconds; returns the whole seconds that it took.
+async fn wait_for(ends: &[watch::Receiver<bool>], limit: i64) -> i64 {
+    if ends.is_empty() || limit <= 0 {
+        return 0;
+    }
+    let began = tokio::time::Instant::now();
+    let all = join_all(ends.iter().map(async |end| {
+        // Whoever cannot tell any more has ended.
+        let _ = end.clone().wait_for(|ended| *ended).await;
+    }));
+    let _ = tokio::time::timeout(Duration::from_secs(limit.unsigned_abs()), all).await;
+    began.elapsed().as_secs() as i64
 }
 
 fn groups(root: &str, uid: &str) -> [String; 3] {

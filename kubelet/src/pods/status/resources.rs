@@ -122,6 +122,11 @@ fn sums(pod: &Value, kind: &str) -> Value {
     names.sort_unstable();
     let mut out = Map::new();
     for name in names {
+        // A sum of one is shown as it was written.
+        if let (own @ Value::String(_), Value::Null) = (whole[0].get(name), whole[1].get(name)) {
+            out.push(name, own.clone());
+            continue;
+        }
         let sum = resources::sum(pod, kind, name);
         let text = match name {
             "cpu" => cpu(sum),
