@@ -34,9 +34,27 @@ pub struct Args {
     /// Identifiers of the API, for tokens; the issuer when none is given.
     #[arg(long, value_delimiter = ',')]
     pub api_audiences: Vec<String>,
-    /// Ordered list of authorizers: AlwaysAllow, AlwaysDeny, Node, RBAC.
-    #[arg(long, value_delimiter = ',', default_value = "AlwaysAllow")]
+    /// File that names authorizers.
+    #[arg(long, default_value = "")]
+    pub authorization_config: String,
+    /// Ordered list of authorizers: AlwaysAllow (without any), AlwaysDeny, ABAC, Node, RBAC, Webhook.
+    #[arg(long, value_delimiter = ',')]
     pub authorization_mode: Vec<String>,
+    /// File of the policies of mode ABAC.
+    #[arg(long, default_value = "")]
+    pub authorization_policy_file: String,
+    /// How long answers of the webhook are kept that allow.
+    #[arg(long, default_value = "5m")]
+    pub authorization_webhook_cache_authorized_ttl: GoDuration,
+    /// How long other answers of the webhook are kept.
+    #[arg(long, default_value = "30s")]
+    pub authorization_webhook_cache_unauthorized_ttl: GoDuration,
+    /// Kubeconfig file of the server of mode Webhook.
+    #[arg(long, default_value = "")]
+    pub authorization_webhook_config_file: String,
+    /// Version of reviews of access: v1 or v1beta1.
+    #[arg(long, default_value = "v1beta1", value_parser = ["v1", "v1beta1"])]
+    pub authorization_webhook_version: String,
     /// IP address on which to listen.
     #[arg(long, default_value = "0.0.0.0")]
     pub bind_address: IpAddr,

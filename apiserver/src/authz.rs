@@ -1,10 +1,24 @@
 //! Authorization: whether a user may do what a request asks for. Authorizers are asked in order; the first with an
 //! opinion decides, and without any the request is refused.
+//!
+//! Source: <https://kubernetes.io/docs/reference/access-authn-authz/authorization/>.
 
+mod abac;
+mod config;
 mod node;
 mod rbac;
+mod webhook;
 
+pub use abac::Abac;
 pub use rbac::{Rbac, Rule, covers};
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
 
 use crate::authn::UserInfo;
 use crate::request::RequestInfo;
@@ -75,13 +89,21 @@ impl<'a> Attributes<'a> {
 pub enum Decision {
     /// Allowed, with the reason.
     Allow(String),
+    /// Refused, whatever others say, with the reason.
+    Deny(String),
     /// No opinion, perhaps with a reason.
     NoOpinion(String),
+    /// Nothing that could be understood.
+    Failed {
+        /// It counts as a refusal; otherwise others may still allow it.
+        denied: bool,
+        /// What went wrong.
+        why: String,
+    },
 }
 
 /// One of `--authorization-mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+enum Method {
     /// Everything is allowed.
     AlwaysAllow,
     /// Nothing is.
@@ -90,57 +112,261 @@ pub enum Mode {
     Node,
     /// Roles and bindings.
     Rbac,
+    /// Policies of a file.
+    Abac(Abac),
+    /// Another server.
+    Webhook(Box<webhook::Webhook>),
 }
 
-impl Mode {
-    /// Reads the name of a mode.
-    pub fn parse(name: &str) -> Result<Self, String> {
-        match name {
-            "AlwaysAllow" => Ok(Mode::AlwaysAllow),
-            "AlwaysDeny" => Ok(Mode::AlwaysDeny),
-            "Node" => Ok(Mode::Node),
-            "RBAC" => Ok(Mode::Rbac),
-            "ABAC" | "Webhook" => Err(format!("authorization mode {name} is not supported yet")),
-            _ => Err(format!("authorization mode {name} is not known")),
+/// What flags say of authorization.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The modes in order.
+    pub modes: Vec<String>,
+    /// File of the policies of mode ABAC.
+    pub policy_file: String,
+    /// Kubeconfig file of the server of mode Webhook.
+    pub webhook_file: String,
+    /// Version of reviews.
+    pub webhook_version: String,
+    /// How long answers are kept that allow, and others.
+    pub webhook_ttl: (Duration, Duration),
+}
+
+/// How often the file of authorizers is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The chain of authorizers.
+pub struct Authorizer {
+    /// The RBAC authorizer.
+    pub rbac: Rbac,
+    /// Paths that anyone may read.
+    always_allowed: Vec<String>,
+    file: Option<PathBuf>,
+    abac: Option<Abac>,
+    chain: ArcSwap<Chain>,
+}
+
+struct Chain {
+    text: String,
+    methods: Vec<Method>,
+}
+
+/// What has been said so far by those without an opinion.
+#[derive(Default)]
+struct Heard {
+    reasons: Vec<String>,
+    failures: Vec<String>,
+}
+
+impl Heard {
+    /// The decision, if this settles it.
+    fn take(&mut self, decision: Decision) -> Option<Decision> {
+        match decision {
+            Decision::NoOpinion(reason) => {
+                self.reasons.extend(Some(reason).filter(|r| !r.is_empty()));
+                None
+            }
+            Decision::Failed { denied: false, why } => {
+                self.failures.push(why);
+                None
+            }
+            settled => Some(settled),
+        }
+    }
+
+    fn conclude(self) -> Decision {
+        match self.failures.is_empty() {
+            true => Decision::NoOpinion(self.reasons.join(", ")),
+            false => Decision::Failed { denied: false, why: self.failures.join(", ") },
         }
     }
 }
 
-/// The chain of authorizers.
-pub struct Authorizer {
-    /// The modes in order.
-    pub modes: Vec<Mode>,
-    /// Paths that anyone may read.
-    pub always_allowed: Vec<String>,
-    /// The RBAC authorizer.
-    pub rbac: Rbac,
-}
-
 impl Authorizer {
-    /// Whether `user` may do it.
-    pub fn authorize(&self, storage: &Storage, user: &UserInfo, what: &Attributes<'_>) -> Decision {
-        if user.is_in("system:masters") {
-            return Decision::Allow(String::new());
+    /// Asks the authorizers that flags name. Anyone may read the paths `always_allowed`.
+    ///
+    /// # Errors
+    /// The flags do not fit, or a file that they name cannot be used.
+    pub fn of_flags(settings: &Settings, always_allowed: Vec<String>) -> Result<Self> {
+        let has = |mode: &str| settings.modes.iter().any(|m| m == mode);
+        if !settings.policy_file.is_empty() && !has("ABAC") {
+            bail!("cannot specify --authorization-policy-file without mode ABAC");
         }
-        let path_matches =
+        if !settings.webhook_file.is_empty() && !has("Webhook") {
+            bail!("cannot specify --authorization-webhook-config-file without mode Webhook");
+        }
+        let abac = abac(&settings.policy_file)?;
+        let mut methods = Vec::new();
+        for (i, mode) in settings.modes.iter().enumerate() {
+            if settings.modes[..i].contains(mode) {
+                bail!("authorization-mode {:?} has mode specified more than once", settings.modes);
+            }
+            methods.push(match mode.as_str() {
+                "Webhook" if settings.webhook_file.is_empty() => {
+                    bail!("authorization-mode Webhook's authorization config file not passed")
+                }
+                "Webhook" => settings.webhook().build(Vec::new())?,
+                mode => config::method(mode, abac.as_ref())?,
+            });
+        }
+        Ok(Self::new(None, String::new(), methods, abac, always_allowed))
+    }
+
+    /// Asks the authorizers that the file at `path` names; `policy_file` has the policies of mode ABAC.
+    ///
+    /// # Errors
+    /// The file, or one that it names, cannot be used.
+    pub fn read(path: &Path, policy_file: &str, always_allowed: Vec<String>) -> Result<Self> {
+        let abac = abac(policy_file)?;
+        let text = crate::config_file::text(path)?;
+        let methods = config::parse(&text, abac.as_ref())
+            .with_context(|| format!("--authorization-config {}", path.display()))?;
+        Ok(Self::new(Some(path.to_owned()), text, methods, abac, always_allowed))
+    }
+
+    fn new(
+        file: Option<PathBuf>,
+        text: String,
+        methods: Vec<Method>,
+        abac: Option<Abac>,
+        always_allowed: Vec<String>,
+    ) -> Self {
+        let chain = ArcSwap::from_pointee(Chain { text, methods });
+        Self { rbac: Rbac::default(), always_allowed, file, abac, chain }
+    }
+
+    /// What nobody needs to be asked about.
+    fn privileged(&self, user: &UserInfo, what: &Attributes<'_>) -> bool {
+        let fits =
             |p: &String| p.strip_suffix('*').map_or(p == what.path, |prefix| what.path.starts_with(prefix));
-        if what.resource.is_empty() && self.always_allowed.iter().any(path_matches) {
+        user.is_in("system:masters") || (what.resource.is_empty() && self.always_allowed.iter().any(fits))
+    }
+
+    /// What an authorizer says that asks nobody else.
+    fn here(&self, method: &Method, storage: &Storage, user: &UserInfo, what: &Attributes<'_>) -> Decision {
+        match method {
+            Method::AlwaysAllow => Decision::Allow(String::new()),
+            Method::AlwaysDeny => Decision::NoOpinion("Everything is forbidden.".to_owned()),
+            Method::Node => node::authorize(storage, user, what),
+            Method::Rbac => self.rbac.authorize(storage, user, what),
+            Method::Abac(abac) => abac.authorize(user, what),
+            Method::Webhook(_) => Decision::NoOpinion(String::new()),
+        }
+    }
+
+    /// Whether `user` may do it.
+    pub async fn authorize(&self, storage: &Storage, user: &UserInfo, what: &Attributes<'_>) -> Decision {
+        if self.privileged(user, what) {
             return Decision::Allow(String::new());
         }
-        let mut reasons = Vec::new();
-        for mode in &self.modes {
-            let decision = match mode {
-                Mode::AlwaysAllow => Decision::Allow(String::new()),
-                Mode::AlwaysDeny => Decision::NoOpinion("Everything is forbidden.".to_owned()),
-                Mode::Node => node::authorize(storage, user, what),
-                Mode::Rbac => self.rbac.authorize(storage, user, what),
+        let chain = self.chain.load_full();
+        let mut heard = Heard::default();
+        for method in &chain.methods {
+            let decision = match method {
+                Method::Webhook(webhook) => webhook.authorize(user, what).await,
+                method => self.here(method, storage, user, what),
             };
-            match decision {
-                Decision::Allow(reason) => return Decision::Allow(reason),
-                Decision::NoOpinion(reason) if reason.is_empty() => {}
-                Decision::NoOpinion(reason) => reasons.push(reason),
+            if let Some(settled) = heard.take(decision) {
+                return settled;
             }
         }
-        Decision::NoOpinion(reasons.join(", "))
+        heard.conclude()
+    }
+
+    /// [`Authorizer::authorize`] for those who cannot wait, such as expressions. Only when another server is to be asked
+    /// does this hold up its thread.
+    pub fn authorize_now(&self, storage: &Storage, user: &UserInfo, what: &Attributes<'_>) -> Decision {
+        let asks_others = self.chain.load().methods.iter().any(|m| matches!(m, Method::Webhook(_)));
+        if asks_others && !self.privileged(user, what) {
+            let runtime = tokio::runtime::Handle::current();
+            return tokio::task::block_in_place(|| runtime.block_on(self.authorize(storage, user, what)));
+        }
+        if self.privileged(user, what) {
+            return Decision::Allow(String::new());
+        }
+        let mut heard = Heard::default();
+        for method in &self.chain.load().methods {
+            if let Some(settled) = heard.take(self.here(method, storage, user, what)) {
+                return settled;
+            }
+        }
+        heard.conclude()
+    }
+
+    /// Why the rules of a user cannot be told, if they cannot.
+    pub fn untold(&self) -> Option<&'static str> {
+        let chain = self.chain.load();
+        let asks_others = chain.methods.iter().any(|m| matches!(m, Method::Webhook(_)));
+        asks_others.then_some("webhook authorizer does not support user rule resolution")
+    }
+
+    /// True when everybody may do everything.
+    pub fn allows_all(&self) -> bool {
+        self.chain.load().methods.iter().any(|m| matches!(m, Method::AlwaysAllow))
+    }
+
+    /// Reads the file again when it changes, until `stop`. What cannot be used is told of, once, and the last good one stays.
+    pub async fn watch(&self, stop: CancellationToken) {
+        let Some(path) = &self.file else { return stop.cancelled().await };
+        let mut refused = String::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let text = match crate::config_file::text(path) {
+                Ok(text) => text,
+                Err(e) => {
+                    tracing::error!(
+                        error = format!("{e:#}"),
+                        "the authorization configuration cannot be read again"
+                    );
+                    continue;
+                }
+            };
+            if refused == text || self.chain.load().text == text {
+                continue;
+            }
+            match config::parse(&text, self.abac.as_ref()) {
+                Ok(methods) => {
+                    self.chain.store(Arc::new(Chain { text, methods }));
+                    tracing::info!(path = %path.display(), "Loaded a changed authorization configuration");
+                }
+                Err(e) => {
+                    tracing::error!(
+                        error = format!("{e:#}"),
+                        "a changed authorization configuration is not used"
+                    );
+                    refused = text;
+                }
+            }
+        }
+    }
+}
+
+fn abac(file: &str) -> Result<Option<Abac>> {
+    match file {
+        "" => Ok(None),
+        file => Abac::read(Path::new(file)).map(Some),
+    }
+}
+
+impl Settings {
+    fn webhook(&self) -> config::WebhookFile {
+        let (authorized, unauthorized) = self.webhook_ttl;
+        config::WebhookFile {
+            authorized_ttl: Some(daemon::GoDuration(authorized)),
+            cache_authorized_requests: Some(!authorized.is_zero()),
+            unauthorized_ttl: Some(daemon::GoDuration(unauthorized)),
+            cache_unauthorized_requests: Some(!unauthorized.is_zero()),
+            subject_access_review_version: self.webhook_version.clone(),
+            failure_policy: "NoOpinion".to_owned(),
+            connection_info: config::ConnectionFile {
+                kube_config_file: Some(self.webhook_file.clone()),
+                ..config::ConnectionFile::default()
+            },
+            ..config::WebhookFile::default()
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::audit::Auditor;
 use crate::authn::pem::{Authorities, PublicKey, SigningKey};
 use crate::authn::service_account::Tokens;
 use crate::authn::{Anonymous, Authenticator, FrontProxy, Jwts, Reviewer, StaticTokens};
-use crate::authz::{Authorizer, Mode};
+use crate::authz::{self, Authorizer};
 use crate::kubeconfig::Remote;
 use crate::server::Settings;
 use crate::storage::{Encryption, EtcdConfig};
@@ -349,12 +349,35 @@ impl Args {
     }
 
     fn authorizer(&self) -> Result<Authorizer> {
-        let modes = self.authorization_mode.iter().map(|m| Mode::parse(m)).collect::<Result<Vec<_>, _>>();
-        Ok(Authorizer {
-            modes: modes.map_err(anyhow::Error::msg)?,
-            always_allowed: ALWAYS_ALLOWED.map(str::to_owned).to_vec(),
-            rbac: crate::authz::Rbac::default(),
-        })
+        let always_allowed = ALWAYS_ALLOWED.map(str::to_owned).to_vec();
+        let seconds = |d: daemon::GoDuration| d.0.as_secs();
+        if let Some(file) = path(&self.authorization_config) {
+            let by_flags = !self.authorization_mode.is_empty()
+                || !self.authorization_webhook_config_file.is_empty()
+                || self.authorization_webhook_version != "v1beta1"
+                || seconds(self.authorization_webhook_cache_authorized_ttl) != 300
+                || seconds(self.authorization_webhook_cache_unauthorized_ttl) != 30;
+            if by_flags {
+                bail!(
+                    "--authorization-config can not be specified when --authorization-mode or --authorization-webhook-* flags are defined"
+                );
+            }
+            return Authorizer::read(&file, &self.authorization_policy_file, always_allowed);
+        }
+        let settings = authz::Settings {
+            modes: match self.authorization_mode.as_slice() {
+                [] => vec!["AlwaysAllow".to_owned()],
+                modes => modes.to_vec(),
+            },
+            policy_file: self.authorization_policy_file.clone(),
+            webhook_file: self.authorization_webhook_config_file.clone(),
+            webhook_version: self.authorization_webhook_version.clone(),
+            webhook_ttl: (
+                self.authorization_webhook_cache_authorized_ttl.0,
+                self.authorization_webhook_cache_unauthorized_ttl.0,
+            ),
+        };
+        Authorizer::of_flags(&settings, always_allowed)
     }
 
     fn limits(&self) -> Result<crate::fairness::Limits> {

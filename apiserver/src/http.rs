@@ -3,6 +3,7 @@
 //! request info -> authentication -> audit -> impersonation -> priority and fairness -> authorization -> dispatch. A panic
 //! in a handler costs its request and nothing else.
 
+mod impersonation;
 mod warnings;
 
 pub use warnings::Warnings;
@@ -281,7 +282,7 @@ async fn answer(
             return Ok(refusal);
         }
     };
-    if let Err(e) = permitted(&exchange) {
+    if let Err(e) = permitted(&exchange).await {
         unread.drain().await;
         return Err(e);
     }
@@ -313,111 +314,45 @@ async fn admit(exchange: &mut Exchange) -> Result<()> {
         trail.rejected();
         return Err(ApiError::internal("failed to store audit event"));
     }
-    impersonate(exchange)
+    impersonation::impersonate(exchange).await
 }
 
 /// Refuses a request that its sender may not make.
-fn permitted(exchange: &Exchange) -> Result<()> {
+async fn permitted(exchange: &Exchange) -> Result<()> {
     let what = Attributes::of(&exchange.info);
-    let decision = exchange.server.authorizer.authorize(&exchange.server.storage, &exchange.user, &what);
+    let server = &exchange.server;
+    let decision = server.authorizer.authorize(&server.storage, &exchange.user, &what).await;
     let (word, reason) = match &decision {
-        Decision::Allow(reason) => ("allow", reason),
-        Decision::NoOpinion(reason) => ("forbid", reason),
+        Decision::Allow(reason) => ("allow", reason.as_str()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => ("forbid", reason.as_str()),
+        Decision::Failed { .. } => ("", "internal error"),
     };
-    exchange.trail.annotate("authorization.k8s.io/decision", word);
+    if !word.is_empty() {
+        exchange.trail.annotate("authorization.k8s.io/decision", word);
+    }
     exchange.trail.annotate("authorization.k8s.io/reason", reason);
-    settle(decision, &exchange.user, &what)
+    match decision {
+        Decision::Failed { why, .. } => Err(ApiError::internal(why)),
+        decision => settle(decision, &exchange.user, &what),
+    }
 }
 
 /// Refuses what no authorizer allows.
-pub fn authorize(server: &Server, user: &UserInfo, what: &Attributes<'_>) -> Result<()> {
-    settle(server.authorizer.authorize(&server.storage, user, what), user, what)
+async fn check(server: &Server, user: &UserInfo, what: &Attributes<'_>) -> Result<()> {
+    settle(server.authorizer.authorize(&server.storage, user, what).await, user, what)
 }
 
 fn settle(decision: Decision, user: &UserInfo, what: &Attributes<'_>) -> Result<()> {
-    match decision {
-        Decision::Allow(_) => Ok(()),
-        Decision::NoOpinion(reason) => {
-            let mut why = what.refusal(user);
-            if !reason.is_empty() {
-                why = format!("{why}: {reason}");
-            }
-            Err(ApiError::forbidden(what.group, what.resource, what.name, &why))
-        }
-    }
-}
-
-/// Acts as another user, where the sender is allowed to.
-fn impersonate(exchange: &mut Exchange) -> Result<()> {
-    const EXTRA: &str = "impersonate-extra-";
-    let header = |name: &str| -> Vec<String> {
-        let values = exchange.headers().get_all(name).iter();
-        values.filter_map(|v| v.to_str().ok()).filter(|v| !v.is_empty()).map(str::to_owned).collect()
+    let reason = match decision {
+        Decision::Allow(_) => return Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => reason,
+        Decision::Failed { why, .. } => why,
     };
-    let (names, groups, uids) =
-        (header("impersonate-user"), header("impersonate-group"), header("impersonate-uid"));
-    let extras: Vec<String> = exchange
-        .headers()
-        .keys()
-        .filter_map(|k| k.as_str().strip_prefix(EXTRA))
-        .map(|k| percent_encoding::percent_decode_str(k).decode_utf8_lossy().into_owned())
-        .collect();
-    let Some(name) = names.first() else {
-        if groups.is_empty() && uids.is_empty() && extras.is_empty() {
-            return Ok(());
-        }
-        return Err(ApiError::bad_request("requested impersonation without impersonating a user"));
-    };
-    let may = |what: Attributes<'_>| {
-        let what = Attributes { verb: "impersonate", ..what };
-        authorize(&exchange.server, &exchange.user, &what)
-    };
-    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-    match account {
-        Some((namespace, name)) => {
-            may(Attributes { resource: "serviceaccounts", namespace, name, ..Attributes::default() })?;
-        }
-        None => may(Attributes { resource: "users", name, ..Attributes::default() })?,
+    let mut why = what.refusal(user);
+    if !reason.is_empty() {
+        why = format!("{why}: {reason}");
     }
-    for group in &groups {
-        may(Attributes { resource: "groups", name: group, ..Attributes::default() })?;
-    }
-    for uid in &uids {
-        let group = "authentication.k8s.io";
-        may(Attributes { group, resource: "uids", name: uid, ..Attributes::default() })?;
-    }
-    let mut user = UserInfo {
-        name: name.clone(),
-        uid: uids.first().cloned().unwrap_or_default(),
-        ..UserInfo::default()
-    };
-    for key in extras {
-        let values = header(&format!("{EXTRA}{}", key.to_ascii_lowercase()));
-        for value in &values {
-            let what = Attributes {
-                group: "authentication.k8s.io",
-                resource: "userextras",
-                subresource: &key,
-                name: value,
-                ..Attributes::default()
-            };
-            may(what)?;
-        }
-        user.extra.push((key.clone(), values));
-    }
-    user.groups = match (groups.is_empty(), account) {
-        (true, Some((namespace, _))) => {
-            vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")]
-        }
-        _ => groups,
-    };
-    let everyone = if name == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" };
-    if !user.is_in(everyone) {
-        user.groups.push(everyone.to_owned());
-    }
-    exchange.trail.impersonates(&user, "");
-    exchange.user = user;
-    Ok(())
+    Err(ApiError::forbidden(what.group, what.resource, what.name, &why))
 }
 
 /// The answer that tells of an error.

@@ -69,6 +69,11 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
             Ok(())
         });
     }
+    let (watched, stop) = (server.clone(), tasks.token());
+    tasks.plain("authorization configuration", async move {
+        watched.authorizer.watch(stop).await;
+        Ok(())
+    });
     let jwts = server.authenticator.jwts.clone();
     if !jwts.is_empty() {
         let stop = tasks.token();

@@ -16,6 +16,8 @@ mod aggregation;
 mod audit;
 #[path = "daemon/authentication.rs"]
 mod authentication;
+#[path = "daemon/authorization.rs"]
+mod authorization;
 #[path = "daemon/documents.rs"]
 mod documents;
 #[path = "daemon/encryption.rs"]

@@ -28,9 +28,14 @@ impl Authorizer for Access<'_> {
             version: if asked.path.is_some() { "" } else { "*" },
         };
         let user = account.as_ref().unwrap_or(self.user);
-        match self.server.authorizer.authorize(&self.server.storage, user, &what) {
+        match self.server.authorizer.authorize_now(&self.server.storage, user, &what) {
             authz::Decision::Allow(reason) => Decision { allowed: true, reason, error: None },
-            authz::Decision::NoOpinion(reason) => Decision { allowed: false, reason, error: None },
+            authz::Decision::Deny(reason) | authz::Decision::NoOpinion(reason) => {
+                Decision { allowed: false, reason, error: None }
+            }
+            authz::Decision::Failed { why, .. } => {
+                Decision { allowed: false, reason: String::new(), error: Some(why) }
+            }
         }
     }
 }

@@ -37,9 +37,9 @@ pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response
     let answer = match row.plural {
         "tokenreviews" => token_review(&exchange, review).await?,
         "selfsubjectreviews" => self_review(&exchange, review),
-        "subjectaccessreviews" | "localsubjectaccessreviews" => access_review(&exchange, review),
+        "subjectaccessreviews" | "localsubjectaccessreviews" => access_review(&exchange, review).await,
         "selfsubjectaccessreviews" => {
-            decide(&exchange, &exchange.user, &mut review);
+            decide(&exchange, &exchange.user, &mut review).await;
             review
         }
         "selfsubjectrulesreviews" => rules_review(&exchange, &review),
@@ -220,21 +220,28 @@ fn check_review(call: &Call, review: &Value, needs_subject: bool) -> Result<()> 
     call.refuse_review(review, &errors)
 }
 
-fn decide(exchange: &Exchange, user: &UserInfo, review: &mut Value) {
+async fn decide(exchange: &Exchange, user: &UserInfo, review: &mut Value) {
     let server = &exchange.server;
-    let decision = server.authorizer.authorize(&server.storage, user, &asked(review));
-    let (allowed, reason) = match decision {
-        Decision::Allow(reason) => (true, reason),
-        Decision::NoOpinion(reason) => (false, reason),
+    let decision = server.authorizer.authorize(&server.storage, user, &asked(review)).await;
+    let (allowed, denied, reason, error) = match decision {
+        Decision::Allow(reason) => (true, false, reason, String::new()),
+        Decision::Deny(reason) => (false, true, reason, String::new()),
+        Decision::NoOpinion(reason) => (false, false, reason, String::new()),
+        Decision::Failed { denied, why } => (false, denied, String::new(), why),
     };
     let mut status = object!({"allowed": allowed});
-    if !reason.is_empty() {
-        status.set(&["reason"], reason);
+    if denied {
+        status.set(&["denied"], true);
+    }
+    for (field, text) in [("reason", reason), ("evaluationError", error)] {
+        if !text.is_empty() {
+            status.set(&[field], text);
+        }
     }
     review.set(&["status"], status);
 }
 
-fn access_review(exchange: &Exchange, mut review: Value) -> Value {
+async fn access_review(exchange: &Exchange, mut review: Value) -> Value {
     let spec = review.get("spec");
     let list = |v: &Value| {
         v.as_array().into_iter().flatten().filter_map(|g| g.as_str().map(str::to_owned)).collect::<Vec<_>>()
@@ -251,7 +258,7 @@ fn access_review(exchange: &Exchange, mut review: Value) -> Value {
             .map(|(k, v)| (k.to_owned(), list(v)))
             .collect(),
     };
-    decide(exchange, &user, &mut review);
+    decide(exchange, &user, &mut review).await;
     review
 }
 
@@ -259,7 +266,7 @@ fn rules_review(exchange: &Exchange, review: &Value) -> Value {
     let namespace = review.str_at(&["spec", "namespace"]);
     let server = &exchange.server;
     let mut rules = server.authorizer.rbac.rules(&server.storage, &exchange.user, namespace);
-    if exchange.user.is_in("system:masters") {
+    if exchange.user.is_in("system:masters") || server.authorizer.allows_all() {
         let all = || vec!["*".to_owned()];
         rules.push(Rule { verbs: all(), groups: all(), resources: all(), ..Rule::default() });
         rules.push(Rule { verbs: all(), paths: all(), ..Rule::default() });
@@ -279,11 +286,16 @@ fn rules_review(exchange: &Exchange, review: &Value) -> Value {
         }
     }
     // The answer is a review of its own.
-    object!({
+    let mut answer = object!({
         "kind": "SelfSubjectRulesReview",
         "apiVersion": (review.api_version()),
         "metadata": {},
         "spec": {},
         "status": {"resourceRules": resources, "nonResourceRules": others, "incomplete": false},
-    })
+    });
+    if let Some(why) = server.authorizer.untold() {
+        answer.set(&["status", "incomplete"], true);
+        answer.set(&["status", "evaluationError"], why);
+    }
+    answer
 }

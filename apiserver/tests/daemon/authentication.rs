@@ -46,17 +46,27 @@ fn review(cluster: &Cluster, token: &str) -> Value {
 
 /// The code of the answer to a request without a certificate, perhaps with a token.
 fn code(cluster: &Cluster, path: &str, token: Option<&str>) -> u16 {
+    let bearer = token.map(|token| format!("Bearer {token}"));
+    let headers: Vec<(&str, &str)> = bearer.iter().map(|b| ("authorization", b.as_str())).collect();
+    answer(cluster, path, &headers).0
+}
+
+/// The answer to a request without a certificate.
+pub(super) fn answer(cluster: &Cluster, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
     let ca = std::fs::read(cluster.pki.file("ca.crt")).unwrap();
     let options = serve::outbound::Options { ca: Some(ca), ..Default::default() };
     let port = cluster.arguments[1].rsplit('=').next().unwrap();
     let mut request = http::Request::get(format!("https://127.0.0.1:{port}{path}"));
-    if let Some(token) = token {
-        request = request.header("authorization", format!("Bearer {token}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
     }
     let request = request.body(serve::empty()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        serve::outbound::client(&options).unwrap().request(request).await.unwrap().status().as_u16()
+        let response = serve::outbound::client(&options).unwrap().request(request).await.unwrap();
+        let code = response.status().as_u16();
+        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+        (code, String::from_utf8(body.to_vec()).unwrap())
     })
 }
 
