@@ -205,7 +205,7 @@ async fn check_written(call: &Call, operation: Operation, object: &Value, old: O
         tolerations::validate(call, object)?;
     }
     if runs(Plugin::OwnerReferencesPermissionEnforcement) {
-        owners::validate(call, operation, object, old)?;
+        owners::validate(call, operation, object, old).await?;
     }
     if runs(Plugin::PersistentVolumeClaimResize) {
         defaults::check_resize(call, operation, Some(object), old)?;

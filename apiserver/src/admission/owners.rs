@@ -17,7 +17,12 @@ fn blocks(reference: &Value) -> bool {
     reference.get("blockOwnerDeletion").as_bool() == Some(true)
 }
 
-pub(super) fn validate(call: &Call, operation: Operation, new: &Value, old: Option<&Value>) -> Result<()> {
+pub(super) async fn validate(
+    call: &Call,
+    operation: Operation,
+    new: &Value,
+    old: Option<&Value>,
+) -> Result<()> {
     // A status has no owners.
     if call.row.group.is_empty() && call.row.plural == "pods" && call.subresource == "status" {
         return Ok(());
@@ -38,7 +43,7 @@ pub(super) fn validate(call: &Call, operation: Operation, new: &Value, old: Opti
             name: &call.name,
             path: "",
         };
-        if let Some(reason) = refusal(call, &delete) {
+        if let Some(reason) = refusal(call, &delete).await {
             let why = format!("cannot set an ownerRef on a resource you can't delete: {reason}, <nil>");
             return Err(forbid(call, name, why));
         }
@@ -54,7 +59,7 @@ pub(super) fn validate(call: &Call, operation: Operation, new: &Value, old: Opti
         name: "*",
         ..Attributes::default()
     };
-    if new_blocking.is_empty() || refusal(call, &anything).is_none() {
+    if new_blocking.is_empty() || refusal(call, &anything).await.is_none() {
         return Ok(());
     }
     for reference in new_blocking {
@@ -79,7 +84,7 @@ pub(super) fn validate(call: &Call, operation: Operation, new: &Value, old: Opti
                 name: reference.str_at(&["name"]),
                 path: "",
             };
-            if let Some(reason) = refusal(call, &finalize) {
+            if let Some(reason) = refusal(call, &finalize).await {
                 let why = format!(
                     "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: {reason}, <nil>"
                 );
@@ -91,10 +96,11 @@ pub(super) fn validate(call: &Call, operation: Operation, new: &Value, old: Opti
 }
 
 /// Why the caller may not do something.
-fn refusal(call: &Call, what: &Attributes<'_>) -> Option<String> {
-    match call.server.authorizer.authorize(&call.server.storage, &call.user, what) {
+async fn refusal(call: &Call, what: &Attributes<'_>) -> Option<String> {
+    match call.server.authorizer.authorize(&call.server.storage, &call.user, what).await {
         Decision::Allow(_) => None,
-        Decision::NoOpinion(reason) => Some(reason),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Some(reason),
+        Decision::Failed { why, .. } => Some(why),
     }
 }
 
