@@ -224,6 +224,12 @@ fn requests_reach_the_other_server_with_the_name_of_who_sends_them() {
     for path in ["/apis/ext.example.com/v2/things", "/apis//ext.example.com/v1/things"] {
         assert_eq!(cluster.get(path).code, 404, "{path}");
     }
+    // Odd paths go to the server of the group as they are, and nowhere else.
+    for odd in ["/../../../api/v1/secrets", "/%2e%2e/%2e%2e/x", "//things/%00?y=%zz", "/things/..;/a"] {
+        let path = format!("{BASE}{odd}");
+        let got = read(&cluster.get(&path));
+        assert!(got.str_at(&["path"]).ends_with(&path), "{path}: {got}");
+    }
     let large = "x".repeat(200 << 10);
     let refused = cluster.client.with(&[("X-Large", &large)]).send("GET", &path, None);
     assert!(refused.is_err() || refused.is_ok_and(|r| r.code >= 400));
