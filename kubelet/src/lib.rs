@@ -81,6 +81,7 @@ pub(crate) struct Kubelet {
     /// What the node runs short of.
     pub(crate) pressures: RwLock<Vec<Pressure>>,
     pub(crate) collector: Collector,
+    pub(crate) probe_metrics: probes::Metrics,
 }
 
 /// A pod on this node.
@@ -214,6 +215,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         allocations: Allocations::load(&config.root)?,
         pressures: RwLock::default(),
         collector: Collector::default(),
+        probe_metrics: probes::Metrics::new(),
         config,
         runtime,
         client,

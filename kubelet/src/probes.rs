@@ -1,6 +1,7 @@
 //! Probes: one task for each probe of a running container, whose verdicts wake the pod's actor.
 
 mod check;
+mod metrics;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::pods::plan::Verdicts;
 use crate::pods::spec;
 
 pub(crate) use check::{Outcome, Target, http_get};
+pub(crate) use metrics::Metrics;
 
 /// The kinds of probes, in the words of events.
 const STARTUP: &str = "startup";
@@ -30,6 +32,9 @@ const READINESS: &str = "readiness";
 pub(crate) struct Probes {
     runtime: Runtime,
     recorder: Recorder,
+    metrics: Metrics,
+    /// Of whom there are figures: one target for each probe of the spec.
+    counted: Vec<(&'static str, Target)>,
     verdicts: Arc<Mutex<Verdicts>>,
     wake: Arc<Notify>,
     running: HashMap<String, Vec<AbortHandle>>,
@@ -38,10 +43,12 @@ pub(crate) struct Probes {
 
 impl Probes {
     /// No probes yet; `wake` is notified of every new verdict.
-    pub(crate) fn new(runtime: Runtime, recorder: Recorder, wake: Arc<Notify>) -> Self {
+    pub(crate) fn new(runtime: Runtime, recorder: Recorder, metrics: Metrics, wake: Arc<Notify>) -> Self {
         Self {
             runtime,
             recorder,
+            metrics,
+            counted: Vec::new(),
             verdicts: Arc::default(),
             wake,
             running: HashMap::new(),
@@ -111,12 +118,18 @@ impl Probes {
             if !has(field) || (ending && kind != READINESS) || (kind == STARTUP && known.0) {
                 continue;
             }
+            let name = target.container.str_at(&["name"]);
+            let same = |(k, t): &(&str, Target)| *k == kind && t.container.str_at(&["name"]) == name;
+            if !self.counted.iter().any(same) {
+                self.counted.push((kind, target.clone()));
+            }
             let worker = Worker {
                 probe: target.container.get(field).clone(),
                 kind,
                 target: target.clone(),
                 runtime: self.runtime.clone(),
                 recorder: self.recorder.clone(),
+                metrics: self.metrics.clone(),
                 verdicts: self.verdicts.clone(),
                 wake: self.wake.clone(),
             };
@@ -142,8 +155,25 @@ struct Worker {
     target: Target,
     runtime: Runtime,
     recorder: Recorder,
+    metrics: Metrics,
     verdicts: Arc<Mutex<Verdicts>>,
     wake: Arc<Notify>,
+}
+
+/// The figures of a pod's probes go with the pod.
+impl Drop for Probes {
+    fn drop(&mut self) {
+        for (kind, target) in &self.counted {
+            self.metrics.forget(kind, target);
+        }
+    }
+}
+
+/// A word with a capital.
+fn capitalized(word: &str) -> String {
+    let mut word = word.to_owned();
+    word[..1].make_ascii_uppercase();
+    word
 }
 
 impl Worker {
@@ -167,7 +197,9 @@ impl Worker {
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 continue;
             }
+            let began = tokio::time::Instant::now();
             let outcome = check::run(&self.probe, &self.target, &self.runtime, timeout).await;
+            self.metrics.count(self.kind, &self.target, &outcome, began.elapsed());
             if self.judge(outcome, &mut streak) {
                 return;
             }
@@ -200,9 +232,7 @@ impl Worker {
             }
         };
         if !good {
-            let mut name = self.kind.to_owned();
-            name[..1].make_ascii_uppercase();
-            let message = format!("{name} probe failed: {message}");
+            let message = format!("{} probe failed: {message}", capitalized(self.kind));
             let container = self.target.container.str_at(&["name"]);
             events::of_container(
                 &self.recorder,

@@ -1,6 +1,7 @@
 //! The kubelet's own endpoints: HTTPS on :10250 for the API server and others it trusts, health on :10248 for this machine.
 
 mod access;
+mod cadvisor;
 mod logs;
 mod pods;
 mod stats;
@@ -151,7 +152,8 @@ impl Endpoints {
             ["healthz", ..] if reads => self.health.respond(request.uri()).await.unwrap_or_else(not_found),
             ["metrics"] if reads => serve::metrics::respond(&self.metrics),
             ["metrics", "resource"] if reads => stats::resource(&self.kubelet).await,
-            ["metrics", "cadvisor" | "probes"] if reads => serve::text(StatusCode::OK, ""),
+            ["metrics", "cadvisor"] if reads => cadvisor::respond(&self.kubelet).await,
+            ["metrics", "probes"] if reads => serve::metrics::respond(&self.kubelet.probe_metrics.registry),
             ["stats", "summary"] => stats::summary(&self.kubelet).await,
             ["configz"] if reads => serve::json(StatusCode::OK, self.configz.to_string()),
             ["pods"] if reads => pods::list(&self.kubelet),

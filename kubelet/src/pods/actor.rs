@@ -83,7 +83,8 @@ impl Actor {
         wake: Arc<Notify>,
     ) -> Self {
         let longest = kubelet.config.file.crash_loop_back_off.max_container_restart_period.0;
-        let probes = Probes::new(kubelet.runtime.clone(), kubelet.recorder.clone(), wake.clone());
+        let (runtime, recorder) = (kubelet.runtime.clone(), kubelet.recorder.clone());
+        let probes = Probes::new(runtime, recorder, kubelet.probe_metrics.clone(), wake.clone());
         Self {
             kubelet,
             desired,

@@ -160,9 +160,14 @@ pub(super) async fn resource(kubelet: &Kubelet) -> Response<Body> {
         "# HELP resource_scrape_error [STABLE] {help}\n# TYPE resource_scrape_error gauge\nresource_scrape_error {failed}"
     );
     let mut response = serve::text(StatusCode::OK, out);
+    as_metrics(&mut response);
+    response
+}
+
+/// Says that an answer is Prometheus' text.
+pub(super) fn as_metrics(response: &mut Response<Body>) {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response
 }
 
 fn figures(now: &str, usage: &Usage, limit: Option<u64>) -> (Value, Value) {

@@ -22,7 +22,30 @@ pub struct Usage {
     pub page_faults: u64,
     /// Page faults that had to read.
     pub major_page_faults: u64,
+    /// Processor time outside of the kernel, in nanoseconds.
+    pub user_nanoseconds: u64,
+    /// Processor time inside of the kernel, in nanoseconds.
+    pub system_nanoseconds: u64,
+    /// Periods in which the group had work, with a limit of processor time.
+    pub periods: u64,
+    /// Periods in which the limit was reached.
+    pub throttled_periods: u64,
+    /// The time that was spent waiting for the next period, in nanoseconds.
+    pub throttled_nanoseconds: u64,
+    /// Page cache.
+    pub cache: u64,
+    /// Files that are mapped into memory.
+    pub mapped_files: u64,
+    /// Swap.
+    pub swap: u64,
+    /// The most memory that was in use; zero on version 2, where the kernel does not say everywhere.
+    pub most_memory: u64,
+    /// How often the memory's limit was reached.
+    pub memory_failures: u64,
 }
+
+/// Version 1 counts a group's times in these.
+const TICK_NANOSECONDS: u64 = 10_000_000;
 
 pub(super) fn read(groups: &Cgroups, group: &str) -> Usage {
     let text = |controller: &str, file: &str| {
@@ -30,23 +53,59 @@ pub(super) fn read(groups: &Cgroups, group: &str) -> Usage {
         path.and_then(|path| read_file(&path)).unwrap_or_default()
     };
     let stat = text("memory", "memory.stat");
-    let (memory, cpu, names) = if groups.is_v2() {
-        let cpu = field(&text("cpu", "cpu.stat"), "usage_usec") * 1000;
-        (number(&text("memory", "memory.current")), cpu, ["inactive_file", "anon", "pgfault", "pgmajfault"])
-    } else {
-        let cpu = number(&text("cpuacct", "cpuacct.usage"));
-        let names = ["total_inactive_file", "total_rss", "total_pgfault", "total_pgmajfault"];
-        (number(&text("memory", "memory.usage_in_bytes")), cpu, names)
-    };
-    let [inactive, rss, faults, major] = names.map(|name| field(&stat, name));
-    Usage {
-        cpu_nanoseconds: cpu,
-        memory,
-        working_set: memory.saturating_sub(inactive),
-        rss,
+    let cpu_stat = text("cpu", "cpu.stat");
+    let common = Usage {
         pids: number(&text("pids", "pids.current")),
-        page_faults: faults,
-        major_page_faults: major,
+        periods: field(&cpu_stat, "nr_periods"),
+        throttled_periods: field(&cpu_stat, "nr_throttled"),
+        ..Usage::default()
+    };
+    let of_memory = |memory: u64, names: [&str; 7]| {
+        let [inactive, rss, faults, major, cache, mapped, swap] = names.map(|name| field(&stat, name));
+        Usage {
+            memory,
+            working_set: memory.saturating_sub(inactive),
+            rss,
+            page_faults: faults,
+            major_page_faults: major,
+            cache,
+            mapped_files: mapped,
+            swap,
+            ..common
+        }
+    };
+    if groups.is_v2() {
+        let micro = |name| field(&cpu_stat, name) * 1000;
+        let names = ["inactive_file", "anon", "pgfault", "pgmajfault", "file", "file_mapped", ""];
+        return Usage {
+            cpu_nanoseconds: micro("usage_usec"),
+            user_nanoseconds: micro("user_usec"),
+            system_nanoseconds: micro("system_usec"),
+            throttled_nanoseconds: micro("throttled_usec"),
+            swap: number(&text("memory", "memory.swap.current")),
+            most_memory: number(&text("memory", "memory.peak")),
+            memory_failures: field(&text("memory", "memory.events"), "max"),
+            ..of_memory(number(&text("memory", "memory.current")), names)
+        };
+    }
+    let times = text("cpuacct", "cpuacct.stat");
+    let names = [
+        "total_inactive_file",
+        "total_rss",
+        "total_pgfault",
+        "total_pgmajfault",
+        "total_cache",
+        "total_mapped_file",
+        "total_swap",
+    ];
+    Usage {
+        cpu_nanoseconds: number(&text("cpuacct", "cpuacct.usage")),
+        user_nanoseconds: field(&times, "user") * TICK_NANOSECONDS,
+        system_nanoseconds: field(&times, "system") * TICK_NANOSECONDS,
+        throttled_nanoseconds: field(&cpu_stat, "throttled_time"),
+        most_memory: number(&text("memory", "memory.max_usage_in_bytes")),
+        memory_failures: number(&text("memory", "memory.failcnt")),
+        ..of_memory(number(&text("memory", "memory.usage_in_bytes")), names)
     }
 }
 
@@ -72,12 +131,14 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let group = root.path().join("kubepods");
         fs::create_dir(&group).unwrap();
-        fs::write(group.join("cpu.stat"), "usage_usec 7\nuser_usec 3\n").unwrap();
+        fs::write(group.join("cpu.stat"), "usage_usec 7\nuser_usec 3\nnr_throttled 2\n").unwrap();
         fs::write(group.join("memory.current"), "1000\n").unwrap();
         fs::write(group.join("memory.stat"), "anon 600\ninactive_file 300\npgfault 5\n").unwrap();
         let usage = read(&Cgroups::V2 { root: root.path().to_owned() }, "/kubepods");
         let expected = Usage {
             cpu_nanoseconds: 7000,
+            user_nanoseconds: 3000,
+            throttled_periods: 2,
             memory: 1000,
             working_set: 700,
             rss: 600,
