@@ -141,6 +141,12 @@ impl Authenticator {
         (leaf.is_none() && self.admits_anonymous(path)).then(UserInfo::anonymous)
     }
 
+    /// Reads the bundles of authorities again; true when one has changed.
+    pub fn reload(&self) -> bool {
+        let all = [&self.client_ca, &self.front_proxy_ca];
+        all.into_iter().flatten().map(pem::Authorities::reload).fold(false, |any, changed| any | changed)
+    }
+
     fn admits_anonymous(&self, path: &str) -> bool {
         let Anonymous { enabled, conditions } = &self.anonymous;
         *enabled && (conditions.is_empty() || conditions.iter().any(|c| c.path == path))

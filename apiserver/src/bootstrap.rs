@@ -113,15 +113,18 @@ async fn reconcile(call: &Call, wanted: &Value) -> api::error::Result<()> {
 }
 
 /// Tells other servers which authorities vouch for clients.
-async fn authentication_config(server: &Arc<Server>) -> api::error::Result<()> {
+///
+/// # Errors
+/// It cannot be written.
+pub async fn authentication_config(server: &Arc<Server>) -> api::error::Result<()> {
     let mut data = Value::object();
     let a = &server.authenticator;
     if let Some(ca) = &a.client_ca {
-        data.set(&["client-ca-file"], ca.pem.as_str());
+        data.set(&["client-ca-file"], ca.pem());
     }
     if let Some(ca) = &a.front_proxy_ca {
         let list = |items: &[String]| Value::from(items.to_vec()).to_string();
-        data.set(&["requestheader-client-ca-file"], ca.pem.as_str());
+        data.set(&["requestheader-client-ca-file"], ca.pem());
         data.set(&["requestheader-allowed-names"], list(&a.front_proxy.allowed_names));
         data.set(&["requestheader-extra-headers-prefix"], list(&a.front_proxy.extra_prefixes));
         data.set(&["requestheader-group-headers"], list(&a.front_proxy.group_headers));

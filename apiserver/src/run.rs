@@ -23,6 +23,9 @@ use crate::proxy::Kubelets;
 use crate::server::{Metrics, Server};
 use crate::storage::Storage;
 
+/// How often bundles of authorities are looked at.
+const AUTHORITIES_EVERY: Duration = Duration::from_secs(5);
+
 /// Starts the tasks of a server and returns; they run until the process is asked to end.
 pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
     let address = SocketAddr::from(config.listen);
@@ -69,6 +72,7 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
             Ok(())
         });
     }
+    tasks.plain("bundles of authorities", stoppable(&tasks, watch_authorities(server.clone())));
     let (watched, stop) = (server.clone(), tasks.token());
     tasks.plain("authorization configuration", async move {
         watched.authorizer.watch(stop).await;
@@ -153,6 +157,22 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         Ok(())
     });
     Ok(())
+}
+
+/// Reads the bundles of authorities again when they change, and tells other servers.
+async fn watch_authorities(server: Arc<Server>) {
+    let mut untold = false;
+    loop {
+        tokio::time::sleep(AUTHORITIES_EVERY).await;
+        untold |= server.authenticator.reload();
+        if !untold {
+            continue;
+        }
+        match bootstrap::authentication_config(&server).await {
+            Ok(()) => untold = false,
+            Err(e) => tracing::warn!(error = %e, "other servers could not be told of changed authorities"),
+        }
+    }
 }
 
 /// A task that ends well when the process is asked to end.

@@ -176,3 +176,27 @@ fn other_servers_are_asked_about_tokens() {
     assert_eq!(review(&cluster, "static").str_at(&["user", "username"]), "bob");
     assert_eq!(code(&cluster, MAPS, Some("static")), 403);
 }
+
+#[test]
+fn authorities_change_without_a_restart() {
+    let cluster = Cluster::start_with(|pki| {
+        // The bundle is a file of its own, so that the certificate of the server stays trusted.
+        std::fs::copy(pki.file("ca.crt"), pki.file("clients.crt")).unwrap();
+        vec![format!("--client-ca-file={}", pki.file("clients.crt").display())]
+    });
+    let other = tempfile::tempdir().unwrap();
+    let others = Pki::make(other.path()).unwrap();
+    let more = std::fs::read_to_string(others.file("ca.crt")).unwrap();
+    std::fs::copy(cluster.pki.file("ca.crt"), others.file("ca.crt")).unwrap();
+    let port: u16 = cluster.arguments[1].rsplit('=').next().unwrap().parse().unwrap();
+    let stranger = Client::new(&others, port).unwrap();
+    assert_eq!(stranger.send("GET", MAPS, None).unwrap().code, 401);
+    let both = format!("{}{more}", std::fs::read_to_string(cluster.pki.file("ca.crt")).unwrap());
+    std::fs::write(cluster.pki.file("clients.new"), &both).unwrap();
+    std::fs::rename(cluster.pki.file("clients.new"), cluster.pki.file("clients.crt")).unwrap();
+    let known = || stranger.send("GET", MAPS, None).unwrap().code == 200;
+    wait_until("the other authority is known", SOON, known).unwrap();
+    let path = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    let told = || read(&cluster.get(path)).str_at(&["data", "client-ca-file"]) == both;
+    wait_until("other servers are told", SOON, told).unwrap();
+}
