@@ -8,6 +8,7 @@ mod access;
 mod certificates;
 mod configuration;
 mod defaults;
+mod event_rate;
 mod expression;
 mod external_addresses;
 mod images;
@@ -204,6 +205,9 @@ async fn check_written(call: &Call, operation: Operation, object: &Value, old: O
     if runs(Plugin::PodTolerationRestriction) {
         tolerations::validate(call, object)?;
     }
+    if runs(Plugin::EventRateLimit) {
+        event_rate::validate(call, object)?;
+    }
     if runs(Plugin::OwnerReferencesPermissionEnforcement) {
         owners::validate(call, operation, object, old).await?;
     }
@@ -232,6 +236,12 @@ fn plain(why: impl Into<String>) -> ApiError {
 /// A refusal in the words of admission.
 fn forbid(call: &Call, name: &str, why: impl AsRef<str>) -> ApiError {
     ApiError::forbidden(call.row.group, call.row.plural, name, why.as_ref())
+}
+
+/// What an object is called in messages: by its name, or what that will begin with.
+fn name_of(object: &Value) -> &str {
+    let names = [object.name(), object.str_at(&["metadata", "generateName"]), "Unknown"];
+    names.into_iter().find(|name| !name.is_empty()).unwrap_or_default()
 }
 
 /// True when the call writes the object itself, of that group and plural.

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use api::{Map, Value};
 
+use super::event_rate::Limit;
 use super::plugins::{self, Plugin, Plugins};
 use super::pod_security::PodSecurity;
 
@@ -19,6 +20,8 @@ pub struct Configuration {
     pub(super) pod_security: PodSecurity,
     /// PodNodeSelector: selectors by namespace, and `clusterDefaultNodeSelector`.
     pub(super) node_selectors: BTreeMap<String, String>,
+    /// EventRateLimit: how many events there may be.
+    pub(super) event_limits: Vec<Limit>,
     /// PodTolerationRestriction: what pods get, and what they may have.
     pub(super) tolerations: Tolerations,
     /// DefaultTolerationSeconds: how long pods stay on a node that is not ready, and on one that is unreachable.
@@ -48,6 +51,11 @@ impl Configuration {
         if let Some(file) = file {
             let read = configuration.read(file);
             read.with_context(|| format!("--admission-control-config-file {}", file.display()))?;
+        }
+        if plugins.run(Plugin::EventRateLimit) && configuration.event_limits.is_empty() {
+            bail!(
+                "--enable-admission-plugins EventRateLimit: limits: Invalid value: null: must not be empty"
+            );
         }
         Ok(configuration)
     }
@@ -98,6 +106,10 @@ impl Configuration {
                 only(own, &["kind", "apiVersion", "default", "whitelist"])?;
                 self.tolerations.default = own.array_at(&["default"]).to_vec();
                 self.tolerations.allowed = own.array_at(&["whitelist"]).to_vec();
+            }
+            Plugin::EventRateLimit => {
+                expect(own, "Configuration", &["eventratelimit.admission.k8s.io/v1alpha1"])?;
+                self.event_limits = Limit::read(own)?;
             }
             _ => bail!("this plug-in takes no configuration"),
         }

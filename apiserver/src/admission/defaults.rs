@@ -5,7 +5,7 @@ use api::error::Result;
 use api::quantity::Quantity;
 use api::{Value, object};
 
-use super::{Operation, forbid, is};
+use super::{Operation, forbid, is, name_of};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
@@ -111,7 +111,7 @@ pub(super) fn check_resize(
         return Ok(());
     }
     if old.str_at(&["status", "phase"]) != "Bound" {
-        return Err(forbid(call, new.name(), "Only bound persistent volume claims can be expanded"));
+        return Err(forbid(call, name_of(new), "Only bound persistent volume claims can be expanded"));
     }
     let class_of = |claim: &Value| {
         let named = claim.annotation("volume.beta.kubernetes.io/storage-class");
@@ -125,5 +125,5 @@ pub(super) fn check_resize(
         return Ok(());
     }
     let why = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize";
-    Err(forbid(call, new.name(), why))
+    Err(forbid(call, name_of(new), why))
 }

@@ -4,7 +4,7 @@ use api::error::Result;
 use api::field::{FieldError, Path};
 use api::{ApiError, Value};
 
-use super::{Operation, forbid, is};
+use super::{Operation, forbid, is, name_of};
 use crate::registry::Call;
 
 const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
@@ -57,7 +57,7 @@ pub(super) fn check_pulled(
     let mut check = |path: &Path, policy: &str| {
         if policy != "Always" {
             let why = FieldError::not_supported(path, policy, &["Always"]).to_string();
-            found.push(forbid(call, pod.name(), why));
+            found.push(forbid(call, name_of(pod), why));
         }
     };
     let spec = Path::new("spec");

@@ -4,7 +4,7 @@ use api::error::Result;
 use api::quantity::Quantity;
 use api::{Map, Value};
 
-use super::{Operation, forbid, is};
+use super::{Operation, forbid, is, name_of};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
@@ -91,8 +91,8 @@ pub(super) fn validate(call: &Call, operation: Operation, object: Option<&Value>
     }
     match errors.len() {
         0 => Ok(()),
-        1 => Err(forbid(call, object.name(), &errors[0])),
-        _ => Err(forbid(call, object.name(), format!("[{}]", errors.join(", ")))),
+        1 => Err(forbid(call, name_of(object), &errors[0])),
+        _ => Err(forbid(call, name_of(object), format!("[{}]", errors.join(", ")))),
     }
 }
 

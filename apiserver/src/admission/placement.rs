@@ -6,7 +6,7 @@ use api::error::{Cause, Result};
 use api::{ApiError, Map, Value};
 use placement::{Resources, pod_requests};
 
-use super::{Operation, forbid, is, plain};
+use super::{Operation, forbid, is, name_of, plain};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
@@ -71,13 +71,13 @@ pub(super) fn check_selector(call: &Call, operation: Operation, pod: &Value) -> 
     let own = own_labels(pod);
     if conflict(&selector_of_namespace(call)?, &own) {
         let why = "pod node label selector conflicts with its namespace node label selector";
-        return Err(forbid(call, pod.name(), why));
+        return Err(forbid(call, name_of(pod), why));
     }
     let configured = &call.server.config.admission.node_selectors;
     let allowed = labels(configured.get(&call.namespace).map_or("", String::as_str))?;
     if !allowed.is_empty() && own.iter().any(|(key, value)| allowed.get(key) != Some(value)) {
         let why = "pod node label selector labels conflict with its namespace whitelist";
-        return Err(forbid(call, pod.name(), why));
+        return Err(forbid(call, name_of(pod), why));
     }
     Ok(())
 }
@@ -95,7 +95,7 @@ pub(super) fn check_affinity(call: &Call, pod: &Value) -> Result<()> {
             let why = format!(
                 "affinity.PodAntiAffinity.RequiredDuringScheduling has TopologyKey {key} but only key {HOSTNAME} is allowed"
             );
-            Err(forbid(call, pod.name(), why))
+            Err(forbid(call, name_of(pod), why))
         }
     }
 }
@@ -135,10 +135,10 @@ pub(super) fn check_resize(
     }
     let quoted = api::field::go_quote(name);
     let node = call.server.storage.cache(TABLE.store("", "nodes")).get(name).map(|n| n.object());
-    let missing = || forbid(call, new.name(), format!("node {quoted} not found"));
+    let missing = || forbid(call, name_of(new), format!("node {quoted} not found"));
     let node = node.ok_or_else(missing)?;
     let refuse = |why: String, reason: &str| {
-        let mut error = forbid(call, new.name(), why);
+        let mut error = forbid(call, name_of(new), why);
         let cause = Cause { reason: reason.to_owned(), ..Cause::default() };
         error.status_mut().details.causes.push(cause);
         Err(error)

@@ -60,7 +60,7 @@ plugins! {
 }
 
 /// Those that cannot run.
-const ABSENT: [Plugin; 2] = [Plugin::ImagePolicyWebhook, Plugin::EventRateLimit];
+const ABSENT: [Plugin; 1] = [Plugin::ImagePolicyWebhook];
 
 /// Which plug-ins run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use super::forbid;
 use crate::registry::Call;
 use crate::resources::TABLE;
 use checks::{Pod, evaluate};
-use level::{Level, Policy};
+use level::{Level, PREFIX, Policy, Standard};
 
 /// What has pods or templates of them, and where.
 const TEMPLATES: [(&str, &str, &[&str]); 9] = [
@@ -49,19 +49,24 @@ pub(super) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Resu
         return Ok(());
     }
     let configured = &call.server.config.admission.pod_security;
-    if configured.exemptions.covers(&call.namespace, &call.user.name) {
+    let note = |key: &str, value: String| call.trail.annotate(format!("{PREFIX}{key}"), value);
+    if let Some(why) = configured.exemptions.covers(&call.namespace, &call.user.name) {
+        note("exempt", why.to_owned());
         return Ok(());
     }
     let cache = call.server.storage.cache(TABLE.store("", "namespaces"));
-    let policy = match cache.get(&call.namespace) {
-        Some(home) => Policy::of(&configured.defaults, |key| home.label(key)).0,
+    let (policy, errors) = match cache.get(&call.namespace) {
+        Some(home) => Policy::of(&configured.defaults, |key| home.label(key)),
         None if is_pod => {
             let quoted = api::field::go_quote(&call.namespace);
             return Err(ApiError::internal(format!("failed to lookup namespace {quoted}")));
         }
         None => return Ok(()),
     };
-    if policy.is_privileged() || (!is_pod && policy.warn.level == Level::Privileged) {
+    if errors.is_empty() && policy.is_privileged(is_pod) {
+        if is_pod {
+            note("enforce-policy", Standard::OPEN.to_string());
+        }
         return Ok(());
     }
     let template = object.at(path);
@@ -70,20 +75,31 @@ pub(super) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Resu
     }
     let pod = Pod::new(template);
     if configured.exemptions.covers_class(pod.spec.str_at(&["runtimeClassName"])) {
+        note("exempt", "runtimeClass".to_owned());
         return Ok(());
     }
-    if is_pod {
-        let violations = evaluate(&policy.enforce, &pod);
-        if !violations.is_empty() {
-            let why =
-                format!("violates PodSecurity \"{}\": {}", policy.enforce, checks::details(&violations));
-            return Err(forbid(call, object.name(), why));
-        }
+    if !errors.is_empty() {
+        let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let told = if let [one] = told.as_slice() { one.clone() } else { format!("[{}]", told.join(", ")) };
+        note("error", format!("Failed to parse policy: {told}"));
     }
-    let violations = evaluate(&policy.warn, &pod);
-    if !violations.is_empty() {
+    let told = |standard: &Standard| {
+        let violations = evaluate(standard, &pod);
         let details = checks::details(&violations);
-        call.warn(format!("would violate PodSecurity \"{}\": {details}", policy.warn));
+        (!violations.is_empty()).then(|| format!("violate PodSecurity \"{standard}\": {details}"))
+    };
+    if is_pod {
+        note("enforce-policy", policy.enforce.to_string());
+    }
+    let refused = if is_pod { told(&policy.enforce) } else { None };
+    if let Some(what) = told(&policy.audit) {
+        note("audit-violations", format!("would {what}"));
+    }
+    if let Some(what) = refused {
+        return Err(forbid(call, object.name(), what.replacen("violate", "violates", 1)));
+    }
+    if let Some(what) = told(&policy.warn) {
+        call.warn(format!("would {what}"));
     }
     Ok(())
 }
@@ -105,12 +121,12 @@ fn check_namespace(call: &Call, new: &Value, old: Option<&Value>) -> Result<()> 
         {
             return Ok(());
         }
-        if !configured.exemptions.covers(name, "") {
+        if configured.exemptions.covers(name, "").is_none() {
             existing::check(call, name, &is).into_iter().for_each(|warning| call.warn(warning));
             return Ok(());
         }
     }
-    if configured.exemptions.covers(name, "")
+    if configured.exemptions.covers(name, "").is_some()
         && let Some(shown) = policy.shown_if_set(&configured.defaults, |key| new.label(key).is_some())
     {
         let quoted = api::field::go_quote(name);

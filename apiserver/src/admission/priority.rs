@@ -3,7 +3,7 @@
 use api::Value;
 use api::error::Result;
 
-use super::{Operation, forbid, is};
+use super::{Operation, forbid, is, name_of};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
@@ -31,7 +31,8 @@ pub(super) fn mutate(
         let all = snapshot.objects.values().map(|s| s.object());
         all.filter(|c| c.get("globalDefault").as_bool() == Some(true)).min_by_key(|c| c.get("value").as_i64())
     } else {
-        let missing = || forbid(call, object.name(), format!("no PriorityClass with name {name} was found"));
+        let missing =
+            || forbid(call, name_of(object), format!("no PriorityClass with name {name} was found"));
         Some(cache.get(&name).ok_or_else(missing)?.object())
     };
     let value = class.as_ref().map_or(0, |c| c.get("value").as_i64().unwrap_or(0));
@@ -43,7 +44,7 @@ pub(super) fn mutate(
             "the integer value of priority ({}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name",
             given.unwrap_or(0)
         );
-        return Err(forbid(call, object.name(), why));
+        return Err(forbid(call, name_of(object), why));
     }
     if let Some(class) = &class {
         object.set(&["spec", "priorityClassName"], class.name());
@@ -54,7 +55,7 @@ pub(super) fn mutate(
         let why = format!(
             "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
         );
-        return Err(forbid(call, object.name(), why));
+        return Err(forbid(call, name_of(object), why));
     }
     object.set(&["spec", "preemptionPolicy"], policy);
     Ok(())
@@ -79,7 +80,7 @@ pub(super) fn validate(call: &Call, class: &Value) -> Result<()> {
                 "PriorityClass {} is already marked as default. Only one default can exist",
                 other.name()
             );
-            Err(forbid(call, class.name(), why))
+            Err(forbid(call, name_of(class), why))
         }
         None => Ok(()),
     }

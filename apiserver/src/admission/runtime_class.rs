@@ -4,7 +4,7 @@ use api::error::Result;
 use api::quantity::Quantity;
 use api::{Map, Value};
 
-use super::{Operation, forbid, is, tolerations};
+use super::{Operation, forbid, is, name_of, tolerations};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
@@ -19,7 +19,7 @@ async fn class_of(call: &Call, pod: &Value) -> Result<Option<Value>> {
         call.server.storage.catch_up().await?;
     }
     let quoted = api::field::go_quote(name);
-    let missing = || forbid(call, pod.name(), format!("pod rejected: RuntimeClass {quoted} not found"));
+    let missing = || forbid(call, name_of(pod), format!("pod rejected: RuntimeClass {quoted} not found"));
     Ok(Some(cache.get(name).ok_or_else(missing)?.object()))
 }
 
@@ -50,7 +50,7 @@ pub(super) async fn mutate(call: &Call, operation: Operation, pod: &mut Value) -
     if !class.get("overhead").is_null() {
         let (given, fixed) = (pod.at(&["spec", "overhead"]), class.at(&["overhead", "podFixed"]));
         if !given.is_empty() && !same(given, fixed) {
-            return Err(forbid(call, pod.name(), OTHER));
+            return Err(forbid(call, name_of(pod), OTHER));
         }
         if fixed.is_empty() {
             pod.remove_at(&["spec", "overhead"]);
@@ -66,7 +66,7 @@ pub(super) async fn mutate(call: &Call, operation: Operation, pod: &mut Value) -
             let why = format!(
                 "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {is}; pod.spec.nodeSelector[{key}] = {was}"
             );
-            return Err(forbid(call, pod.name(), why));
+            return Err(forbid(call, name_of(pod), why));
         }
         pod.set(&["spec", "nodeSelector", key], value);
     }
@@ -90,5 +90,5 @@ pub(super) async fn validate(call: &Call, operation: Operation, pod: &Value) -> 
         None if !given.is_null() => NONE,
         _ => return Ok(()),
     };
-    Err(forbid(call, pod.name(), why))
+    Err(forbid(call, name_of(pod), why))
 }

@@ -3,7 +3,7 @@
 use api::error::Result;
 use api::{Value, names, object};
 
-use super::{Operation, forbid, is};
+use super::{Operation, forbid, is, name_of};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
@@ -36,7 +36,7 @@ pub(super) async fn mutate(call: &Call, operation: Operation, pod: &mut Value) -
                     call.namespace,
                     api::field::go_quote(&name)
                 );
-                forbid(call, pod.name(), why)
+                forbid(call, name_of(pod), why)
             })?
         }
     };
@@ -60,7 +60,7 @@ pub(super) async fn mutate(call: &Call, operation: Operation, pod: &mut Value) -
 /// A pod that mirrors a file on a node may not use what the API keeps.
 fn check_mirror(call: &Call, pod: &Value) -> Result<()> {
     if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
-        return Err(forbid(call, pod.name(), "a mirror pod may not reference service accounts"));
+        return Err(forbid(call, name_of(pod), "a mirror pod may not reference service accounts"));
     }
     let projects_token = |v: &Value| {
         v.array_at(&["projected", "sources"]).iter().any(|s| !s.get("serviceAccountToken").is_null())
@@ -68,7 +68,7 @@ fn check_mirror(call: &Call, pod: &Value) -> Result<()> {
     if pod.array_at(&["spec", "volumes"]).iter().any(projects_token) {
         return Err(forbid(
             call,
-            pod.name(),
+            name_of(pod),
             "a mirror pod may not use ServiceAccountToken volume projections",
         ));
     }

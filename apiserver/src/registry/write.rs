@@ -37,35 +37,36 @@ pub(super) struct Current {
 }
 
 impl Call {
-    /// Creates an object that was decoded in the row's version.
+    /// Creates an object that was decoded in the row's version. A name is made for it, if need be, after admission has
+    /// changed it.
     pub async fn create(&self, mut object: Value) -> Result<Value> {
         self.check_definition()?;
         self.check_namespace(&mut object)?;
-        let generated = object.name().is_empty() && !object.str_at(&["metadata", "generateName"]).is_empty();
-        for attempt in 1.. {
-            let mut copy = object.clone();
-            if generated {
-                let name = names::generate(object.str_at(&["metadata", "generateName"]));
-                copy.set(&["metadata", "name"], name);
-            }
-            match self.create_named(copy).await {
-                Err(e) if generated && e.reason() == "AlreadyExists" && attempt < GENERATE_ATTEMPTS => {}
-                result => return result,
-            }
-        }
-        unreachable!("the loop ends by returning")
-    }
-
-    async fn create_named(&self, mut object: Value) -> Result<Value> {
-        let strategy = self.row.strategy;
         self.stamp(&mut object);
         self.default_object(&mut object);
         self.track_create(&mut object)?;
         admission::mutate(self, Operation::Create, &mut object, None).await?;
         self.default_object(&mut object);
-        if self.row.has_status() && !strategy.keeps_status {
+        if self.row.has_status() && !self.row.strategy.keeps_status {
             self.clear_status(&mut object);
         }
+        let start = object.str_at(&["metadata", "generateName"]).to_owned();
+        if !object.name().is_empty() || start.is_empty() {
+            return self.create_named(object).await;
+        }
+        for _ in 1..GENERATE_ATTEMPTS {
+            let mut copy = object.clone();
+            copy.set(&["metadata", "name"], names::generate(&start));
+            match self.create_named(copy).await {
+                Err(e) if e.reason() == "AlreadyExists" => {}
+                result => return result,
+            }
+        }
+        object.set(&["metadata", "name"], names::generate(&start));
+        self.create_named(object).await
+    }
+
+    async fn create_named(&self, mut object: Value) -> Result<Value> {
         let allocated = self.server.allocators.allocate(self, &mut object, None).await?;
         let result = match self.admit_new(object).await {
             Ok(object) => self.insert(object).await,

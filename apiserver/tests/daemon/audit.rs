@@ -153,3 +153,46 @@ fn events_are_sent_to_a_server() {
     });
     found.unwrap();
 }
+
+#[test]
+fn admission_notes_what_it_found() {
+    let (cluster, log) = start(&[]);
+    let group = super::policies::GROUP;
+    let policy = object!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "short"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]},
+            "validations": [{"expression": "true"}, {"expression": "size(object.data.k) < 3", "message": "long"}],
+            "auditAnnotations": [
+                {"key": "value", "valueExpression": "'is ' + object.data.k"}, {"key": "none", "valueExpression": "null"}],
+        }
+    });
+    cluster.create(&format!("{group}/validatingadmissionpolicies"), &policy);
+    let actions = object!({"validationActions": ["Audit"]});
+    let binding = super::policies::bound("ValidatingAdmissionPolicyBinding", "short", &actions);
+    cluster.create(&format!("{group}/validatingadmissionpolicybindings"), &binding);
+    let noted = || {
+        cluster.send("POST", &format!("{MAPS}?dryRun=All"), JSON, &map("a", "value").to_string());
+        events(&log, "short/value").into_iter().next()
+    };
+    wait_until("the policy acts", SOON, || noted().is_some()).unwrap();
+    let event = noted().unwrap();
+    assert_eq!(event.str_at(&["annotations", "short/value"]), "is value");
+    assert!(event.at(&["annotations", "short/none"]).is_null());
+    let failure = event.str_at(&["annotations", "validation.policy.admission.k8s.io/validation_failure"]);
+    let want = r#"[{"message":"long","policy":"short","binding":"short","expressionIndex":1,"validationActions":["Audit"]}]"#;
+    assert_eq!(failure, want);
+    let host = object!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}
+    });
+    let account = object!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    cluster.create("/api/v1/namespaces/default/serviceaccounts", &account);
+    cluster.create("/api/v1/namespaces/default/pods", &host);
+    let [event] = &events(&log, "namespaces/default/pods\"")[..] else { panic!("no event of the pod") };
+    assert_eq!(
+        event.str_at(&["annotations", "pod-security.kubernetes.io/enforce-policy"]),
+        "privileged:latest"
+    );
+}

@@ -219,3 +219,26 @@ fn owners_services_and_classes_are_guarded() {
         "conflict: runtimeClass.scheduling.nodeSelector[k] = v; pod.spec.nodeSelector[k] = w",
     );
 }
+
+#[test]
+fn events_come_at_a_rate() {
+    let cluster = Cluster::start_with(|pki| {
+        let file = pki.file("admission.yaml");
+        let text = "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n- name: EventRateLimit\n  configuration:\n    apiVersion: eventratelimit.admission.k8s.io/v1alpha1\n    kind: Configuration\n    limits:\n    - {type: User, qps: 1, burst: 3}\n";
+        std::fs::write(&file, text).unwrap();
+        vec![
+            "--enable-admission-plugins=EventRateLimit".to_owned(),
+            format!("--admission-control-config-file={}", file.display()),
+        ]
+    });
+    let event = object!({
+        "apiVersion": "v1", "kind": "Event", "metadata": {"generateName": "e-"}, "reason": "R", "type": "Normal",
+        "involvedObject": {"kind": "ConfigMap", "namespace": "default", "name": "a"},
+    });
+    let send = || cluster.send("POST", "/api/v1/namespaces/default/events", JSON, &event.to_string());
+    let answers: Vec<Response> = (0..8).map(|_| send()).collect();
+    assert_eq!(answers[..3].iter().map(|r| r.code).collect::<Vec<_>>(), [201; 3]);
+    let refused = answers.iter().find(|r| r.code == 429).expect("one too many");
+    let why = "Too many requests: limit reached on type User for key admin";
+    assert_eq!(read(refused).str_at(&["message"]), why);
+}

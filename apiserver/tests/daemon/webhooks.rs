@@ -287,3 +287,26 @@ fn nobody_is_asked_about_webhooks_and_policies() {
     remove(&cluster, VALIDATING, "all");
     soon(&cluster, MAPS, &map("p", "1"), 201);
 }
+
+#[test]
+fn names_are_made_after_webhooks_have_changed_objects() {
+    let cluster = Cluster::start();
+    let reviewer = Reviewer::start(&cluster.pki);
+    let start = patching(r#"[{"op":"replace","path":"/metadata/generateName","value":"changed-"}]"#);
+    configure(&cluster, MUTATING, "m", &reviewer.at(&start), &object!({}));
+    configure(&cluster, VALIDATING, "v", &reviewer.at("/v"), &object!({}));
+    let mut unnamed = map("", "1");
+    unnamed.set(&["metadata"], object!({"generateName": "first-"}));
+    let send = || read(&cluster.send("POST", &format!("{MAPS}?dryRun=All"), JSON, &unnamed.to_string()));
+    wait_until("the webhook acts", SOON, || send().name().starts_with("changed-")).unwrap();
+    wait_until("both webhooks act", SOON, || {
+        send();
+        !reviewer.asked("/v").is_empty()
+    })
+    .unwrap();
+    reviewer.asked(&start);
+    let made = send();
+    let (changed, seen) = (reviewer.asked(&start), reviewer.asked("/v"));
+    assert_eq!((changed[0].str_at(&["name"]), changed[0].get("object").name()), ("", ""));
+    assert_eq!((seen[0].str_at(&["name"]), seen[0].get("object").name()), (made.name(), made.name()));
+}

@@ -54,7 +54,8 @@ pub(in crate::admission) struct Standard {
 }
 
 impl Standard {
-    const OPEN: Self = Self { level: Level::Privileged, version: Version(None) };
+    /// Everything is allowed.
+    pub(super) const OPEN: Self = Self { level: Level::Privileged, version: Version(None) };
 
     fn is_equivalent(&self, other: &Self) -> bool {
         (self.level == Level::Privileged && other.level == Level::Privileged) || self == other
@@ -89,7 +90,8 @@ impl Default for Policy {
     }
 }
 
-const PREFIX: &str = "pod-security.kubernetes.io/";
+/// What labels and annotations of the plug-in begin with.
+pub(super) const PREFIX: &str = "pod-security.kubernetes.io/";
 
 impl Policy {
     /// The policy of a namespace with these labels, and what is wrong with them. What cannot be read enforces the
@@ -143,9 +145,10 @@ impl Policy {
         }
     }
 
-    /// True when nothing is refused or warned of.
-    pub(super) fn is_privileged(&self) -> bool {
-        [self.enforce, self.audit, self.warn].iter().all(|s| s.level == Level::Privileged)
+    /// True when nothing is noted or warned of, nor refused where that is `enforced`.
+    pub(super) fn is_privileged(&self, enforced: bool) -> bool {
+        let open = |standard: Standard| standard.level == Level::Privileged;
+        open(self.audit) && open(self.warn) && (!enforced || open(self.enforce))
     }
 
     /// What the labels that a namespace `has` say, if they say another thing than the defaults do.
@@ -154,7 +157,7 @@ impl Policy {
         let same = self.enforce.is_equivalent(&defaults.enforce)
             && self.audit.is_equivalent(&defaults.audit)
             && self.warn.is_equivalent(&defaults.warn);
-        if self.is_privileged() || same {
+        if self.is_privileged(true) || same {
             return None;
         }
         let set = |mode: &str| has(&format!("{PREFIX}{mode}")) || has(&format!("{PREFIX}{mode}-version"));
@@ -179,9 +182,14 @@ pub(in crate::admission) struct Exemptions {
 }
 
 impl Exemptions {
-    pub(super) fn covers(&self, namespace: &str, user: &str) -> bool {
+    /// Why a namespace or a user is exempt.
+    pub(super) fn covers(&self, namespace: &str, user: &str) -> Option<&'static str> {
         let has = |list: &[String], name: &str| !name.is_empty() && list.iter().any(|n| n == name);
-        has(&self.namespaces, namespace) || has(&self.usernames, user)
+        match (has(&self.namespaces, namespace), has(&self.usernames, user)) {
+            (true, _) => Some("namespace"),
+            (_, true) => Some("user"),
+            _ => None,
+        }
     }
 
     pub(super) fn covers_class(&self, class: &str) -> bool {

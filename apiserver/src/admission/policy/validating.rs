@@ -1,6 +1,7 @@
 //! Policies that refuse requests or warn of them.
 
 mod judge;
+mod notes;
 
 use api::error::Result;
 use api::{ApiError, Value};
@@ -16,11 +17,13 @@ use crate::admission::expression::Expression;
 use crate::admission::request::Request;
 use crate::registry::Call;
 use judge::Denial;
+use notes::Notes;
 
 /// What a validating policy says.
 pub(super) struct Validations {
     validations: Vec<Validation>,
-    annotations: Vec<Expression>,
+    /// Annotations of audit events, by their keys.
+    annotations: Vec<(String, Expression)>,
 }
 
 struct Validation {
@@ -37,7 +40,10 @@ impl Rules for Validations {
     fn new(spec: &Value, compiler: &mut Compiler, scope: Scope) -> Self {
         let each = |list: &str| spec.array_at(&[list]).iter();
         let annotations = each("auditAnnotations")
-            .map(|a| Expression::new(compiler, a, "valueExpression", &[Type::String, Type::Null]))
+            .map(|a| {
+                let value = Expression::new(compiler, a, "valueExpression", &[Type::String, Type::Null]);
+                (a.str_at(&["key"]).to_owned(), value)
+            })
             .collect();
         let mut validations: Vec<Validation> = each("validations")
             .map(|v| Validation {
@@ -71,20 +77,25 @@ pub(in crate::admission) async fn validate(
     }
     let request = Request::new(call, operation, object, old).await?;
     // The first refusal is told, but all warnings are.
-    let mut first = None;
+    let (mut first, mut notes) = (None, Notes::default());
     for selected in hooks.select(&request).await {
         let refused = match selected {
-            Ok(invocation) => ask(&invocation, &request).await,
+            Ok(invocation) => ask(&invocation, &request, &mut notes).await,
             Err(wrong) if wrong.policy.ignores => None,
             Err(wrong) => Some(refuse(&request, &wrong.policy.name, wrong.binding, Denial::of(wrong.why))),
         };
         first = first.or(refused);
     }
+    notes.write(call);
     first.map_or(Ok(()), Err)
 }
 
 /// The first refusal by a policy; what else it says is told to the client.
-async fn ask(invocation: &Invocation<'_, Validations>, request: &Request<'_>) -> Option<ApiError> {
+async fn ask(
+    invocation: &Invocation<'_, Validations>,
+    request: &Request<'_>,
+    notes: &mut Notes,
+) -> Option<ApiError> {
     let Invocation { policy, binding, row, params } = invocation;
     let call = request.call;
     let (object, old) = match request.seen_as(row).await {
@@ -108,7 +119,13 @@ async fn ask(invocation: &Invocation<'_, Validations>, request: &Request<'_>) ->
     };
     let verdict = policy.judge(inputs, &matched);
     let mut first = None;
+    for (key, value) in verdict.annotations {
+        notes.add(format!("{}/{key}", policy.name), value);
+    }
     for denial in verdict.denials {
+        if binding.actions.iter().any(|a| a == "Audit") {
+            notes::failed(call, &policy.name, binding, &denial);
+        }
         if binding.actions.iter().any(|a| a == "Warn") {
             call.warn(format!(
                 "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",

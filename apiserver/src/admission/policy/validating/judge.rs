@@ -15,14 +15,19 @@ pub(super) struct Denial {
     pub message: String,
     /// Empty unless the validation says.
     pub reason: String,
+    /// Which validation it is.
+    pub index: usize,
 }
 
 impl Denial {
     /// A refusal for no reason that a validation gives.
     pub(super) fn of(message: String) -> Self {
-        Self { message, reason: String::new() }
+        Self { message, reason: String::new(), index: 0 }
     }
 }
+
+/// Keys and values.
+type Annotations = Vec<(String, String)>;
 
 /// What a policy says of a request.
 #[derive(Default)]
@@ -31,6 +36,8 @@ pub(super) struct Verdict {
     pub denials: Vec<Denial>,
     /// What refuses the request whatever the actions are.
     pub failures: Vec<Denial>,
+    /// Annotations of the audit event.
+    pub annotations: Annotations,
 }
 
 impl Policy<Validations> {
@@ -65,14 +72,15 @@ impl Policy<Validations> {
                 (Ok(true), _) => continue,
                 (Ok(false), Ok(messages)) => {
                     let computed = messages.get(i).cloned().unwrap_or_default();
-                    verdict.denials.push(self.rules.validations[i].denial(computed));
+                    verdict.denials.push(Denial { index: i, ..self.rules.validations[i].denial(computed) });
                     continue;
                 }
             };
-            verdict.denials.extend(self.undecided(undecided).denials);
+            let told = self.undecided(undecided).denials;
+            verdict.denials.extend(told.into_iter().map(|denial| Denial { index: i, ..denial }));
         }
-        match self.check_annotations(inputs) {
-            Ok(failures) => verdict.failures = failures,
+        match self.annotate(inputs) {
+            Ok((annotations, failures)) => (verdict.annotations, verdict.failures) = (annotations, failures),
             Err(why) => return self.undecided(why.to_owned()),
         }
         verdict
@@ -81,7 +89,7 @@ impl Policy<Validations> {
     /// What comes of an expression that has no value.
     fn undecided(&self, message: String) -> Verdict {
         let denials = if self.ignores { Vec::new() } else { vec![Denial::of(message)] };
-        Verdict { denials, failures: Vec::new() }
+        Verdict { denials, ..Verdict::default() }
     }
 
     /// The computed messages, empty where there is none to show.
@@ -101,19 +109,25 @@ impl Policy<Validations> {
         Ok(messages)
     }
 
-    /// What goes wrong with annotations of the audit.
-    fn check_annotations(&self, inputs: Inputs<'_>) -> Result<Vec<Denial>, &'static str> {
+    /// Annotations of the audit event, and what goes wrong with them.
+    fn annotate(&self, inputs: Inputs<'_>) -> Result<(Annotations, Vec<Denial>), &'static str> {
         let evaluator = Evaluator::new(&self.compiler, inputs, Limits::default());
-        let (mut budget, mut failures) = (BUDGET, Vec::new());
-        for annotation in &self.rules.annotations {
-            if let Err(message) = evaluate(&evaluator, annotation, &mut budget)? {
-                failures.push(Denial::of(message));
+        let (mut budget, mut annotations, mut failures) = (BUDGET, Vec::new(), Vec::new());
+        for (key, expression) in &self.rules.annotations {
+            match evaluate(&evaluator, expression, &mut budget)? {
+                Ok(value) => {
+                    let text = value.as_str().unwrap_or_default().trim();
+                    if !text.is_empty() {
+                        annotations.push((key.clone(), text.to_owned()));
+                    }
+                }
+                Err(message) => failures.push(Denial::of(message)),
             }
         }
         if self.ignores {
             failures.clear();
         }
-        Ok(failures)
+        Ok((annotations, failures))
     }
 }
 
@@ -121,6 +135,6 @@ impl Validation {
     fn denial(&self, computed: String) -> Denial {
         let message = [computed, self.message.clone()].into_iter().find(|m| !m.is_empty());
         let message = message.unwrap_or_else(|| format!("failed expression: {}", self.check.source.trim()));
-        Denial { message, reason: self.reason.clone() }
+        Denial { reason: self.reason.clone(), ..Denial::of(message) }
     }
 }
