@@ -36,6 +36,8 @@ mod policies;
 mod reviewer;
 #[path = "daemon/subresources.rs"]
 mod subresources;
+#[path = "daemon/takeover.rs"]
+mod takeover;
 #[path = "daemon/webhooks.rs"]
 mod webhooks;
 
