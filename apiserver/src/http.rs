@@ -243,7 +243,13 @@ async fn pass(exchange: Exchange, flow: &mut Flow, completion: &mut Completion) 
     if exchange.info.is_long_running() {
         return answer(exchange, flow, completion, &unread).await;
     }
-    let limit = deadline(&exchange)?;
+    let limit = match deadline(&exchange) {
+        Ok(limit) => limit,
+        Err(e) => {
+            unread.drain().await;
+            return Err(e);
+        }
+    };
     let answer = tokio::time::timeout(limit, answer(exchange, flow, completion, &unread)).await;
     unread.drain().await;
     answer

@@ -244,6 +244,7 @@ fn a_refusal_leaves_the_connection_usable() {
     for (path, media_type, code) in [
         (MAPS, "text/plain", 415),
         ("/api/v1/nonsense", JSON, 404),
+        ("/api/v1/namespaces?timeout=soon", JSON, 400),
         ("/api/v1/namespaces/default/configmaps/x", JSON, 405),
     ] {
         let codes = cluster.client.late_body(path, (media_type, b"{}"), "/readyz").unwrap();
