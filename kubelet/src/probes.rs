@@ -2,6 +2,7 @@
 
 mod check;
 mod metrics;
+mod redirect;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -220,10 +221,19 @@ impl Worker {
         self.verdicts.lock().started.get(&self.target.id).copied().unwrap_or_default()
     }
 
+    fn warn(&self, reason: &str, message: &str) {
+        let container = self.target.container.str_at(&["name"]);
+        events::of_container(&self.recorder, &self.target.pod, container, Kind::Warning, reason, message);
+    }
+
     /// Draws the conclusion; true when there is nothing left to find out.
     fn judge(&self, outcome: Outcome, streak: &mut Streak) -> bool {
         let (good, message) = match outcome {
             Outcome::Success => (true, String::new()),
+            Outcome::Warning(message) => {
+                self.warn("ProbeWarning", &format!("{} probe warning: {message}", capitalized(self.kind)));
+                (true, message)
+            }
             Outcome::Failure(message) => (false, message),
             // Nothing was learned.
             Outcome::Unknown(message) => {
@@ -232,16 +242,7 @@ impl Worker {
             }
         };
         if !good {
-            let message = format!("{} probe failed: {message}", capitalized(self.kind));
-            let container = self.target.container.str_at(&["name"]);
-            events::of_container(
-                &self.recorder,
-                &self.target.pod,
-                container,
-                Kind::Warning,
-                "Unhealthy",
-                &message,
-            );
+            self.warn("Unhealthy", &format!("{} probe failed: {message}", capitalized(self.kind)));
         }
         let needed = match good {
             true => self.number("successThreshold", 1),

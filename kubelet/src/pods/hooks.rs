@@ -44,7 +44,7 @@ pub(super) async fn run(runtime: &Runtime, hook: &Value, target: &Target) -> Res
     }
     if !hook.get("httpGet").is_null() {
         return match http_get(hook.get("httpGet"), target, "kube-lifecycle/1.36").await {
-            Outcome::Success => Ok(()),
+            Outcome::Success | Outcome::Warning(_) => Ok(()),
             Outcome::Failure(why) | Outcome::Unknown(why) => Err(why),
         };
     }

@@ -5,23 +5,30 @@ use std::time::Duration;
 
 use api::Value;
 use bytes::Bytes;
+use http::header::LOCATION;
 use http::{Request, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::redirect;
 use crate::cri::Runtime;
 
 /// How much of an answer is looked at.
 const MAX_BODY: usize = 10 << 10;
+
+/// After so many redirects a probe gives up.
+const MAX_REDIRECTS: usize = 10;
 
 /// What an attempt came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Healthy.
     Success,
+    /// Healthy, but with something that somebody should know.
+    Warning(String),
     /// Not healthy, and why.
     Failure(String),
     /// It could not be found out.
@@ -133,28 +140,45 @@ fn url(get: &Value, target: &Target) -> Option<(Uri, String)> {
     Some((uri, authority))
 }
 
-/// Does a GET; any answer from 200 to 399 is a success.
+/// Does a GET; any answer from 200 to 399 is a success. Redirects are followed on the same host; one that leads elsewhere
+/// is a success with a warning.
 pub(crate) async fn http_get(get: &Value, target: &Target, agent: &str) -> Outcome {
-    let Some((uri, authority)) = url(get, target) else {
+    let Some((first, _)) = url(get, target) else {
         return Outcome::Unknown("the probe's URL or port is invalid".to_owned());
     };
-    let failed = |why: String| Outcome::Failure(format!("Get \"{uri}\": {why}"));
-    let stream = match TcpStream::connect(&authority).await {
-        Ok(stream) => stream,
-        Err(error) => return failed(format!("dial tcp {authority}: connect: {}", lower(&error))),
-    };
-    let answer = if uri.scheme_str() == Some("https") {
-        match tls(stream, uri.host().unwrap_or_default()).await {
-            Ok(stream) => exchange(stream, get, &uri, agent).await,
-            Err(why) => Err(why),
+    let mut uri = first.clone();
+    for _ in 0..MAX_REDIRECTS {
+        let answer = match ask(get, &uri, agent).await {
+            Ok(answer) => answer,
+            Err(why) => return Outcome::Failure(format!("Get \"{uri}\": {why}")),
+        };
+        match answer.code {
+            200..300 => return Outcome::Success,
+            300..400 => {}
+            code => return Outcome::Failure(format!("HTTP probe failed with statuscode: {code}")),
         }
+        let follows = matches!(answer.code, 301 | 302 | 303 | 307 | 308);
+        let next =
+            answer.location.filter(|_| follows).and_then(|location| redirect::resolve(&uri, &location));
+        match next {
+            Some(next) if next.host() == first.host() => uri = next,
+            _ => {
+                let body = answer.body;
+                return Outcome::Warning(format!("Probe terminated redirects, Response body: {body}"));
+            }
+        }
+    }
+    Outcome::Failure(format!("Get \"{uri}\": stopped after {MAX_REDIRECTS} redirects"))
+}
+
+async fn ask(get: &Value, uri: &Uri, agent: &str) -> Result<Answer, String> {
+    let address = redirect::address(uri);
+    let stream = TcpStream::connect(&address).await;
+    let stream = stream.map_err(|error| format!("dial tcp {address}: connect: {}", lower(&error)))?;
+    if uri.scheme_str() == Some("https") {
+        exchange(tls(stream, uri.host().unwrap_or_default()).await?, get, uri, agent).await
     } else {
-        exchange(stream, get, &uri, agent).await
-    };
-    match answer {
-        Ok(200..400) => Outcome::Success,
-        Ok(code) => Outcome::Failure(format!("HTTP probe failed with statuscode: {code}")),
-        Err(why) => failed(why),
+        exchange(stream, get, uri, agent).await
     }
 }
 
@@ -179,8 +203,15 @@ async fn tls(
     connector.connect(name, stream).await.map_err(|error| error.to_string())
 }
 
-/// Sends the request and returns the status code.
-async fn exchange<S>(stream: S, get: &Value, uri: &Uri, agent: &str) -> Result<u16, String>
+/// An answer, as far as it matters.
+struct Answer {
+    code: u16,
+    location: Option<String>,
+    body: String,
+}
+
+/// Sends the request and reads the answer.
+async fn exchange<S>(stream: S, get: &Value, uri: &Uri, agent: &str) -> Result<Answer, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -205,9 +236,19 @@ where
     let answer = async {
         let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let code = answer.status().as_u16();
+        let location =
+            answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (mut content, mut body) = (Vec::new(), answer.into_body());
         // What comes beyond the limit is nobody's business.
-        let _ = Limited::new(answer.into_body(), MAX_BODY).collect().await;
-        Ok(code)
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| error.to_string())?;
+            content.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+            if content.len() >= MAX_BODY {
+                content.truncate(MAX_BODY);
+                break;
+            }
+        }
+        Ok(Answer { code, location, body: String::from_utf8_lossy(&content).into_owned() })
     };
     tokio::pin!(answer);
     tokio::select! {

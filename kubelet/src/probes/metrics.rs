@@ -40,7 +40,7 @@ impl Metrics {
     /// Counts a probe.
     pub(super) fn count(&self, kind: &str, target: &Target, outcome: &Outcome, took: Duration) {
         let result = match outcome {
-            Outcome::Success => RESULTS[0],
+            Outcome::Success | Outcome::Warning(_) => RESULTS[0],
             Outcome::Failure(_) => RESULTS[1],
             Outcome::Unknown(_) => RESULTS[2],
         };
@@ -48,7 +48,7 @@ impl Metrics {
             (super::capitalized(kind), target.container.str_at(&["name"]), &target.pod);
         let labels = [kind.as_str(), result, container, pod.name(), pod.namespace(), pod.uid()];
         self.results.with_label_values(&labels).inc();
-        if matches!(outcome, Outcome::Success) {
+        if result == RESULTS[0] {
             let labels = [kind.as_str(), container, pod.name(), pod.namespace()];
             self.durations.with_label_values(&labels).observe(took.as_secs_f64());
         }
