@@ -1,11 +1,14 @@
-//! The kubelet's client certificate: asked for with a bootstrap kubeconfig when there is none that counts, and renewed
-//! before it ends.
+//! The kubelet's certificates.
+//!
+//! The one for its server is in `serving`. The client certificate is asked for with a bootstrap kubeconfig when there is
+//! none that counts, and renewed before it ends.
 //!
 //! The certificate lies with its key in one file, to which `kubelet-client-current.pem` points; the kubeconfig names that
 //! link, and clients follow what they were given as files. The certificate is asked for by a
 //! `CertificateSigningRequest`, which somebody else approves and signs.
 
 mod request;
+pub(crate) mod serving;
 mod store;
 
 use std::fs;
@@ -21,8 +24,11 @@ use serde_json::{Value as Json, json};
 
 use crate::config::Config;
 use crate::{Kubelet, user_agent};
-use request::Naming;
+use request::{Ask, Naming};
 use store::Store;
+
+/// What the names of the client certificate's files begin with.
+const CLIENT: &str = "kubelet-client";
 
 /// Makes `kubeconfig` with a certificate of the node's own, unless it has one already.
 ///
@@ -41,12 +47,13 @@ pub(crate) async fn bootstrap(config: &Config, kubeconfig: &Path) -> anyhow::Res
         );
     }
     tracing::info!(bootstrap = %bootstrap.display(), "Asking for a client certificate");
-    let store = Store::open(&config.cert_dir)?;
+    let store = Store::open(&config.cert_dir, CLIENT)?;
     let connection =
         Connection { kubeconfig: Some(bootstrap.clone()), user_agent: user_agent(), ..Connection::default() };
     let client = client::connect(&connection).await?;
     let key = store.pending_key()?;
-    let certificate = request::certificate(&client, &config.node_name, &key, Naming::ByKey).await?;
+    let certificate =
+        request::certificate(&client, &config.node_name, &key, Naming::ByKey, Ask::Client).await?;
     let link = store.keep(&certificate, &key)?;
     let made = kubeconfig_of(&read(bootstrap)?, bootstrap, &link)
         .with_context(|| format!("the bootstrap kubeconfig {}", bootstrap.display()))?;
@@ -58,7 +65,7 @@ pub(crate) async fn bootstrap(config: &Config, kubeconfig: &Path) -> anyhow::Res
 /// Renews the certificate between 70 and 90 percent of its life, for ever.
 pub(crate) async fn rotate(kubelet: Arc<Kubelet>) {
     let config = &kubelet.config;
-    let opened = Store::open(&config.cert_dir);
+    let opened = Store::open(&config.cert_dir, CLIENT);
     let named = config.kubeconfig.as_deref().and_then(certificate_of);
     let store = match opened {
         Ok(store) if named == Some(store.link()) => store,
@@ -90,18 +97,23 @@ pub(crate) async fn rotate(kubelet: Arc<Kubelet>) {
 /// Renews the certificate if it is time; how long to wait before the next look.
 async fn renew(kubelet: &Kubelet, store: &Store) -> anyhow::Result<Duration> {
     let due = due(&fs::read(store.link())?, rand::random_range(0.7..0.9))?;
-    if let Ok(left) = Duration::try_from(due.duration_since(Timestamp::now()))
-        && !left.is_zero()
-    {
-        // Clocks jump; a timer of a year does not notice.
-        return Ok(left.min(Duration::from_secs(3600)));
+    if let Some(wait) = wait_until(due) {
+        return Ok(wait);
     }
     let key = KeyPair::generate()?;
     let name = &kubelet.config.node_name;
-    let certificate = request::certificate(&kubelet.client, name, &key, Naming::Generated).await?;
+    let certificate =
+        request::certificate(&kubelet.client, name, &key, Naming::Generated, Ask::Client).await?;
     store.keep(&certificate, &key)?;
     tracing::info!("Renewed the client certificate");
     Ok(Duration::from_secs(60))
+}
+
+/// How long to wait before the next look at something that is due then; nothing when it is due.
+fn wait_until(due: Timestamp) -> Option<Duration> {
+    let left = Duration::try_from(due.duration_since(Timestamp::now())).ok()?;
+    // Clocks jump; a timer of a year does not notice.
+    (!left.is_zero()).then(|| left.min(Duration::from_secs(3600)))
 }
 
 fn due(pem: &[u8], share: f64) -> anyhow::Result<Timestamp> {
@@ -188,7 +200,7 @@ mod tests {
     #[test]
     fn the_kubeconfig_made_names_the_certificate_of_the_store() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("pki")).unwrap();
+        let store = Store::open(&dir.path().join("pki"), CLIENT).unwrap();
         let bootstrap = json!({
             "clusters": [
                 {"name": "other", "cluster": {"server": "https://other"}},

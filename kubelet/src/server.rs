@@ -20,11 +20,13 @@ use serve::authn::CertificateAuthenticator;
 use serve::x509::ClientCa;
 use serve::{Authenticator, Authorizer, Body, Diagnostics, Guard, Health, Server, Tls};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
 pub(crate) use stats::node_usage;
 
 use crate::Kubelet;
+use crate::certificates::serving::{self, Current};
 
 /// What the endpoints answer from.
 struct Endpoints {
@@ -56,7 +58,9 @@ pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
     }
     let address = kubelet.config.address;
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    let tls = tls(kubelet)?;
+    let bootstrap = kubelet.config.file.server_tls_bootstrap;
+    let signed = if bootstrap { Some(serving::start(kubelet)?) } else { None };
+    let own = if bootstrap { None } else { Some(tls(kubelet)?) };
     let configz = serde_json::json!({"kubeletconfig": &kubelet.config.file}).to_string();
     let guard = guard(kubelet)?;
     let endpoints =
@@ -65,14 +69,21 @@ pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
         let endpoints = endpoints.clone();
         async move { Ok::<_, Infallible>(endpoints.handle(request).await) }
     });
-    let stop = kubelet.tasks.token();
-    let watched = tls.clone();
-    let until = stop.clone();
-    kubelet.tasks.plain("certificates", async move {
-        watched.watch(until).await;
-        Ok(())
-    });
+    let (tasks, stop) = (kubelet.tasks.clone(), kubelet.tasks.token());
     kubelet.tasks.critical("server", async move {
+        let tls = match (own, signed) {
+            (Some(tls), _) => tls,
+            (None, Some(signed)) => match signed_tls(&listener, signed, &stop).await? {
+                Some(tls) => tls,
+                None => return Ok(()),
+            },
+            (None, None) => anyhow::bail!("there is no serving certificate"),
+        };
+        let (watched, until) = (tls.clone(), stop.clone());
+        tasks.plain("certificates", async move {
+            watched.watch(until).await;
+            Ok(())
+        });
         Server::https(tls).serve(listener, service, stop).await;
         Ok(())
     });
@@ -103,6 +114,25 @@ fn tls(kubelet: &Kubelet) -> anyhow::Result<Arc<Tls>> {
         Tls::from_files(Path::new(&file.tls_cert_file), Path::new(&file.tls_private_key_file))?
     };
     Ok(Arc::new(tls))
+}
+
+/// Waits until a certificate is signed, and turns callers away until then; none when the kubelet ends before that.
+async fn signed_tls(
+    listener: &TcpListener,
+    mut signed: Current,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<Arc<Tls>>> {
+    loop {
+        let file = signed.borrow_and_update().clone();
+        if let Some(file) = file {
+            return Ok(Some(Arc::new(Tls::from_files(&file, &file)?)));
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(None),
+            changed = signed.changed() => changed.context("nobody asks for a serving certificate")?,
+            accepted = listener.accept() => drop(accepted),
+        }
+    }
 }
 
 /// Whoever may call is let in.

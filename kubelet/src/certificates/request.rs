@@ -1,5 +1,6 @@
 //! Asking the cluster's signer for a certificate (`certificates.k8s.io/v1`).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -8,14 +9,25 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use client::resource::CERTIFICATE_SIGNING_REQUESTS;
 use client::{Client, Informer};
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// How long an approval may take.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+/// What a certificate is for.
+#[derive(Clone, Copy)]
+pub(super) enum Ask<'a> {
+    /// To be known by the API server.
+    Client,
+    /// To be known by who calls the node, by its name and at these addresses.
+    Serving {
+        /// The addresses.
+        ips: &'a [IpAddr],
+    },
+}
 
 /// How a request is called.
 #[derive(Clone, Copy)]
@@ -26,7 +38,7 @@ pub(super) enum Naming {
     Generated,
 }
 
-/// Asks for a client certificate of the node and waits until it is signed. Returns it as PEM.
+/// Asks for a certificate of the node and waits until it is signed. Returns it as PEM.
 ///
 /// # Errors
 /// Says that it was denied, that signing failed, or that nobody approved it in time.
@@ -35,14 +47,15 @@ pub(super) async fn certificate(
     node: &str,
     key: &KeyPair,
     naming: Naming,
+    ask: Ask<'_>,
 ) -> anyhow::Result<String> {
-    let request = request(node, key, naming)?;
+    let request = request(node, key, naming, ask)?;
     let name = match client.create(&CERTIFICATE_SIGNING_REQUESTS, "", &request).await {
         Ok(made) => made.name().to_owned(),
         Err(error) if error.is_already_exists() => request.name().to_owned(),
-        Err(error) => return Err(error).context("cannot ask for a client certificate"),
+        Err(error) => return Err(error).context("cannot ask for a certificate"),
     };
-    tracing::info!(csr = name, "Waiting until the client certificate is signed");
+    tracing::info!(csr = name, "Waiting until the certificate is signed");
     let fields = format!("metadata.name={name}");
     let informer = Informer::of_values(CERTIFICATE_SIGNING_REQUESTS, |_| {}).fields(&fields).build();
     let (tell, mut told) = watch::channel(None);
@@ -65,19 +78,32 @@ pub(super) async fn certificate(
     }
 }
 
-fn request(node: &str, key: &KeyPair, naming: Naming) -> anyhow::Result<Value> {
+fn request(node: &str, key: &KeyPair, naming: Naming, ask: Ask<'_>) -> anyhow::Result<Value> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
     params.distinguished_name.push(DnType::CommonName, format!("system:node:{node}"));
+    let (signer, usage) = match ask {
+        Ask::Client => ("kubernetes.io/kube-apiserver-client-kubelet", "client auth"),
+        Ask::Serving { ips } => {
+            let name = match node.parse() {
+                Ok(ip) => SanType::IpAddress(ip),
+                Err(_) => SanType::DnsName(node.try_into()?),
+            };
+            params.subject_alt_names = std::iter::once(name)
+                .chain(ips.iter().filter(|ip| ip.to_string() != node).map(|ip| SanType::IpAddress(*ip)))
+                .collect();
+            ("kubernetes.io/kubelet-serving", "server auth")
+        }
+    };
     let pem = params.serialize_request(key)?.pem()?;
     let mut request = object!({
         "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest",
         "metadata": {},
         "spec": {
             "request": (STANDARD.encode(pem)),
-            "signerName": SIGNER,
-            "usages": ["digital signature", "client auth"],
+            "signerName": signer,
+            "usages": ["digital signature", usage],
         },
     });
     match naming {
@@ -115,10 +141,27 @@ mod tests {
     #[test]
     fn a_request_names_the_node_and_is_found_again_by_its_key() {
         let key = KeyPair::generate().unwrap();
-        let one = request("n1", &key, Naming::ByKey).unwrap();
-        assert_eq!(one.name(), request("n1", &key, Naming::ByKey).unwrap().name());
-        assert_ne!(one.name(), request("n2", &key, Naming::ByKey).unwrap().name());
-        assert_eq!(request("n1", &key, Naming::Generated).unwrap().name(), "");
+        let one = request("n1", &key, Naming::ByKey, Ask::Client).unwrap();
+        assert_eq!(one.name(), request("n1", &key, Naming::ByKey, Ask::Client).unwrap().name());
+        assert_ne!(one.name(), request("n2", &key, Naming::ByKey, Ask::Client).unwrap().name());
+        assert_eq!(request("n1", &key, Naming::Generated, Ask::Client).unwrap().name(), "");
+    }
+
+    #[test]
+    fn a_serving_certificate_is_asked_of_its_own_signer_with_the_nodes_addresses() {
+        let key = KeyPair::generate().unwrap();
+        let ips = ["192.0.2.7".parse().unwrap()];
+        let made = request("n1", &key, Naming::Generated, Ask::Serving { ips: &ips }).unwrap();
+        assert_eq!(made.str_at(&["spec", "signerName"]), "kubernetes.io/kubelet-serving");
+        let usages: Vec<_> = made.array_at(&["spec", "usages"]).iter().filter_map(Value::as_str).collect();
+        assert_eq!(usages, ["digital signature", "server auth"]);
+        let pem = String::from_utf8(STANDARD.decode(made.str_at(&["spec", "request"])).unwrap()).unwrap();
+        let body: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+        let der = STANDARD.decode(body).unwrap();
+        // The name as text and the address as four bytes, each behind its tag and length.
+        for wanted in [&b"\x82\x02n1"[..], &[0x87, 4, 192, 0, 2, 7]] {
+            assert!(der.windows(wanted.len()).any(|part| part == wanted), "{wanted:?}");
+        }
     }
 
     #[test]

@@ -12,22 +12,24 @@ use rcgen::KeyPair;
 /// The folder of certificates.
 pub(super) struct Store {
     dir: PathBuf,
+    /// What the names of the files begin with.
+    prefix: &'static str,
 }
 
 impl Store {
     /// The folder, made if need be.
-    pub(super) fn open(dir: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(dir: &Path, prefix: &'static str) -> anyhow::Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self { dir: dir.to_owned(), prefix })
     }
 
     /// The link to the certificate in use.
     pub(super) fn link(&self) -> PathBuf {
-        self.dir.join("kubelet-client-current.pem")
+        self.dir.join(format!("{}-current.pem", self.prefix))
     }
 
     fn pending(&self) -> PathBuf {
-        self.dir.join("kubelet-client.key.tmp")
+        self.dir.join(format!("{}.key.tmp", self.prefix))
     }
 
     /// The key of a request that is under way, even since before a restart: its request is found again by it.
@@ -44,9 +46,9 @@ impl Store {
     /// Keeps a certificate with its key and makes it the one in use. Returns the link.
     pub(super) fn keep(&self, certificate: &str, key: &KeyPair) -> anyhow::Result<PathBuf> {
         let now = Timestamp::now().strftime("%Y-%m-%d-%H-%M-%S-%6f");
-        let file = self.dir.join(format!("kubelet-client-{now}.pem"));
+        let file = self.dir.join(format!("{}-{now}.pem", self.prefix));
         write_private(&file, format!("{}\n{}", certificate.trim_end(), key.serialize_pem()).as_bytes())?;
-        let (link, fresh) = (self.link(), self.dir.join("kubelet-client-current.pem.tmp"));
+        let (link, fresh) = (self.link(), self.dir.join(format!("{}-current.pem.tmp", self.prefix)));
         if fresh.symlink_metadata().is_ok() {
             fs::remove_file(&fresh)?;
         }
@@ -80,7 +82,7 @@ mod tests {
     #[test]
     fn the_link_leads_to_the_last_certificate_and_keys_are_private() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let store = Store::open(dir.path(), "kubelet-client").unwrap();
         let key = store.pending_key().unwrap();
         assert_eq!(store.pending_key().unwrap().serialize_pem(), key.serialize_pem(), "a restart finds it");
         for certificate in ["first", "second"] {

@@ -388,9 +388,6 @@ impl KubeletConfiguration {
         if !matches!(self.authorization.mode.as_str(), "AlwaysAllow" | "Webhook") {
             bail!("authorization mode {:?} is neither AlwaysAllow nor Webhook", self.authorization.mode);
         }
-        if self.server_tls_bootstrap {
-            bail!("serverTLSBootstrap is not supported yet");
-        }
         crate::eviction::check(self)?;
         let (low, high) = (self.image_gc_low_threshold_percent, self.image_gc_high_threshold_percent);
         if !(0..=100).contains(&low) || !(0..=100).contains(&high) || low >= high {
