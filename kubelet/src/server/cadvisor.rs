@@ -104,11 +104,14 @@ async fn groups(kubelet: &Kubelet) -> crate::cri::Result<Vec<Group>> {
         group.interfaces = interfaces(&text.unwrap_or_default());
         out.push(group);
     }
+    let images = kubelet.runtime.images().await?;
     for container in
         kubelet.runtime.containers(None).await?.into_iter().filter(|container| container.state == 1)
     {
-        let image = container.image.map(|image| image.user_specified_image).filter(|image| !image.is_empty());
-        let image = image.unwrap_or(container.image_ref);
+        // The runtime's list shows images by their ids.
+        let known = images.iter().find(|image| image.id == container.image_ref);
+        let tag = known.and_then(|image| image.repo_tags.first().or(image.repo_digests.first()));
+        let image = tag.cloned().unwrap_or(container.image_ref);
         out.extend(of(&container.labels, container.id, image, container.created_at));
     }
     Ok(out)
