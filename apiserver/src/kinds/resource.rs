@@ -1,52 +1,24 @@
-//! Devices: what drivers publish, and classes of them.
+//! Devices: what drivers publish, classes of them, and claims to them.
+
+mod claim;
+mod slice;
 
 use api::{Value, names};
 
 use super::check::At;
-use super::pod::validate_node_selector;
 use super::volume_sources::validate_driver_name;
-use super::{Entry, Errors, Field, Strategy};
+use super::{Entry, Errors};
 
 const GROUP: &str = "resource.k8s.io";
+const ID_BYTES: usize = 32;
+const CONDITIONS: usize = 4;
 
-pub(super) const STRATEGIES: &[Entry] =
-    &[(GROUP, "resourceslices", &SLICE), (GROUP, "deviceclasses", &CLASS)];
-
-static CLASS: Strategy = Strategy { generation: true, ..Strategy::NEUTRAL };
-
-static SLICE: Strategy = Strategy {
-    fields: &[
-        Field::text("spec.nodeName", &["spec", "nodeName"]),
-        Field::text("spec.driver", &["spec", "driver"]),
-    ],
-    validate: validate_slice,
-    validate_update: |new, old, errors| {
-        let spec = At::of(new, "spec");
-        for field in ["pool.name", "driver", "nodeName"] {
-            let before = field.split('.').fold(old.get("spec"), Value::get);
-            spec.get(field).immutable(errors, before);
-        }
-    },
-    generation: true,
-    ..Strategy::NEUTRAL
-};
-
-fn validate_slice(slice: &Value, errors: &mut Errors) {
-    let spec = At::of(slice, "spec");
-    validate_driver_name(&spec.get("driver"), errors);
-    let pool = spec.get("pool");
-    validate_pool_name(&pool.get("name"), errors);
-    pool.get("resourceSliceCount").positive(errors);
-    let generation = pool.get("generation");
-    if generation.int() < 0 {
-        generation.invalid(errors, "must be greater than or equal to zero");
-    }
-    validate_place(&spec, errors);
-    if spec.get("sharedCounters").is_set() && spec.get("devices").is_set() {
-        spec.invalid_as(errors, "", "only one of `sharedCounters` or `devices` is allowed");
-    }
-    validate_devices(&spec, errors);
-}
+pub(super) const STRATEGIES: &[Entry] = &[
+    (GROUP, "resourceslices", &slice::SLICE),
+    (GROUP, "deviceclasses", &claim::CLASS),
+    (GROUP, "resourceclaims", &claim::CLAIM),
+    (GROUP, "resourceclaimtemplates", &claim::TEMPLATE),
+];
 
 fn validate_pool_name(name: &At<'_>, errors: &mut Errors) {
     if !name.not_empty(errors) {
@@ -60,78 +32,80 @@ fn validate_pool_name(name: &At<'_>, errors: &mut Errors) {
     }
 }
 
-/// Devices are on one node, on some, on all, or each says where it is.
-fn validate_place(spec: &At<'_>, errors: &mut Errors) {
-    let mut set: Vec<&str> = Vec::new();
-    let (node, selector) = (spec.get("nodeName"), spec.get("nodeSelector"));
-    if node.is_set() && node.text().is_empty() {
-        node.invalid(errors, "must be either unset or set to a non-empty string");
-    } else if node.is_set() {
-        set.push("`nodeName`");
-        node.named(errors, names::dns_subdomain);
-    }
-    if selector.is_set() {
-        set.push("`nodeSelector`");
-        validate_node_selector(&selector, errors);
-        let terms = selector.get("nodeSelectorTerms");
-        if terms.len() != 1 {
-            terms.invalid(errors, "must have exactly one node selector term");
-        }
-    }
-    for (field, name) in [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")]
-    {
-        let flag = spec.get(field);
-        if flag.is_true() {
-            set.push(name);
-        } else if flag.is_set() {
-            flag.invalid(errors, "must be either unset or set to true");
-        }
-    }
-    let why = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
-    match set.len() {
-        0 => spec.required(errors, why),
-        1 => {}
-        _ => {
-            let shown = format!("{{{}}}", set.join(", "));
-            spec.invalid_as(errors, shown, format!("{why}, but multiple fields are set"));
-        }
-    }
-}
-
-fn validate_devices(spec: &At<'_>, errors: &mut Errors) {
-    const DEVICES: usize = 128;
-    let devices = spec.get("devices");
-    devices.not_more(errors, DEVICES);
-    let mut seen: Vec<String> = Vec::new();
-    for device in devices.items() {
-        let name = device.get("name");
-        name.required_name(errors, names::dns_label);
-        if seen.iter().any(|n| n == name.text()) {
-            let value = Value::from(name.text());
-            device.with(&value).duplicate(errors);
-        }
-        seen.push(name.text().to_owned());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use api::object;
-
-    #[test]
-    fn slices_are_somewhere() {
-        let check = |place: &str, want: &[&str]| {
-            let mut slice =
-                object!({"spec": {"driver": "a.b", "pool": {"name": "p", "resourceSliceCount": 1}}});
-            if !place.is_empty() {
-                slice.set(&["spec", place], true);
+/// A name of a driver's own, or one that says whose it is. More than one slash is let through, as upstream does.
+fn validate_qualified(at: &At<'_>, name: &str, errors: &mut Errors) {
+    let own = match name.split('/').collect::<Vec<_>>().as_slice() {
+        [own] => *own,
+        [domain, own] => {
+            if domain.is_empty() {
+                at.invalid_as(errors, "", "the domain must not be empty");
+            } else {
+                let domain = Value::from(*domain);
+                validate_driver_name(&at.with(&domain), errors);
             }
-            let mut errors = Vec::new();
-            validate_slice(&slice, &mut errors);
-            assert_eq!(errors.iter().map(|e| e.field.as_str()).collect::<Vec<_>>(), want);
-        };
-        check("allNodes", &[]);
-        check("", &["spec"]);
+            if own.is_empty() {
+                return at.invalid_as(errors, "", "the name must not be empty");
+            }
+            own
+        }
+        _ => return,
+    };
+    let shown = Value::from(own);
+    at.with(&shown).not_longer(errors, ID_BYTES);
+    let first = own.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+    if !first || !own.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        let why = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
+        at.invalid_as(errors, own, why);
+    }
+}
+
+/// Checks each item of a list that is not too long and has no `key` twice.
+fn each_named(
+    list: &At<'_>,
+    most: usize,
+    key: &str,
+    errors: &mut Errors,
+    check: &dyn Fn(&At<'_>, &mut Errors),
+) {
+    if !list.not_more(errors, most) {
+        return;
+    }
+    list.items().for_each(|item| check(&item, errors));
+    let mut seen: Vec<&str> = Vec::new();
+    for item in list.items() {
+        let name = item.value.str_at(&[key]);
+        if seen.contains(&name) {
+            let name = Value::from(name);
+            item.with(&name).duplicate(errors);
+        } else {
+            seen.push(name);
+        }
+    }
+}
+
+/// What must be true before a pod is bound, and what may not be.
+fn validate_binding_conditions(device: &At<'_>, errors: &mut Errors) {
+    let (wanted, feared) = (device.get("bindingConditions"), device.get("bindingFailureConditions"));
+    for list in [&wanted, &feared] {
+        if list.not_more(errors, CONDITIONS) {
+            list.items().for_each(|name| name.named(errors, names::qualified_name));
+        }
+    }
+    let (good, bad) = (wanted.texts(), feared.texts());
+    for (list, texts) in [(&wanted, &good), (&feared, &bad)] {
+        for (i, item) in list.items().enumerate() {
+            if texts[..i].contains(&item.text()) {
+                item.duplicate(errors);
+            }
+        }
+    }
+    for item in feared.items().filter(|item| good.contains(&item.text())) {
+        item.invalid(errors, "bindingFailureConditions must not overlap with bindingConditions");
+    }
+    if good.is_empty() && !bad.is_empty() {
+        wanted.invalid(errors, "bindingConditions are required to use bindingFailureConditions");
+    }
+    if bad.is_empty() && !good.is_empty() {
+        feared.invalid(errors, "bindingFailureConditions are required to use bindingConditions");
     }
 }
