@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::http::at_proxy;
 pub use self::http::proxy;
 pub use pods::{log, stream};
 

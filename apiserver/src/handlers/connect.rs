@@ -9,10 +9,9 @@ use schema::types::Shape;
 
 use crate::admission::{self, Operation};
 use crate::http::Exchange;
+use crate::proxy;
 use crate::request::Query;
 use crate::resources::{Row, Subresource};
-
-const PROXY: &str = "/proxy";
 
 /// Lets admission refuse a connection, or change its options.
 pub(super) async fn admit(exchange: &mut Exchange, row: &Row, sub: &Subresource) -> Result<()> {
@@ -24,22 +23,19 @@ pub(super) async fn admit(exchange: &mut Exchange, row: &Row, sub: &Subresource)
     let mut given = options(&exchange.query, ty)?;
     given.set(&["kind"], sub.kind);
     given.set(&["apiVersion"], row.api_version());
-    if let Some(at) = path_at(exchange).filter(|_| sub.name == "proxy") {
-        given.set(&["path"], &exchange.info.path[at..]);
-    }
+    let proxied = (sub.name == "proxy").then(|| proxy::at_proxy(&exchange.info.path, row.namespaced));
+    let prefix = proxied.map(|(prefix, path)| {
+        given.set(&["path"], path);
+        prefix.len()
+    });
     let (given, _) = schema::decode::normalize(given, ty, Mode::Ignore).map_err(ApiError::internal)?;
     let mut admitted = given.clone();
     admission::mutate(&call, Operation::Connect, &mut admitted, None).await?;
     admission::validate(&call, Operation::Connect, Some(&admitted), None).await?;
     if admitted != given {
-        take(exchange, &admitted, ty, sub.name == "proxy");
+        take(exchange, &admitted, ty, prefix);
     }
     Ok(())
-}
-
-/// Where the path begins that is proxied.
-fn path_at(exchange: &Exchange) -> Option<usize> {
-    exchange.info.path.find(PROXY).map(|at| at + PROXY.len())
 }
 
 /// The options that a query has, by the fields of their type.
@@ -69,16 +65,14 @@ fn options(query: &Query, ty: Ty<'_>) -> Result<Value> {
     Ok(options)
 }
 
-/// Makes the request one with these options.
-fn take(exchange: &mut Exchange, options: &Value, ty: Ty<'_>, proxies: bool) {
-    if proxies {
-        if let Some(at) = path_at(exchange) {
-            exchange.info.path.truncate(at);
-            let path = options.str_at(&["path"]);
-            let slash = if path.is_empty() || path.starts_with('/') { "" } else { "/" };
-            exchange.info.path.push_str(slash);
-            exchange.info.path.push_str(path);
-        }
+/// Makes the request one with these options; `prefix` is where the path begins that is proxied.
+fn take(exchange: &mut Exchange, options: &Value, ty: Ty<'_>, prefix: Option<usize>) {
+    if let Some(at) = prefix {
+        exchange.info.path.truncate(at);
+        let path = options.str_at(&["path"]);
+        let slash = if path.is_empty() || path.starts_with('/') { "" } else { "/" };
+        exchange.info.path.push_str(slash);
+        exchange.info.path.push_str(path);
         return;
     }
     let fields = ty.as_struct().map_or(&[][..], |s| s.fields.as_slice());

@@ -3,7 +3,7 @@
 use api::error::{Cause, Result};
 use api::selector::LabelSelector;
 use api::{ApiError, Value, object};
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use jiff::Timestamp;
 use serve::Body;
 
@@ -24,7 +24,9 @@ pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response
         None => ApiError::path_not_found(),
     };
     let sub = row.subresource(&name).ok_or_else(unknown)?;
-    if !sub.verbs.contains(&exchange.info.verb) {
+    // What is proxied may be asked for its options, for which there is no verb.
+    let asks_options = name == "proxy" && exchange.head.method == Method::OPTIONS;
+    if !sub.verbs.contains(&exchange.info.verb) && !asks_options {
         return Err(method_not_allowed());
     }
     if row.custom.is_some() {

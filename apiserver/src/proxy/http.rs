@@ -91,7 +91,7 @@ pub async fn proxy(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> 
 }
 
 /// A path cut behind its `proxy`, which follows the name of the object.
-fn at_proxy(path: &str, namespaced: bool) -> (&str, &str) {
+pub(crate) fn at_proxy(path: &str, namespaced: bool) -> (&str, &str) {
     let before = if namespaced { 7 } else { 5 };
     let end = path.match_indices('/').nth(before).map_or(path.len(), |(i, _)| i);
     path.split_at(end)
