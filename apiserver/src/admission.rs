@@ -244,6 +244,14 @@ fn name_of(object: &Value) -> &str {
     names.into_iter().find(|name| !name.is_empty()).unwrap_or_default()
 }
 
+/// True when the call changes the resources of a running pod.
+fn is_resize(call: &Call, operation: Operation) -> bool {
+    operation == Operation::Update
+        && call.row.group.is_empty()
+        && call.row.plural == "pods"
+        && call.subresource == "resize"
+}
+
 /// True when the call writes the object itself, of that group and plural.
 fn is(call: &Call, group: &str, plural: &str) -> bool {
     call.row.group == group && call.row.plural == plural && call.subresource.is_empty()

@@ -40,6 +40,8 @@ mod subresources;
 mod takeover;
 #[path = "daemon/webhooks.rs"]
 mod webhooks;
+#[path = "daemon/websockets.rs"]
+mod websockets;
 
 const DAEMON: &str = env!("CARGO_BIN_EXE_kube-apiserver");
 const JSON: &str = "application/json";

@@ -4,7 +4,7 @@ use api::error::Result;
 use api::quantity::Quantity;
 use api::{Map, Value};
 
-use super::{Operation, forbid, is, name_of};
+use super::{Operation, forbid, is, is_resize, name_of};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
@@ -67,7 +67,8 @@ fn fill(container: &mut Value, values: &Value, to: &str) -> Vec<String> {
 
 pub(super) fn validate(call: &Call, operation: Operation, object: Option<&Value>) -> Result<()> {
     let Some(object) = object else { return Ok(()) };
-    let is_pod = is(call, "", "pods") && operation == Operation::Create;
+    let creates = is(call, "", "pods") && operation == Operation::Create;
+    let is_pod = creates || is_resize(call, operation);
     let is_claim = is(call, "", "persistentvolumeclaims");
     if !is_pod && !is_claim {
         return Ok(());

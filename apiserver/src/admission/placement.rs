@@ -6,7 +6,7 @@ use api::error::{Cause, Result};
 use api::{ApiError, Map, Value};
 use placement::{Resources, pod_requests};
 
-use super::{Operation, forbid, is, name_of, plain};
+use super::{Operation, forbid, is, is_resize, name_of, plain};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
@@ -125,7 +125,7 @@ pub(super) fn check_resize(
     new: &Value,
     old: Option<&Value>,
 ) -> Result<()> {
-    if operation != Operation::Update || call.row.plural != "pods" || call.subresource != "resize" {
+    if !is_resize(call, operation) {
         return Ok(());
     }
     let generation = |pod: &Value| pod.at(&["metadata", "generation"]).as_i64();

@@ -9,7 +9,7 @@ use api::quantity::Quantity;
 use jiff::Timestamp;
 use quota::{Source, Usage, in_scope, quantities, quantity, usage};
 
-use super::{Operation, forbid};
+use super::{Operation, forbid, is_resize};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
@@ -20,16 +20,17 @@ pub(super) async fn validate(
     old: Option<&Value>,
 ) -> Result<()> {
     let (Some(new), Operation::Create | Operation::Update) = (object, operation) else { return Ok(()) };
+    let resizes = is_resize(call, operation);
     if !call.row.namespaced
-        || !call.subresource.is_empty()
+        || !(call.subresource.is_empty() || resizes)
         || !call.row.is_stored()
         || call.row.built_in() == "resourcequotas"
     {
         return Ok(());
     }
-    // What a change may use more of are ports and storage.
-    if operation == Operation::Update && !matches!(call.row.built_in(), "services" | "persistentvolumeclaims")
-    {
+    // What a change may use more of are ports, storage, and what running pods are given.
+    let may_grow = resizes || matches!(call.row.built_in(), "services" | "persistentvolumeclaims");
+    if operation == Operation::Update && !may_grow {
         return Ok(());
     }
     let prefix = format!("{}/", call.namespace);

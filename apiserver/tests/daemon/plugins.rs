@@ -242,3 +242,33 @@ fn events_come_at_a_rate() {
     let why = "Too many requests: limit reached on type User for key admin";
     assert_eq!(read(refused).str_at(&["message"]), why);
 }
+
+#[test]
+fn what_running_pods_are_given_is_limited_too() {
+    let cluster = Cluster::start();
+    namespace(&cluster, "limited", &object!({}));
+    let path = pods("limited");
+    let resources = object!({"requests": {"cpu": "100m"}, "limits": {"cpu": "100m"}});
+    let container = object!({"name": "c", "image": "i", "resources": resources});
+    let spec = object!({"containers": (vec![container])});
+    cluster.create(&path, &pod("p", &spec));
+    let quota = object!({"metadata": {"name": "q"}, "spec": {"hard": {"requests.cpu": "300m"}}});
+    cluster.create(&format!("{NAMESPACES}/limited/resourcequotas"), &quota);
+    let resize = |cpu: &str| {
+        let resources = format!(r#"{{"requests":{{"cpu":"{cpu}"}},"limits":{{"cpu":"{cpu}"}}}}"#);
+        let patch = format!(r#"{{"spec":{{"containers":[{{"name":"c","resources":{resources}}}]}}}}"#);
+        let target = format!("{path}/p/resize?dryRun=All");
+        cluster.send("PATCH", &target, "application/strategic-merge-patch+json", &patch)
+    };
+    let refuses = |cpu: &str, why: &str| {
+        let said = || resize(cpu);
+        wait_until("the resize is refused", SOON, || said().code == 403)
+            .unwrap_or_else(|e| panic!("{e}: {}", said().body));
+        assert!(said().body.contains(why), "{}", said().body);
+    };
+    refuses("2", "exceeded quota: q, requested: requests.cpu=1900m");
+    assert_eq!(resize("200m").code, 200, "{}", resize("200m").body);
+    let limits = object!({"metadata": {"name": "l"}, "spec": {"limits": [{"type": "Container", "max": {"cpu": "150m"}}]}});
+    cluster.create(&format!("{NAMESPACES}/limited/limitranges"), &limits);
+    refuses("200m", "maximum cpu usage per Container is 150m, but limit is 200m");
+}
