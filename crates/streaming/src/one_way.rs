@@ -1,6 +1,8 @@
 //! What goes one way through a WebSocket: the log of a container, the events of a watch. Each piece is a message; what the
 //! peer sends is not heard.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
@@ -16,6 +18,9 @@ use crate::websocket::{Error, config};
 pub const BINARY: &str = "binary.k8s.io";
 /// The protocol of bytes as base64 text.
 pub const BINARY_BASE64: &str = "base64.binary.k8s.io";
+
+/// Time for the peer to answer the end.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What the messages are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +70,11 @@ where
         }
     }
     let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-    Ok(sink.send(Message::Close(Some(close))).await?)
+    sink.send(Message::Close(Some(close))).await?;
+    // The peer's own close frame ends the connection in good order; one that is silent is not waited for.
+    let farewell = async { while let Some(Ok(_)) = heard.next().await {} };
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
+    Ok(())
 }
 
 #[cfg(test)]
