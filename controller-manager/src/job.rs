@@ -48,8 +48,8 @@ async fn reconcile(cx: Context, key: Key) -> anyhow::Result<Next> {
         }
     }
     let (pods, mut actions) = claim(&PODS, &job, &selector, &candidates);
-    let released = candidates.iter().filter(|p| plan::is_tracked(p) && !selector.matches_object(p));
-    actions.extend(released.map(|p| plan::untrack(p)));
+    // A pod that is let go is counted by nobody, from the same write on.
+    actions.iter_mut().for_each(plan::untrack_released);
     actions.append(&mut untracked);
     actions.extend(plan::plan(&job, &pods, cx.now()));
     cx.apply(actions).await

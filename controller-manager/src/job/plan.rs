@@ -98,6 +98,15 @@ pub(super) fn is_tracked(pod: &Value) -> bool {
     pod.array_at(&["metadata", "finalizers"]).iter().any(|f| f.as_str() == Some(FINALIZER))
 }
 
+/// Adds to the release of a pod that it is not tracked any longer.
+pub(super) fn untrack_released(action: &mut Action) {
+    if let Action::Patch(_, _, _, Patch::Strategic, patch) = action
+        && patch.array_at(&["metadata", "ownerReferences"]).iter().any(|o| o.str_at(&["$patch"]) == "delete")
+    {
+        patch.set(&["metadata", "$deleteFromPrimitiveList/finalizers"], vec![FINALIZER]);
+    }
+}
+
 pub(super) fn untrack(pod: &Value) -> Action {
     let gone = object!({"metadata": {"$deleteFromPrimitiveList/finalizers": [FINALIZER]}});
     Action::Patch(PODS, head(pod), "", Patch::Strategic, gone)

@@ -120,3 +120,20 @@ fn a_success_policy_ends_the_job_early() {
     assert!(condition_true(&done, "Complete"));
     assert_eq!((done.str_at(&["status", "completedIndexes"]), made), ("0,1", 2));
 }
+
+#[test]
+fn a_pod_that_is_let_go_is_not_tracked_from_the_same_write_on() {
+    let job = object!({"kind": "Job", "metadata": {"name": "j", "namespace": "d", "uid": "u"}});
+    let pod = object!({"metadata": {"name": "p", "namespace": "d", "uid": "p", "finalizers": [FINALIZER]}});
+    let finalizers = ["metadata", "$deleteFromPrimitiveList/finalizers"];
+    let mut release = crate::claim::release(PODS, &job, &pod);
+    untrack_released(&mut release);
+    let mut adopt = crate::claim::adopt(PODS, &job, &pod);
+    untrack_released(&mut adopt);
+    let patch = |action: &Action| match action {
+        Action::Patch(.., patch) => patch.at(&finalizers).clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(patch(&release), Value::from(vec![FINALIZER]));
+    assert!(patch(&adopt).is_null());
+}
