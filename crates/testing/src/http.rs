@@ -177,8 +177,12 @@ impl Head {
         loop {
             line.clear();
             stream.read_line(&mut line)?;
-            let Some((name, value)) = line.trim().split_once(": ") else { return Ok(head) };
-            let name = name.to_ascii_lowercase();
+            if line.trim().is_empty() {
+                return Ok(head);
+            }
+            // A value may be empty.
+            let (name, value) = line.trim().split_once(':').context("a header without a colon")?;
+            let (name, value) = (name.to_ascii_lowercase(), value.trim());
             match (name.as_str(), value) {
                 ("transfer-encoding", "chunked") => head.chunked = true,
                 ("content-length", length) => head.length = length.parse()?,
