@@ -8,7 +8,8 @@ use apiserver::args::Args;
 use daemon::flags::{Parsed, parse};
 
 /// What upstream prints as help; `--etcd-servers` has no value that asks for nothing.
-const REFERENCE: &str = "/work/shared/reference/flags/kube-apiserver.txt";
+const REFERENCE: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/reference/flags/kube-apiserver.txt");
 
 /// A flag with its type and its default, as far as upstream tells it.
 struct Flag {
