@@ -17,6 +17,7 @@ mod served;
 mod version;
 
 pub use columns::Column;
+pub(crate) use conversion::Conversion;
 pub use json_path::JsonPath;
 pub use kind::CustomKind;
 pub use scale::Scale;

@@ -2,6 +2,7 @@
 //! are stored and served in.
 
 use std::borrow::Cow;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use api::error::Result;
@@ -9,9 +10,9 @@ use api::field::FieldError;
 use api::{ApiError, Value};
 use schema::Ty;
 
-use super::{Call, from_storage, to_storage};
-use crate::custom::Custom;
-use crate::storage::{Cache, Stored};
+use super::{Call, ListOptions, from_storage, to_storage};
+use crate::custom::{Conversion, Custom};
+use crate::storage::{Cache, Event, Snapshot, Stored};
 
 impl Call {
     /// The cache to read after waiting for it: that of a custom resource is another when its definition has changed
@@ -84,6 +85,34 @@ impl Call {
         let mut objects =
             custom.kind.convert(&self.server.storage, vec![object], custom.kind.storage()).await?;
         Ok(objects.pop().unwrap_or_default())
+    }
+
+    /// True when a selector has to see objects in the version of the call: only the webhook that converts them knows
+    /// what they say there.
+    pub(super) fn selects_views(&self, options: &ListOptions) -> bool {
+        let by_name = options.fields.terms.iter().all(|t| t.field.starts_with("metadata."));
+        let asks = |c: &Custom| matches!(c.kind.conversion, Conversion::Webhook { .. });
+        !(by_name && options.labels.is_everything()) && self.row.custom.as_ref().is_some_and(asks)
+    }
+
+    /// The part of a snapshot below `prefix` in the version of the call.
+    pub(super) async fn snapshot_views(&self, snapshot: &Snapshot, prefix: &str) -> Result<Snapshot> {
+        let from = (Bound::Included(Arc::from(prefix)), Bound::Unbounded);
+        let below =
+            snapshot.objects.range::<_, Arc<str>>(from).take_while(|(key, _)| key.starts_with(prefix));
+        let views = self.views(below.map(|(_, stored)| stored.clone()).collect()).await?;
+        let objects = views.into_iter().map(|stored| (stored.key.clone(), stored)).collect();
+        Ok(Snapshot { revision: snapshot.revision, objects })
+    }
+
+    /// Changes in the version of the call.
+    pub(super) async fn event_views(&self, events: Vec<Event>) -> Result<Vec<Event>> {
+        let states = events.iter().flat_map(|e| [&e.new, &e.old, &e.last]).flatten().cloned().collect();
+        let mut views = self.views(states).await?.into_iter();
+        let mut view = |state: Option<Arc<Stored>>| state.and_then(|_| views.next());
+        let show =
+            |e: Event| Event { revision: e.revision, new: view(e.new), old: view(e.old), last: view(e.last) };
+        Ok(events.into_iter().map(show).collect())
     }
 
     /// Stored objects in the version of the call; those of built-in resources are left to whoever shows them.

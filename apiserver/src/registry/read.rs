@@ -223,7 +223,7 @@ impl Call {
 
     /// [`Call::list`] in the versions that are stored.
     pub(super) async fn page(&self, options: &ListOptions) -> Result<Page> {
-        let (snapshot, revision) = self.snapshot(options).await?;
+        let (mut snapshot, revision) = self.snapshot(options).await?;
         let prefix = if self.row.namespaced && !self.namespace.is_empty() {
             format!("{}/", self.namespace)
         } else {
@@ -237,6 +237,9 @@ impl Call {
             Some(from) => Bound::Excluded(Arc::from(format!("{prefix}{}", from.start))),
             None => Bound::Included(Arc::from(prefix.as_str())),
         };
+        if self.selects_views(options) {
+            snapshot = Arc::new(self.snapshot_views(&snapshot, &prefix).await?);
+        }
         let mut items = Vec::new();
         let mut rest = snapshot
             .objects

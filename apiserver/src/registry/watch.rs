@@ -186,16 +186,21 @@ impl Cursor {
             match self.cache.after(self.revision, BATCH) {
                 Waited::Events(events) => {
                     self.revision = events.last().map_or(self.revision, |e| e.revision);
+                    let events = match self.call.selects_views(&self.options.list) {
+                        true => self.call.event_views(events).await,
+                        false => Ok(events),
+                    };
+                    let events = match events {
+                        Ok(events) => events,
+                        Err(e) => return Some(self.end(e)),
+                    };
                     let batch: Vec<Change> = events.iter().filter_map(|e| self.seen(e)).collect();
                     if !batch.is_empty() {
                         return Some(batch);
                     }
                     continue;
                 }
-                Waited::TooOld => {
-                    self.ended = true;
-                    return Some(vec![Change::Error(too_old(self.revision, self.cache.oldest()))]);
-                }
+                Waited::TooOld => return Some(self.end(too_old(self.revision, self.cache.oldest()))),
                 Waited::Nothing => {}
             }
             let bookmark_due = async {
@@ -229,10 +234,7 @@ impl Cursor {
         let objects = batch.iter().filter_map(Change::stored).cloned().collect();
         let mut views = match self.call.views(objects).await {
             Ok(views) => views.into_iter(),
-            Err(e) => {
-                self.ended = true;
-                return vec![Change::Error(e)];
-            }
+            Err(e) => return self.end(e),
         };
         let mut view = |change| match change {
             Change::Added(s) => Change::Added(views.next().unwrap_or(s)),
@@ -241,6 +243,12 @@ impl Cursor {
             other => other,
         };
         batch.into_iter().map(&mut view).collect()
+    }
+
+    /// The last change of a watch that cannot go on.
+    fn end(&mut self, error: ApiError) -> Vec<Change> {
+        self.ended = true;
+        vec![Change::Error(error)]
     }
 
     fn selects(&self, stored: &Stored) -> bool {

@@ -78,6 +78,9 @@ async fn answer(request: http::Request<hyper::body::Incoming>, log: &Asked) -> h
     let send = |code: u16, body: String| {
         http::Response::builder().status(code).body(serve::full(bytes::Bytes::from(body))).unwrap()
     };
+    if review.kind() == "ConversionReview" {
+        return send(200, converted(&review).to_string());
+    }
     let mut out = object!({"apiVersion": (review.api_version()), "kind": "AdmissionReview"});
     out.set(
         &["response"],
@@ -115,4 +118,29 @@ async fn answer(request: http::Request<hyper::body::Incoming>, log: &Asked) -> h
         _ => {}
     }
     send(200, out.to_string())
+}
+
+/// The answer to a review that converts between `hostPort` of v1 and `host` and `port` of later versions.
+fn converted(review: &Value) -> Value {
+    let to = review.str_at(&["request", "desiredAPIVersion"]);
+    let convert = |object: &Value| {
+        let mut object = object.clone();
+        if to.ends_with("/v1") {
+            let (host, port) = (object.remove_at(&["host"]).unwrap(), object.remove_at(&["port"]).unwrap());
+            object.set(&["hostPort"], format!("{}:{}", host.as_str().unwrap(), port.as_str().unwrap()));
+        } else {
+            let both = object.remove_at(&["hostPort"]).unwrap();
+            let (host, port) = both.as_str().unwrap().split_once(':').unwrap();
+            object.set(&["host"], host);
+            object.set(&["port"], port);
+        }
+        object.set(&["apiVersion"], to);
+        object
+    };
+    let objects: Vec<Value> = review.array_at(&["request", "objects"]).iter().map(convert).collect();
+    let uid = review.str_at(&["request", "uid"]);
+    object!({
+        "apiVersion": (review.api_version()), "kind": "ConversionReview",
+        "response": {"uid": uid, "result": {"status": "Success"}, "convertedObjects": objects},
+    })
 }
