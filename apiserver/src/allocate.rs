@@ -1,18 +1,21 @@
-//! Addresses and ports of Services.
-//!
-//! Who holds what is derived from the Services themselves: an allocation is a free number picked under a lock, and two
-//! servers that pick the same one are kept apart by the address object that each address has in storage.
+//! Addresses and ports of Services: handed out before a Service is written, given back when it was not, or no longer
+//! has them. What a server that dies in between leaves behind is found by repairs.
 
-use std::collections::HashSet;
+mod addresses;
+mod ports;
+mod repair;
+
 use std::net::IpAddr;
 
 use api::error::Result;
 use api::field::{FieldError, Path};
-use api::{ApiError, Value, object};
+use api::{ApiError, Value};
 use ipnet::IpNet;
-use parking_lot::Mutex;
-use rand::Rng;
 
+pub use self::repair::{keep as keep_repaired, once as repair};
+
+use self::addresses::family_of;
+use self::ports::{PortSet, Ports};
 use crate::kinds::service;
 use crate::registry::Call;
 use crate::resources::TABLE;
@@ -20,289 +23,146 @@ use crate::storage::Storage;
 
 /// Hands out addresses and ports.
 pub struct Allocators {
-    /// Range of Service addresses.
-    pub range: IpNet,
-    /// First and last port of Services of type NodePort.
-    pub ports: (u16, u16),
-    /// What was handed out and may not be in the cache yet.
-    pending: Mutex<HashSet<Held>>,
+    /// Ranges of Service addresses, one for each family; the first is the one that Services have by default.
+    pub ranges: Vec<IpNet>,
+    ports: Ports,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Held {
-    Address(IpAddr),
-    Port(i64),
+/// Addresses and ports.
+#[derive(Default)]
+struct Held {
+    addresses: Vec<IpAddr>,
+    ports: Vec<i64>,
 }
 
-/// What one write took; given back unless the write happens.
+/// What one write took, and what it makes superfluous.
 #[must_use]
+#[derive(Default)]
 pub struct Allocated {
-    held: Vec<Held>,
-    address: Option<IpAddr>,
+    taken: Held,
     /// What the old object had and the new one has not.
-    outdated: Vec<Held>,
+    outdated: Held,
 }
 
 impl Allocated {
-    const NOTHING: Self = Self { held: Vec::new(), address: None, outdated: Vec::new() };
-
     /// The write happened.
     pub async fn keep(self, call: &Call) {
-        if call.write.dry_run {
-            return;
-        }
-        {
-            let mut pending = call.server.allocators.pending.lock();
-            for held in &self.outdated {
-                pending.remove(held);
-            }
-        }
-        for held in self.outdated {
-            if let Held::Address(address) = held {
-                forget_address(call, address).await;
-            }
-        }
+        call.server.allocators.give_back(call, self.outdated).await;
     }
 
     /// The write did not happen.
     pub async fn release(self, call: &Call) {
-        let allocators = &call.server.allocators;
-        {
-            let mut pending = allocators.pending.lock();
-            for held in &self.held {
-                pending.remove(held);
-            }
-        }
-        if let Some(address) = self.address {
-            forget_address(call, address).await;
-        }
+        call.server.allocators.give_back(call, self.taken).await;
     }
 }
 
 impl Allocators {
-    /// Hands out addresses of `range` and ports of `ports`.
-    pub fn new(range: IpNet, ports: (u16, u16)) -> Self {
-        Self { range, ports, pending: Mutex::default() }
+    /// Hands out addresses of the families of `ranges` and ports of `ports`.
+    pub fn new(ranges: Vec<IpNet>, ports: (u16, u16)) -> Self {
+        Self { ranges, ports: Ports::new(ports) }
     }
 
-    /// Fills in the address and ports of a Service that has none; other objects are left alone.
-    pub async fn allocate(&self, call: &Call, object: &mut Value, old: Option<&Value>) -> Result<Allocated> {
-        if call.row.built_in() != "services" || !matches!(call.subresource.as_str(), "") {
-            return Ok(Allocated::NOTHING);
-        }
-        call.server.storage.catch_up().await?;
-        let mut taken = Allocated::NOTHING;
-        let result = self.fill(call, object, old, &mut taken).await;
-        match result {
-            Ok(()) => Ok(taken),
-            Err(e) => {
-                taken.release(call).await;
-                Err(e)
-            }
-        }
+    /// The families of addresses that the cluster has.
+    fn families(&self) -> Vec<&'static str> {
+        self.ranges.iter().map(|range| family_of(range.addr())).collect()
     }
 
-    async fn fill(
+    /// Fills in the addresses and ports of a Service that has none; other objects are left alone. What was taken
+    /// is in `allocated`, also when this fails.
+    pub async fn allocate(
         &self,
         call: &Call,
         object: &mut Value,
         old: Option<&Value>,
-        taken: &mut Allocated,
+        allocated: &mut Allocated,
     ) -> Result<()> {
+        if call.row.built_in() != "services" || !call.subresource.is_empty() {
+            return Ok(());
+        }
         if let Some(old) = old {
             service::carry_over(object, old);
         }
         service::normalize(object, old);
-        let family = if self.range.addr().is_ipv4() { "IPv4" } else { "IPv6" };
-        let refuse = |errors: Vec<FieldError>, name: &str| ApiError::invalid("", "Service", name, &errors);
-        if let Err(errors) = service::init_families(object, old, family) {
-            return Err(refuse(errors, object.name()));
+        let settled = old.is_some_and(|old| service::same_dual_stack(object, old));
+        if !settled {
+            let refuse = |errors: Vec<FieldError>| ApiError::invalid("", "Service", object.name(), &errors);
+            let mut named = object.clone();
+            service::init_families(&mut named, old, &self.families()).map_err(refuse)?;
+            *object = named;
+            self.fill_addresses(call, object, old, allocated).await?;
         }
-        if service::wants_address(object) && old.is_none_or(is_external_name) {
-            self.take_address(call, object, taken).await?;
+        self.fill_ports(call, object, old, allocated).await
+    }
+
+    async fn fill_addresses(
+        &self,
+        call: &Call,
+        object: &mut Value,
+        old: Option<&Value>,
+        allocated: &mut Allocated,
+    ) -> Result<()> {
+        const ALL: [&str; 2] = ["spec", "clusterIPs"];
+        let before = old.map(addresses_of).unwrap_or_default();
+        if is_external_name(object) || !service::wants_address(object) {
+            if is_external_name(object) {
+                allocated.outdated.addresses = before;
+            }
+            return Ok(());
         }
-        self.take_ports(call, object, old, taken)?;
-        self.take_health_port(call, object, old, taken)?;
+        let families = object.array_at(&["spec", "ipFamilies"]).to_vec();
+        let asked = |i: usize| object.array_at(&ALL).get(i).and_then(Value::as_str).unwrap_or_default();
+        let mut now: Vec<String> = Vec::with_capacity(families.len());
+        for (i, family) in families.iter().enumerate() {
+            let wish = asked(i);
+            if i < before.len() && !wish.is_empty() {
+                // What it had it keeps; whether it may want another is for validation to say.
+                now.push(wish.to_owned());
+                continue;
+            }
+            let address = addresses::take(call, object, family.as_str().unwrap_or_default(), wish).await?;
+            allocated.taken.addresses.push(address);
+            now.push(address.to_string());
+        }
+        allocated.outdated.addresses = before.into_iter().skip(now.len()).collect();
+        if let Some(first) = now.first() {
+            object.set(&["spec", "clusterIP"], first.as_str());
+            object.set(&ALL, now);
+        }
+        Ok(())
+    }
+
+    async fn fill_ports(
+        &self,
+        call: &Call,
+        object: &mut Value,
+        old: Option<&Value>,
+        allocated: &mut Allocated,
+    ) -> Result<()> {
+        if let Some(old) = old.filter(|old| service::needs_health_check(old))
+            && !service::needs_health_check(object)
+            && old.at(&HEALTH) == object.at(&HEALTH)
+        {
+            object.remove_at(&HEALTH);
+        }
+        if service::uses_node_ports(object) || service::needs_health_check(object) {
+            let dry_run = call.write.dry_run;
+            let wanted: &Value = object;
+            let change = |set: &mut PortSet| {
+                let mut taking = Taking { set, dry_run, taken: Vec::new() };
+                let filled = taking.fill(wanted, old)?;
+                Ok((filled, taking.taken))
+            };
+            let (filled, taken) = self.ports.change(&call.server.storage, change).await?;
+            *object = filled;
+            allocated.taken.ports = taken;
+        }
         if let Some(old) = old {
-            if has_address(old) && is_external_name(object) {
-                taken.outdated.extend(old.str_at(&["spec", "clusterIP"]).parse().ok().map(Held::Address));
-            }
-            let kept = if service::uses_node_ports(object) { node_ports(object) } else { HashSet::new() };
-            taken.outdated.extend(node_ports(old).difference(&kept).map(|p| Held::Port(*p)));
+            // The ports of a type that has none go later.
+            let now = if service::uses_node_ports(object) { node_ports(object) } else { Vec::new() };
+            allocated.outdated.ports =
+                node_ports(old).into_iter().filter(|port| !now.contains(port)).collect();
         }
         Ok(())
-    }
-
-    async fn take_address(&self, call: &Call, object: &mut Value, taken: &mut Allocated) -> Result<()> {
-        let asked = object.str_at(&["spec", "clusterIP"]).to_owned();
-        let invalid = |why: String| {
-            let spec = Path::new("spec");
-            let error = FieldError::invalid(&spec.child("clusterIPs"), vec![asked.as_str()], why);
-            ApiError::invalid("", "Service", object.name(), &[error])
-        };
-        let address = if asked.is_empty() {
-            self.free_address(&call.server.storage)
-                .ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?
-        } else {
-            let fail = |why: &str| invalid(format!("failed to allocate IP {asked}: {why}"));
-            let address: IpAddr =
-                asked.parse().map_err(|_| fail(&format!("error parsing ip {asked}: invalid IP")))?;
-            if !self.range.contains(&address) {
-                return Err(fail(&format!(
-                    "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
-                    self.range
-                )));
-            }
-            if used_addresses(&call.server.storage).contains(&address)
-                || self.pending.lock().contains(&Held::Address(address))
-            {
-                return Err(fail("provided IP is already allocated"));
-            }
-            address
-        };
-        self.hold(Held::Address(address), taken);
-        if !call.write.dry_run {
-            record_address(call, address, object).await?;
-            taken.address = Some(address);
-        }
-        object.set(&["spec", "clusterIP"], address.to_string());
-        object.set(&["spec", "clusterIPs"], vec![address.to_string()]);
-        Ok(())
-    }
-
-    fn hold(&self, held: Held, taken: &mut Allocated) {
-        self.pending.lock().insert(held.clone());
-        taken.held.push(held);
-    }
-
-    /// A free address: at random, then the first one. The lower sixteenth is left for those who choose.
-    fn free_address(&self, storage: &Storage) -> Option<IpAddr> {
-        let used = used_addresses(storage);
-        let pending = self.pending.lock().clone();
-        let free = |a: &IpAddr| !used.contains(a) && !pending.contains(&Held::Address(*a));
-        let hosts = 1_u128 << (self.range.max_prefix_len() - self.range.prefix_len()).min(64);
-        let reserved = (hosts / 16).clamp(16.min(hosts), 256);
-        let at = |n: u128| -> IpAddr {
-            match self.range.network() {
-                IpAddr::V4(net) => IpAddr::V4((u32::from(net).wrapping_add(n as u32)).into()),
-                IpAddr::V6(net) => IpAddr::V6((u128::from(net).wrapping_add(n)).into()),
-            }
-        };
-        let last = hosts.saturating_sub(1);
-        if reserved < last {
-            let mut rng = rand::rng();
-            let random = (0..64).map(|_| at(rng.random_range(reserved..last))).find(free);
-            if random.is_some() {
-                return random;
-            }
-        }
-        (1..last.min(1 << 20)).map(at).find(free)
-    }
-
-    fn take_ports(
-        &self,
-        call: &Call,
-        object: &mut Value,
-        old: Option<&Value>,
-        taken: &mut Allocated,
-    ) -> Result<()> {
-        if !service::uses_node_ports(object) {
-            return Ok(());
-        }
-        let name = object.name().to_owned();
-        let without = object.str_at(&["spec", "type"]) == "LoadBalancer"
-            && object.at(&["spec", "allocateLoadBalancerNodePorts"]).as_bool() == Some(false);
-        let own: HashSet<i64> = old.map(node_ports).unwrap_or_default();
-        let mut ports = object.array_at(&["spec", "ports"]).to_vec();
-        let mut here: HashSet<i64> = HashSet::new();
-        for i in 0..ports.len() {
-            let asked = wanted_port(&ports, i, old.is_none());
-            if asked == 0 && without {
-                continue;
-            }
-            if asked == 0 {
-                let number = self.free_port(call, &here)?;
-                self.hold(Held::Port(number), taken);
-                here.insert(number);
-                ports[i].set(&["nodePort"], number);
-                continue;
-            }
-            if !own.contains(&asked) && here.insert(asked) {
-                let list = Path::new("spec.ports");
-                let at = list.index(i);
-                self.check_port(call, asked).map_err(|why| {
-                    let error = FieldError::invalid(&at.child("nodePort"), asked, why);
-                    ApiError::invalid("", "Service", &name, &[error])
-                })?;
-                self.hold(Held::Port(asked), taken);
-            }
-            ports[i].set(&["nodePort"], asked);
-        }
-        if !ports.is_empty() {
-            object.set(&["spec", "ports"], ports);
-        }
-        Ok(())
-    }
-
-    /// A port of the nodes on which load balancers ask for the health of a Service.
-    fn take_health_port(
-        &self,
-        call: &Call,
-        object: &mut Value,
-        old: Option<&Value>,
-        taken: &mut Allocated,
-    ) -> Result<()> {
-        const PORT: [&str; 2] = ["spec", "healthCheckNodePort"];
-        let needed = old.is_some_and(service::needs_health_check);
-        let asked = object.at(&PORT).as_i64().unwrap_or(0);
-        match (needed, service::needs_health_check(object)) {
-            (false, true) if asked == 0 => {
-                let number = self.free_port(call, &HashSet::new())?;
-                self.hold(Held::Port(number), taken);
-                object.set(&PORT, number);
-            }
-            (false, true) => {
-                self.check_port(call, asked).map_err(|why| {
-                    let what = "failed to allocate requested HealthCheck NodePort";
-                    ApiError::internal(format!("{what} {asked}: {why}"))
-                })?;
-                self.hold(Held::Port(asked), taken);
-            }
-            (true, false) if old.is_some_and(|o| o.at(&PORT) == object.at(&PORT)) => {
-                object.remove_at(&PORT);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Whether a port of the nodes can be had. A dry run takes none.
-    fn check_port(&self, call: &Call, port: i64) -> std::result::Result<(), String> {
-        if call.write.dry_run {
-            return Ok(());
-        }
-        let (first, last) = self.ports;
-        if !(i64::from(first)..=i64::from(last)).contains(&port) {
-            return Err(format!(
-                "provided port is not in the valid range. The range of valid ports is {first}-{last}"
-            ));
-        }
-        let taken = used_ports(&call.server.storage).contains(&port)
-            || self.pending.lock().contains(&Held::Port(port));
-        if taken { Err("provided port is already allocated".to_owned()) } else { Ok(()) }
-    }
-
-    fn free_port(&self, call: &Call, here: &HashSet<i64>) -> Result<i64> {
-        let used = used_ports(&call.server.storage);
-        let pending = self.pending.lock().clone();
-        let free = |n: &i64| !used.contains(n) && !here.contains(n) && !pending.contains(&Held::Port(*n));
-        let (first, last) = (i64::from(self.ports.0), i64::from(self.ports.1));
-        let mut rng = rand::rng();
-        (0..64)
-            .map(|_| rng.random_range(first..=last))
-            .find(free)
-            .or_else(|| (first..=last).find(free))
-            .ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))
     }
 
     /// Gives back what a removed Service held.
@@ -310,25 +170,113 @@ impl Allocators {
         if call.row.built_in() != "services" || !call.row.group.is_empty() {
             return;
         }
-        {
-            let mut pending = self.pending.lock();
-            for port in node_ports(object) {
-                pending.remove(&Held::Port(port));
-            }
-        }
-        if let Ok(address) = object.str_at(&["spec", "clusterIP"]).parse() {
-            self.pending.lock().remove(&Held::Address(address));
-            forget_address(call, address).await;
-        }
+        let held = Held { addresses: addresses_of(object), ports: node_ports(object) };
+        self.give_back(call, held).await;
     }
 
-    /// Forgets what is in the cache by now.
-    pub fn settle(&self, storage: &Storage) {
-        let (addresses, ports) = (used_addresses(storage), used_ports(storage));
-        self.pending.lock().retain(|held| match held {
-            Held::Address(a) => !addresses.contains(a),
-            Held::Port(p) => !ports.contains(p),
-        });
+    async fn give_back(&self, call: &Call, held: Held) {
+        if call.write.dry_run {
+            return;
+        }
+        for address in held.addresses {
+            addresses::give_back(call, address).await;
+        }
+        if held.ports.is_empty() {
+            return;
+        }
+        let change = |set: &mut PortSet| {
+            held.ports.iter().for_each(|port| set.give_back(*port));
+            Ok(())
+        };
+        if let Err(e) = self.ports.change(&call.server.storage, change).await {
+            tracing::warn!(error = %e, ports = ?held.ports, "ports of nodes stay taken for a while");
+        }
+    }
+}
+
+const HEALTH: [&str; 2] = ["spec", "healthCheckNodePort"];
+
+/// Takes ports for one Service.
+struct Taking<'s> {
+    set: &'s mut PortSet,
+    /// Looks only.
+    dry_run: bool,
+    taken: Vec<i64>,
+}
+
+impl Taking<'_> {
+    /// The Service with its ports of nodes, as far as it wants any.
+    fn fill(&mut self, service: &Value, old: Option<&Value>) -> Result<Value> {
+        let mut filled = service.clone();
+        if service::uses_node_ports(service) {
+            self.fill_ports(&mut filled, old)?;
+        }
+        if service::needs_health_check(service) && !old.is_some_and(service::needs_health_check) {
+            let asked = service.at(&HEALTH).as_i64().unwrap_or(0);
+            if asked == 0 {
+                let what = "failed to allocate a HealthCheck NodePort 0";
+                let port = self.any().map_err(|why| ApiError::internal(format!("{what}: {why}")))?;
+                filled.set(&HEALTH, port);
+            } else {
+                let what = "failed to allocate requested HealthCheck NodePort";
+                self.this(asked).map_err(|why| ApiError::internal(format!("{what} {asked}: {why}")))?;
+            }
+        }
+        Ok(filled)
+    }
+
+    fn fill_ports(&mut self, service: &mut Value, old: Option<&Value>) -> Result<()> {
+        let without = service.str_at(&["spec", "type"]) == "LoadBalancer"
+            && service.at(&["spec", "allocateLoadBalancerNodePorts"]).as_bool() == Some(false);
+        let own = old.map(node_ports).unwrap_or_default();
+        let mut ports = service.array_at(&["spec", "ports"]).to_vec();
+        for i in 0..ports.len() {
+            if number(&ports[i]) == 0 && without {
+                continue;
+            }
+            let asked = wanted_port(&ports, i, old.is_none());
+            if asked == 0 {
+                let fail = |why| ApiError::internal(format!("failed to allocate a nodePort: {why}"));
+                ports[i].set(&["nodePort"], self.any().map_err(fail)?);
+                continue;
+            }
+            let shared = ports[..i]
+                .iter()
+                .any(|p| number(p) == asked && (old.is_some() || p.get("port") == ports[i].get("port")));
+            if !own.contains(&asked) && !shared {
+                self.this(asked).map_err(|why| {
+                    let list = Path::new("spec.ports");
+                    let error = FieldError::invalid(&list.index(i).child("nodePort"), asked, why);
+                    ApiError::invalid("", "Service", service.name(), &[error])
+                })?;
+            }
+            ports[i].set(&["nodePort"], asked);
+        }
+        if !ports.is_empty() {
+            service.set(&["spec", "ports"], ports);
+        }
+        Ok(())
+    }
+
+    fn this(&mut self, port: i64) -> std::result::Result<(), String> {
+        if !self.dry_run {
+            self.set.take(port)?;
+        } else if self.set.has(port) || self.taken.contains(&port) {
+            return Err("provided port is already allocated".to_owned());
+        }
+        self.taken.push(port);
+        Ok(())
+    }
+
+    fn any(&mut self) -> std::result::Result<i64, &'static str> {
+        // A dry run shows a number that means nothing.
+        let dummy = |taken: &[i64]| taken.iter().max().map_or(32769, |last| last + 1);
+        let port = match self.dry_run {
+            true => dummy(&self.taken),
+            false => self.set.take_any().ok_or("range is full")?,
+        };
+        self.taken.push(port);
+        Ok(port)
     }
 }
 
@@ -336,13 +284,21 @@ fn is_external_name(service: &Value) -> bool {
     service.str_at(&["spec", "type"]) == "ExternalName"
 }
 
-fn has_address(service: &Value) -> bool {
-    service::wants_address(service) && !service.str_at(&["spec", "clusterIP"]).is_empty()
+/// The addresses that a Service holds.
+fn addresses_of(service: &Value) -> Vec<IpAddr> {
+    if is_external_name(service) || !service::wants_address(service) {
+        return Vec::new();
+    }
+    let all = service.array_at(&["spec", "clusterIPs"]).iter();
+    all.filter_map(|a| a.as_str()?.parse().ok()).collect()
+}
+
+fn number(port: &Value) -> i64 {
+    port.get("nodePort").as_i64().unwrap_or(0)
 }
 
 /// The node port that the `i`th port asks for. Ports of one number share it, in a new Service.
 fn wanted_port(ports: &[Value], i: usize, new: bool) -> i64 {
-    let number = |port: &Value| port.get("nodePort").as_i64().unwrap_or(0);
     let own = number(&ports[i]);
     if own != 0 || !new {
         return own;
@@ -351,48 +307,15 @@ fn wanted_port(ports: &[Value], i: usize, new: bool) -> i64 {
     same.find_map(|p| Some(number(p)).filter(|n| *n != 0)).unwrap_or(0)
 }
 
+fn node_ports(service: &Value) -> Vec<i64> {
+    let ports = service.array_at(&["spec", "ports"]).iter().map(number);
+    let mut all: Vec<i64> = ports.chain(service.at(&HEALTH).as_i64()).filter(|n| *n != 0).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 fn services(storage: &Storage) -> impl Iterator<Item = Value> {
     let snapshot = storage.cache(TABLE.store("", "services")).snapshot();
     snapshot.objects.values().map(|s| s.object()).collect::<Vec<_>>().into_iter()
-}
-
-fn used_addresses(storage: &Storage) -> HashSet<IpAddr> {
-    let of_services = services(storage).filter_map(|s| s.str_at(&["spec", "clusterIP"]).parse().ok());
-    let recorded = storage.cache(TABLE.store("networking.k8s.io", "ipaddresses")).snapshot();
-    let recorded: Vec<IpAddr> = recorded.objects.keys().filter_map(|k| k.parse().ok()).collect();
-    of_services.chain(recorded).collect()
-}
-
-fn node_ports(service: &Value) -> HashSet<i64> {
-    let ports = service.array_at(&["spec", "ports"]).iter().filter_map(|p| p.get("nodePort").as_i64());
-    ports.chain(service.at(&["spec", "healthCheckNodePort"]).as_i64()).filter(|n| *n != 0).collect()
-}
-
-fn used_ports(storage: &Storage) -> HashSet<i64> {
-    services(storage).flat_map(|s| node_ports(&s)).collect()
-}
-
-/// Writes the IPAddress object that stands for an address in use.
-async fn record_address(call: &Call, address: IpAddr, service: &Value) -> Result<()> {
-    let row = TABLE.find_any_version("networking.k8s.io", "ipaddresses").expect("a built-in resource");
-    let inner = call.internal(row, "", &address.to_string());
-    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
-    let object = object!({
-        "metadata": {
-            "name": (address.to_string()),
-            "labels": {"ipaddress.kubernetes.io/ip-family": family, "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"},
-        },
-        "spec": {"parentRef": {"group": "", "resource": "services", "namespace": (service.namespace()), "name": (service.name())}},
-    });
-    inner.create_within(object).await.map(|_| ())
-}
-
-async fn forget_address(call: &Call, address: IpAddr) {
-    let row = TABLE.find_any_version("networking.k8s.io", "ipaddresses").expect("a built-in resource");
-    let inner = call.internal(row, "", &address.to_string());
-    if let Err(e) = inner.delete_within(&crate::registry::DeleteOptions::default()).await
-        && !e.is_not_found()
-    {
-        tracing::warn!(error = %e, %address, "an address stays recorded as in use");
-    }
 }

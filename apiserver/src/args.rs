@@ -221,7 +221,7 @@ pub struct Args {
     /// File with the key that signs tokens.
     #[arg(long, default_value = "")]
     pub service_account_signing_key_file: String,
-    /// Range of Service addresses.
+    /// Range of Service addresses, or one of each family with a comma between them.
     #[arg(long, default_value = "10.0.0.0/24")]
     pub service_cluster_ip_range: String,
     /// Ports for Services of type NodePort.

@@ -1,8 +1,6 @@
-//! What every cluster has from the start: namespaces, the RBAC policy, priority and flow control objects, the Service
-//! of the API itself. Absent objects are created; roles and bindings of the policy are mended when rules are missing.
+//! What every cluster has from the start: namespaces, the RBAC policy, priority and flow control objects. Absent objects are created; roles and bindings of the policy are mended when rules are missing.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,10 +54,11 @@ async fn once(server: &Arc<Server>) -> api::error::Result<()> {
     crate::fairness::objects::ensure(server).await?;
     authentication_config(server).await?;
     local_api_services(server).await?;
-    service_range(server).await
+    service_range(server).await?;
+    crate::allocate::repair(server).await
 }
 
-fn call(server: &Arc<Server>, group: &str, plural: &str, namespace: &str, name: &str) -> Call {
+pub(crate) fn call(server: &Arc<Server>, group: &str, plural: &str, namespace: &str, name: &str) -> Call {
     let row = TABLE.find_any_version(group, plural).expect("a built-in resource");
     let mut call = Call::new(server.clone(), row, UserInfo::server());
     call.namespace = namespace.to_owned();
@@ -69,7 +68,7 @@ fn call(server: &Arc<Server>, group: &str, plural: &str, namespace: &str, name: 
 }
 
 /// Creates the object unless one of its name is there.
-async fn ensure(call: &Call, object: Value) -> api::error::Result<()> {
+pub(crate) async fn ensure(call: &Call, object: Value) -> api::error::Result<()> {
     let key = call.row.key(object.namespace(), object.name());
     let store = call.row.store.expect("bootstrap objects are stored");
     if call.server.storage.cache(store).get(&key).is_some() {
@@ -187,9 +186,9 @@ async fn local_api_services(server: &Arc<Server>) -> api::error::Result<()> {
 
 /// The object that stands for the range of Service addresses.
 async fn service_range(server: &Arc<Server>) -> api::error::Result<()> {
-    let range = server.allocators.range.to_string();
+    let ranges: Vec<String> = server.allocators.ranges.iter().map(ToString::to_string).collect();
     let mut call = call(server, "networking.k8s.io", "servicecidrs", "", "kubernetes");
-    let object = object!({"metadata": {"name": "kubernetes", "finalizers": ["networking.k8s.io/service-cidr-finalizer"]}, "spec": {"cidrs": [range]}});
+    let object = object!({"metadata": {"name": "kubernetes", "finalizers": ["networking.k8s.io/service-cidr-finalizer"]}, "spec": {"cidrs": ranges}});
     ensure(&call, object).await?;
     call.subresource = "status".to_owned();
     let now = api::time::format(jiff::Timestamp::now());
@@ -208,72 +207,8 @@ async fn service_range(server: &Arc<Server>) -> api::error::Result<()> {
     .map(|_| ())
 }
 
-/// The Service `kubernetes` and the endpoints behind it: this server.
-pub struct OwnService {
-    /// First address of the Service range.
-    pub service_ip: IpAddr,
-    /// Address that other servers and pods reach this server at.
-    pub advertise: IpAddr,
-    /// Port of this server.
-    pub port: u16,
-    /// Whether the endpoints are kept at all (`--endpoint-reconciler-type`).
-    pub endpoints: bool,
-}
-
-const OWN: &str = "kubernetes";
-const RECONCILE: Duration = Duration::from_secs(10);
-
-/// Keeps the Service `kubernetes` as it should be.
-pub async fn keep_own_service(server: Arc<Server>, own: OwnService) {
-    server.storage.loaded().await;
-    loop {
-        if let Err(e) = own.reconcile(&server).await {
-            tracing::warn!(error = %e, "the Service kubernetes is not in place");
-        }
-        server.allocators.settle(&server.storage);
-        tokio::select! {
-            () = tokio::time::sleep(RECONCILE) => {}
-            () = server.stopping.cancelled() => return,
-        }
-    }
-}
-
-impl OwnService {
-    async fn reconcile(&self, server: &Arc<Server>) -> api::error::Result<()> {
-        let ports = object!([{"name": "https", "port": 443, "protocol": "TCP", "targetPort": (i64::from(self.port))}]);
-        let labels = object!({"component": "apiserver", "provider": "kubernetes"});
-        let service = object!({
-            "metadata": {"name": OWN, "namespace": "default", "labels": (labels)},
-            "spec": {"clusterIP": (self.service_ip.to_string()), "clusterIPs": [(self.service_ip.to_string())], "type": "ClusterIP", "ports": ports, "sessionAffinity": "None"},
-        });
-        ensure(&call(server, "", "services", "default", OWN), service).await?;
-        if !self.endpoints {
-            return Ok(());
-        }
-        let (address, port) = (self.advertise.to_string(), i64::from(self.port));
-        let subsets = object!([{"addresses": [{"ip": (address.as_str())}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}]);
-        let endpoints = object!({
-            "metadata": {"name": OWN, "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-            "subsets": (subsets.clone()),
-        });
-        let at = call(server, "", "endpoints", "default", OWN);
-        ensure(&at, endpoints).await?;
-        put(&at, "subsets", subsets).await?;
-        let family = if self.advertise.is_ipv4() { "IPv4" } else { "IPv6" };
-        let list = object!([{"addresses": [(address.as_str())], "conditions": {"ready": true}}]);
-        let slice = object!({
-            "metadata": {"name": OWN, "namespace": "default", "labels": {"kubernetes.io/service-name": OWN}},
-            "addressType": family,
-            "endpoints": (list.clone()),
-            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
-        });
-        let at = call(server, "discovery.k8s.io", "endpointslices", "default", OWN);
-        ensure(&at, slice).await?;
-        put(&at, "endpoints", list).await
-    }
-}
-
-async fn put(call: &Call, field: &str, wanted: Value) -> api::error::Result<()> {
+/// Sets a field of an object that is there, unless it is as wanted.
+pub(crate) async fn put(call: &Call, field: &str, wanted: Value) -> api::error::Result<()> {
     let store = call.row.store.expect("bootstrap objects are stored");
     let present = call.server.storage.cache(store).get(&call.row.key(&call.namespace, &call.name));
     if present.is_some_and(|s| s.object().get(field) == &wanted) {

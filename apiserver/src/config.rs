@@ -44,8 +44,8 @@ pub struct Config {
     pub authorizer: Authorizer,
     /// Records requests; none when that is not asked for.
     pub auditor: Option<Arc<Auditor>>,
-    /// Range of Service addresses.
-    pub service_range: IpNet,
+    /// Ranges of Service addresses, at most one of each family.
+    pub service_ranges: Vec<IpNet>,
     /// Ports of Services.
     pub node_ports: (u16, u16),
     /// How likely a request tells its client to connect anew.
@@ -78,9 +78,6 @@ impl Args {
     /// Checks the flags and reads the files they name.
     pub fn validate(self) -> Result<Config> {
         self.check()?;
-        let service_range: IpNet = self.service_cluster_ip_range.parse().with_context(|| {
-            format!("--service-cluster-ip-range {} is not one CIDR", self.service_cluster_ip_range)
-        })?;
         let advertise = self.advertise()?;
         let tls = if self.tls_cert_file.is_empty() {
             let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
@@ -107,7 +104,7 @@ impl Args {
             authenticator: self.authenticator()?,
             authorizer: self.authorizer()?,
             auditor: self.audit.validate()?,
-            service_range: service_range.trunc(),
+            service_ranges: service_ranges(&self.service_cluster_ip_range)?,
             node_ports: ports(&self.service_node_port_range)?,
             goaway: self.goaway_chance,
             livez_grace: self.livez_grace_period.0,
@@ -414,6 +411,29 @@ impl Args {
             (cert, key) => Some((read(cert)?, read(key)?)),
         };
         Ok(serve::outbound::Options { insecure: ca.is_none(), ca, identity, ..Default::default() })
+    }
+}
+
+/// The ranges of Service addresses: one, or one of each family.
+fn service_ranges(text: &str) -> Result<Vec<IpNet>> {
+    let mut ranges = Vec::new();
+    for part in text.split(',') {
+        let range: IpNet = part.trim().parse().with_context(|| {
+            format!("--service-cluster-ip-range {text} is neither one CIDR nor two with a comma between them")
+        })?;
+        if range.addr().is_ipv6() && range.prefix_len() < 64 {
+            let length = range.prefix_len();
+            bail!("shortest allowed prefix length for service CIDR is 64, got {length}");
+        }
+        ranges.push(range.trunc());
+    }
+    match ranges[..] {
+        [_] => Ok(ranges),
+        [a, b] if a.addr().is_ipv4() != b.addr().is_ipv4() => Ok(ranges),
+        [_, _] => bail!(
+            "--service-cluster-ip-range and --secondary-service-cluster-ip-range must be of different IP family"
+        ),
+        _ => bail!("--service-cluster-ip-range must not contain more than two entries"),
     }
 }
 

@@ -30,6 +30,7 @@ pub mod kinds;
 pub mod kubeconfig;
 pub mod negotiate;
 pub mod openapi;
+pub mod peers;
 pub mod proxy;
 pub mod registry;
 pub mod render;

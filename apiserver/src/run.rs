@@ -13,12 +13,13 @@ use tower::service_fn;
 
 use crate::admission::{Policies, Webhooks};
 use crate::aggregation::{self, Aggregation};
-use crate::allocate::Allocators;
-use crate::bootstrap::{self, OwnService};
+use crate::allocate::{self, Allocators};
+use crate::bootstrap;
 use crate::config::Config;
 use crate::discovery::Discovery;
 use crate::fairness::{self, Gate};
 use crate::openapi::OpenApi;
+use crate::peers::{self, OwnService};
 use crate::proxy::Kubelets;
 use crate::server::{Metrics, Server};
 use crate::storage::Storage;
@@ -34,7 +35,8 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
     })?;
     let encryption = config.encryption;
     let storage = Storage::connect(config.etcd, encryption.clone()).await?;
-    let first = config.service_range.hosts().next().unwrap_or(config.service_range.addr());
+    let range = config.service_ranges[0];
+    let first = range.hosts().next().unwrap_or(range.addr());
     let metrics = Metrics::new(serve::metrics::registry(daemon::KUBERNETES_VERSION))?;
     let gate = Gate::new(config.limits, &metrics.registry)?;
     let server = Arc::new(Server {
@@ -42,7 +44,7 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         authenticator: config.authenticator,
         authorizer: config.authorizer,
         auditor: config.auditor,
-        allocators: Allocators::new(config.service_range, config.node_ports),
+        allocators: Allocators::new(config.service_ranges, config.node_ports),
         policies: Policies::default(),
         webhooks: Webhooks::default(),
         aggregation: Aggregation::new(config.aggregation)?,
@@ -113,7 +115,7 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
             () = bootstrap::run(one.clone()) => one.bootstrapped.store(true, std::sync::atomic::Ordering::Relaxed),
             () = stopping.cancelled() => return Ok(()),
         }
-        bootstrap::keep_own_service(two, own).await;
+        keep_company(two, own).await;
         Ok(())
     });
     let definitions = crate::custom::controller::run(server.clone());
@@ -157,6 +159,24 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         Ok(())
     });
     Ok(())
+}
+
+/// What a server does for the others and for what all share, until the process is asked to end.
+async fn keep_company(server: Arc<Server>, own: OwnService) {
+    let stopping = server.stopping.clone();
+    let endless = async {
+        tokio::join!(
+            peers::identity::keep(server.clone(), daemon::hostname()),
+            allocate::keep_repaired(server.clone())
+        );
+    };
+    let until_asked = async {
+        tokio::select! {
+            () = endless => {}
+            () = stopping.cancelled() => {}
+        }
+    };
+    tokio::join!(peers::own_service::keep(server.clone(), own), until_asked);
 }
 
 /// Reads the bundles of authorities again when they change, and tells other servers.

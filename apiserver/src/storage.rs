@@ -9,10 +9,12 @@ mod encryption;
 mod etcd;
 mod feed;
 mod form;
+mod record;
 
 pub use cache::{Cache, Event, Reading, Snapshot, Stored, Waited, set_resource_version};
 pub use encryption::Encryption;
 pub use etcd::{EtcdConfig, KeyValue, Outcome, Precondition};
+pub use record::Record;
 
 use std::borrow::Cow;
 use std::sync::Arc;

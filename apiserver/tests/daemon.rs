@@ -18,6 +18,8 @@ mod audit;
 mod authentication;
 #[path = "daemon/authorization.rs"]
 mod authorization;
+#[path = "daemon/company.rs"]
+mod company;
 #[path = "daemon/conversion.rs"]
 mod conversion;
 #[path = "daemon/documents.rs"]

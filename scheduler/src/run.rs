@@ -59,8 +59,7 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     let mut connection = Connection::from_path(&config.kubeconfig, &agent);
     connection.server = (!args.master.is_empty()).then(|| args.master.clone());
     let client = connect(&connection).await.context("kubeconfig")?;
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let (recorder, pump) = Recorder::new(client.clone(), &config.names[0], host.trim());
+    let (recorder, pump) = Recorder::new(client.clone(), &config.names[0], &daemon::hostname());
     let stop = tasks.token();
     tasks.critical("events", async move {
         pump.run(stop).await;

@@ -10,7 +10,7 @@ use api::{Value, names, object};
 use super::check::At;
 use super::{Entry, Field, Part, Scope, Strategy, default_if_empty, default_to};
 
-pub use addresses::{carry_over, init_families, normalize};
+pub use addresses::{carry_over, init_families, normalize, same_dual_stack};
 
 pub(super) const STRATEGIES: &[Entry] = &[("", "services", &SERVICE)];
 

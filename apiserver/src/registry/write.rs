@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::{Call, set_type, to_storage};
 use crate::admission::{self, Operation};
+use crate::allocate::Allocated;
 use crate::kinds::{validate_metadata, validate_metadata_update};
 use crate::resources::{Resource, TABLE};
 use crate::storage::{KeyValue, Outcome, Precondition, set_resource_version};
@@ -67,9 +68,12 @@ impl Call {
     }
 
     async fn create_named(&self, mut object: Value) -> Result<Value> {
-        let allocated = self.server.allocators.allocate(self, &mut object, None).await?;
-        let result = match self.admit_new(object).await {
-            Ok(object) => self.insert(object).await,
+        let mut allocated = Allocated::default();
+        let result = match self.server.allocators.allocate(self, &mut object, None, &mut allocated).await {
+            Ok(()) => match self.admit_new(object).await {
+                Ok(object) => self.insert(object).await,
+                Err(e) => Err(e),
+            },
             Err(e) => Err(e),
         };
         if result.is_ok() {
@@ -316,11 +320,18 @@ impl Call {
         let mut current = self.attempt().await?;
         loop {
             let old = self.view(current.object.clone()).await?;
+            let mut allocated = Allocated::default();
             let next = match change(&old) {
-                Ok(new) => self.advance(old, new, current.revision).await,
+                Ok(new) => self.advance(old, new, current.revision, &mut allocated).await,
                 Err(e) => Err(e),
             };
-            let Some((object, removed)) = self.settle(&mut current, next).await? else { continue };
+            let settled = self.settle(&mut current, next).await;
+            let Ok(Some((object, removed))) = settled else {
+                allocated.release(self).await;
+                settled?;
+                continue;
+            };
+            allocated.keep(self).await;
             if removed {
                 self.server.allocators.release(self, &object).await;
             }
@@ -342,7 +353,13 @@ impl Call {
     }
 
     /// Everything between a changed object and its write.
-    async fn advance(&self, old: Value, mut new: Value, revision: i64) -> Result<Next> {
+    async fn advance(
+        &self,
+        old: Value,
+        mut new: Value,
+        revision: i64,
+        allocated: &mut Allocated,
+    ) -> Result<Next> {
         self.check_identity(&new, revision)?;
         self.check_namespace(&mut new)?;
         self.carry_over(&old, &mut new);
@@ -352,17 +369,9 @@ impl Call {
         admission::mutate(self, Operation::Update, &mut new, Some(&old)).await?;
         self.default_object(&mut new);
         self.scope_to_subresource(&old, &mut new);
-        let allocated = self.server.allocators.allocate(self, &mut new, Some(&old)).await?;
-        match self.admit_change(old, new).await {
-            Ok(stored) => {
-                allocated.keep(self).await;
-                Ok(if self.is_finished(&stored) { Next::Remove(stored) } else { Next::Put(stored) })
-            }
-            Err(e) => {
-                allocated.release(self).await;
-                Err(e)
-            }
-        }
+        self.server.allocators.allocate(self, &mut new, Some(&old), allocated).await?;
+        let stored = self.admit_change(old, new).await?;
+        Ok(if self.is_finished(&stored) { Next::Remove(stored) } else { Next::Put(stored) })
     }
 
     /// Prepares and checks a changed object, and returns what is to be stored.

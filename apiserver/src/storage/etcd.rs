@@ -218,9 +218,14 @@ impl Etcd {
         }
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX / 2);
         let seconds = seconds + i64::try_from(self.lease_reuse.as_secs()).unwrap_or(0);
-        let id = within(self.client.clone().lease_grant(seconds, None)).await?.id();
+        let id = self.lease(seconds).await?;
         *current = Some((id, std::time::Instant::now()));
         Ok(id)
+    }
+
+    /// A lease of its own for `seconds`.
+    pub(crate) async fn lease(&self, seconds: i64) -> Result<i64> {
+        Ok(within(self.client.clone().lease_grant(seconds, None)).await?.id())
     }
 
     /// Checks that etcd answers: the `etcd` health check.

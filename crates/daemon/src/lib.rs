@@ -51,3 +51,9 @@ pub use tasks::Tasks;
 
 /// The Kubernetes version whose behaviour every component follows.
 pub const KUBERNETES_VERSION: &str = "v1.36.2";
+
+/// The name of this host; empty when the kernel does not tell.
+pub fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}

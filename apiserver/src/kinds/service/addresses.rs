@@ -1,7 +1,7 @@
 //! Addresses of a Service and their families: two fields say the same, and what was given once is kept.
 
+use api::Value;
 use api::field::FieldError;
-use api::{Value, object};
 
 use super::uses_node_ports;
 use super::validate::validate_addresses;
@@ -71,8 +71,25 @@ pub fn normalize(new: &mut Value, old: Option<&Value>) {
     }
 }
 
-/// Fills in the families of the addresses. The cluster has addresses of `family` alone.
-pub fn init_families(new: &mut Value, old: Option<&Value>, family: &str) -> Result<(), Vec<FieldError>> {
+/// True when neither the addresses nor the families of a Service that prefers two of each change: it stays as it is when
+/// the cluster has come to have more families, or fewer.
+pub fn same_dual_stack(new: &Value, old: &Value) -> bool {
+    let prefers = |s: &Value| s.str_at(&["spec", "ipFamilyPolicy"]) == "PreferDualStack";
+    let same = |field: &str| new.at(&["spec", field]) == old.at(&["spec", field]);
+    !is_external_name(old)
+        && prefers(new)
+        && prefers(old)
+        && same("type")
+        && same("clusterIPs")
+        && same("ipFamilies")
+}
+
+/// Fills in the families of the addresses. The cluster has addresses of `configured`, the first by default.
+pub fn init_families(
+    new: &mut Value,
+    old: Option<&Value>,
+    configured: &[&str],
+) -> Result<(), Vec<FieldError>> {
     const POLICY: [&str; 2] = ["spec", "ipFamilyPolicy"];
     const FAMILIES: [&str; 2] = ["spec", "ipFamilies"];
     if is_external_name(new) {
@@ -107,7 +124,7 @@ pub fn init_families(new: &mut Value, old: Option<&Value>, family: &str) -> Resu
             At::of(new, "spec.ipFamilyPolicy").invalid(&mut errors, why);
         }
     }
-    let families = families_of_addresses(new, family, &mut errors);
+    let families = families_of_addresses(new, configured, &mut errors);
     refuse(&mut errors)?;
     if !families.is_empty() {
         new.set(&FAMILIES, families);
@@ -115,27 +132,35 @@ pub fn init_families(new: &mut Value, old: Option<&Value>, family: &str) -> Resu
     if bare {
         let mut families = new.array_at(&FAMILIES).to_vec();
         if families.is_empty() {
-            families.push(family.into());
+            families.extend(configured.first().map(|f| Value::from(*f)));
         }
-        if families.len() < 2 && !single {
-            let other = if families[0].as_str() == Some("IPv4") { "IPv6" } else { "IPv4" };
-            families.push(other.into());
-        }
+        add_other_family(&mut families, single);
         new.set(&FAMILIES, families);
         return Ok(());
     }
-    if new.str_at(&POLICY) == "RequireDualStack" {
+    if new.str_at(&POLICY) == "RequireDualStack" && configured.len() < 2 {
         let why = "this cluster is not configured for dual-stack services";
         At::of(new, "spec.ipFamilyPolicy").invalid(&mut errors, why);
     }
-    for item in At::of(new, "spec.ipFamilies").items().filter(|f| f.text() != family) {
+    for item in At::of(new, "spec.ipFamilies").items().filter(|f| !configured.contains(&f.text())) {
         item.invalid(&mut errors, "not configured on this cluster");
     }
     refuse(&mut errors)?;
-    if new.at(&FAMILIES).is_empty() {
-        new.set(&FAMILIES, object!([family]));
+    let mut families = new.array_at(&FAMILIES).to_vec();
+    if families.is_empty() {
+        families.extend(configured.first().map(|f| Value::from(*f)));
     }
+    add_other_family(&mut families, single || configured.len() < 2);
+    new.set(&FAMILIES, families);
     Ok(())
+}
+
+/// Adds the family that is not there yet, unless there is to be one alone.
+fn add_other_family(families: &mut Vec<Value>, single: bool) {
+    if let ([only], false) = (&families[..], single) {
+        let other = if only.as_str() == Some("IPv4") { "IPv6" } else { "IPv4" };
+        families.push(other.into());
+    }
 }
 
 fn refuse(errors: &mut Errors) -> Result<(), Vec<FieldError>> {
@@ -143,7 +168,7 @@ fn refuse(errors: &mut Errors) -> Result<(), Vec<FieldError>> {
 }
 
 /// The families that the client named, followed by those of the addresses it gave.
-fn families_of_addresses(service: &Value, family: &str, errors: &mut Errors) -> Vec<Value> {
+fn families_of_addresses(service: &Value, configured: &[&str], errors: &mut Errors) -> Vec<Value> {
     let mut families = service.array_at(&["spec", "ipFamilies"]).to_vec();
     let list = At::of(service, "spec.clusterIPs");
     for (i, address) in list.items().enumerate() {
@@ -154,7 +179,7 @@ fn families_of_addresses(service: &Value, family: &str, errors: &mut Errors) -> 
         if i < families.len() {
             continue;
         }
-        if own == family {
+        if configured.contains(&own) {
             families.push(own.into());
         } else {
             address.invalid_as(errors, list.value, format!("{own} is not configured on this cluster"));
@@ -166,6 +191,7 @@ fn families_of_addresses(service: &Value, family: &str, errors: &mut Errors) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::object;
 
     #[test]
     fn the_two_address_fields_follow_each_other() {
@@ -181,18 +207,37 @@ mod tests {
     #[test]
     fn families_are_those_of_the_cluster() {
         let mut service = object!({"spec": {"type": "ClusterIP"}});
-        init_families(&mut service, None, "IPv4").unwrap();
+        init_families(&mut service, None, &["IPv4"]).unwrap();
         assert_eq!(service.at(&["spec", "ipFamilies"]), &object!(["IPv4"]));
         assert_eq!(service.str_at(&["spec", "ipFamilyPolicy"]), "SingleStack");
         let mut service = object!({"spec": {"type": "ClusterIP", "ipFamilies": ["IPv6"]}});
-        let errors = init_families(&mut service, None, "IPv4").unwrap_err();
+        let errors = init_families(&mut service, None, &["IPv4"]).unwrap_err();
         assert_eq!(
             errors[0].to_string(),
             "spec.ipFamilies[0]: Invalid value: \"IPv6\": not configured on this cluster"
         );
         let mut bare = object!({"spec": {"type": "ClusterIP", "clusterIP": "None", "clusterIPs": ["None"]}});
-        init_families(&mut bare, None, "IPv4").unwrap();
+        init_families(&mut bare, None, &["IPv4"]).unwrap();
         assert_eq!(bare.at(&["spec", "ipFamilies"]), &object!(["IPv4", "IPv6"]));
+    }
+
+    #[test]
+    fn two_families_are_had_where_both_are_wanted_and_there() {
+        let both = ["IPv6", "IPv4"];
+        let families = |policy: &str, configured: &[&str]| {
+            let mut service = object!({"spec": {"type": "ClusterIP", "ipFamilyPolicy": policy}});
+            init_families(&mut service, None, configured)
+                .map(|()| service.at(&["spec", "ipFamilies"]).clone())
+                .map_err(|e| e[0].to_string())
+        };
+        assert_eq!(families("SingleStack", &both), Ok(object!(["IPv6"])));
+        assert_eq!(families("PreferDualStack", &both), Ok(object!(["IPv6", "IPv4"])));
+        assert_eq!(families("RequireDualStack", &both), Ok(object!(["IPv6", "IPv4"])));
+        assert_eq!(families("PreferDualStack", &["IPv4"]), Ok(object!(["IPv4"])));
+        assert_eq!(
+            families("RequireDualStack", &["IPv4"]).unwrap_err(),
+            "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services"
+        );
     }
 
     #[test]
