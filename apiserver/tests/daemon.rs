@@ -12,6 +12,8 @@ use testing::{Client, Pki, Process, Response, etcd, free_port, wait_until};
 
 #[path = "daemon/aggregation.rs"]
 mod aggregation;
+#[path = "daemon/answers.rs"]
+mod answers;
 #[path = "daemon/audit.rs"]
 mod audit;
 #[path = "daemon/authentication.rs"]

@@ -31,7 +31,7 @@ impl Pki {
     /// # Errors
     /// They cannot be made or written.
     pub fn make(dir: &Path) -> Result<Self> {
-        let pki = Self { dir: dir.to_owned() };
+        let pki = Self::at(dir);
         let key = KeyPair::generate()?;
         let mut authority = CertificateParams::new(Vec::new())?;
         authority.distinguished_name = named("kubernetes", None);
@@ -47,6 +47,11 @@ impl Pki {
         pki.sign(&issuer, "user", named("user", None), Vec::new())?;
         std::fs::write(pki.file("tokens.key"), KeyPair::generate()?.serialize_pem())?;
         Ok(pki)
+    }
+
+    /// The infrastructure whose files are in `dir` already.
+    pub fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
     }
 
     fn sign(
