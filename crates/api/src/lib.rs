@@ -7,6 +7,8 @@
 
 pub mod error;
 pub mod field;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod json;
 pub mod meta;
 pub mod names;

@@ -380,7 +380,11 @@ impl fmt::Display for FieldSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, t) in self.terms.iter().enumerate() {
             let comma = if i > 0 { "," } else { "" };
-            write!(f, "{comma}{}{}{}", t.field, if t.equal { "=" } else { "!=" }, t.value)?;
+            write!(f, "{comma}{}{}", t.field, if t.equal { "=" } else { "!=" })?;
+            for c in t.value.chars() {
+                let escape = if matches!(c, ',' | '=' | '\\') { "\\" } else { "" };
+                write!(f, "{escape}{c}")?;
+            }
         }
         Ok(())
     }
@@ -454,6 +458,7 @@ mod tests {
     fn field_selectors_escape() {
         let s = FieldSelector::parse(r"metadata.name=a\,b,spec.nodeName!=c").unwrap();
         assert_eq!(s.exact("metadata.name"), Some("a,b"));
+        assert_eq!(s.to_string(), r"metadata.name=a\,b,spec.nodeName!=c");
         assert!(s.matches(|f| if f == "metadata.name" { "a,b" } else { "" }));
         assert!(FieldSelector::parse("nonsense").is_err());
     }

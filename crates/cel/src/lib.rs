@@ -19,6 +19,8 @@ mod decl;
 pub mod device;
 mod env;
 mod eval;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod lexer;
 mod library;
 mod parser;

@@ -21,6 +21,8 @@
 pub mod apply;
 pub mod custom;
 pub mod decode;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod internal;
 pub mod openapi;
 pub mod patch;

@@ -12,6 +12,8 @@
 //! connection and nothing else; no task outlives the session that started it.
 //! This crate knows nothing of authentication, of TLS or of the API's objects.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod one_way;
 pub mod port_forward;
 pub mod remote_command;

@@ -5,6 +5,8 @@
 //! Towards the others the bounded receive queue of a stream pushes back through the connection itself.
 
 mod frame;
+#[cfg(any(test, fuzzing))]
+mod fuzz;
 mod headers;
 mod reader;
 mod session;
@@ -12,6 +14,8 @@ mod stream;
 mod writer;
 
 pub use frame::RstStatus;
+#[cfg(any(test, fuzzing))]
+pub(crate) use fuzz::compressed;
 pub use headers::Headers;
 pub use session::{Config, Session};
 pub use stream::{Stream, StreamReader, StreamWriter};

@@ -70,7 +70,7 @@ impl Encoding {
         }
     }
 
-    fn encode(self, frame: Frame) -> Option<Message> {
+    pub(crate) fn encode(self, frame: Frame) -> Option<Message> {
         let (channel, data) = match frame {
             Frame::Data { channel, data } => (channel, data),
             Frame::Close { channel } if self.close_signal => (CLOSE, Bytes::copy_from_slice(&[channel])),
@@ -88,7 +88,7 @@ impl Encoding {
         Some(Message::binary(out.freeze()))
     }
 
-    fn decode(self, message: Message) -> Result<Option<Frame>, Error> {
+    pub(crate) fn decode(self, message: Message) -> Result<Option<Frame>, Error> {
         let mut bytes = match message {
             Message::Binary(bytes) => bytes,
             Message::Text(text) => Bytes::from(text),
@@ -99,6 +99,9 @@ impl Encoding {
         }
         let first = bytes.split_to(1)[0];
         if self.base64 {
+            if !first.is_ascii() {
+                return Err(Error::Malformed("a channel is no character"));
+            }
             let channel = first.wrapping_sub(b'0');
             let data = BASE64.decode(&bytes).map_err(|_| Error::Malformed("invalid base64"))?.into();
             return Ok(Some(Frame::Data { channel, data }));
@@ -276,6 +279,7 @@ mod tests {
         let frame = Frame::Data { channel: 1, data: Bytes::from_static(b"hi") };
         assert_eq!(Encoding::of(V4_BASE64).encode(frame), Some(Message::text("1aGk=")));
         assert!(Encoding::of(V4_BASE64).decode(Message::text("1***")).is_err());
+        assert!(Encoding::of(V4_BASE64).decode(Message::binary(vec![0xb8])).is_err());
     }
 
     #[tokio::test]

@@ -3,10 +3,12 @@
 //!
 //! Invariant: whatever a test starts is gone when its value is dropped, also when the test fails.
 
+mod corpus;
 mod http;
 mod pki;
 mod process;
 
+pub use corpus::{Target, replay};
 pub use http::{Client, Lines, Response};
 pub use pki::Pki;
 pub use process::{Process, etcd, free_port, wait_until};

@@ -10,8 +10,11 @@ use super::Error;
 const DICTIONARY: &[u8] = include_bytes!("dictionary.bin");
 /// The most that one header block may inflate to.
 const MAX_BLOCK: usize = 256 << 10;
+/// The most headers that a stream may have; Kubernetes uses three.
+const MAX_HEADERS: u32 = 256;
 
-/// The headers of a stream; names are lower case, as the draft demands.
+/// The headers of a stream; names are lower case, as the draft demands. Values of one name stay joined by NUL, as they are
+/// on the wire: a copy of the name for each of them would let a small block take a lot of memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers(Vec<(String, String)>);
 
@@ -23,7 +26,10 @@ impl Headers {
 
     /// The first value of a header, or an empty string.
     pub fn get(&self, name: &str) -> &str {
-        self.0.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map_or("", |(_, v)| v)
+        self.0
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map_or("", |(_, v)| v.split('\0').next().unwrap_or_default())
     }
 
     fn encode(&self) -> BytesMut {
@@ -40,13 +46,11 @@ impl Headers {
 
     fn decode(mut block: Bytes) -> Result<Self, Error> {
         let count = take_u32(&mut block)?;
-        let mut headers = Vec::new();
-        for _ in 0..count {
-            let name = take_text(&mut block)?;
-            let values = take_text(&mut block)?;
-            headers.extend(values.split('\0').map(|value| (name.clone(), value.to_owned())));
+        if count > MAX_HEADERS {
+            return Err(Error::Protocol("too many headers"));
         }
-        Ok(Self(headers))
+        let pairs = (0..count).map(|_| Ok((take_text(&mut block)?, take_text(&mut block)?)));
+        pairs.collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -76,7 +80,10 @@ impl Deflater {
     }
 
     pub(super) fn deflate(&mut self, headers: &Headers) -> Result<Bytes, Error> {
-        let plain = headers.encode();
+        self.block(&headers.encode())
+    }
+
+    pub(super) fn block(&mut self, plain: &[u8]) -> Result<Bytes, Error> {
         let mut out = Vec::with_capacity(plain.len() + 64);
         let start = self.0.total_in();
         loop {
@@ -161,6 +168,18 @@ mod tests {
         let bomb = "y".repeat(2 << 20);
         let block = Deflater::new().deflate(&Headers::new([("a", bomb.as_str())])).unwrap();
         assert!(block.len() < 10_000);
+        assert!(Inflater::new().inflate(&block).is_err());
+    }
+
+    #[test]
+    fn values_of_one_name_take_no_more_memory_than_the_block() {
+        let (name, values) = ("n".repeat(100 << 10), "v".to_owned() + &"\0".repeat(100 << 10));
+        let block = Deflater::new().deflate(&Headers::new([(&*name, &*values)])).unwrap();
+        let headers = Inflater::new().inflate(&block).unwrap();
+        assert_eq!(headers.get(&name), "v");
+        assert_eq!(headers.0.len(), 1);
+        let many = Headers::new((0..300).map(|_| ("a", "b")));
+        let block = Deflater::new().deflate(&many).unwrap();
         assert!(Inflater::new().inflate(&block).is_err());
     }
 
