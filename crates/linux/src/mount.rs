@@ -117,6 +117,26 @@ pub fn open_beneath(base: &Path, relative: &Path) -> io::Result<OwnedFd> {
     Ok(openat2(&directory, relative, how)?)
 }
 
+/// Opens exactly what a path below `base` names, itself a symbolic link or not; none of the folders on the way may be one.
+/// What is opened can be looked at and given away, not read.
+pub fn open_entry_beneath(base: &impl AsFd, relative: &Path) -> io::Result<OwnedFd> {
+    let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS | ResolveFlag::RESOLVE_NO_SYMLINKS,
+    );
+    match openat2(base.as_fd(), relative, how) {
+        // The last part is a link: its parent is opened without following any, then the link itself.
+        Err(nix::Error::ELOOP) => {
+            let (parent, name) = (relative.parent().unwrap_or(Path::new("")), relative.file_name());
+            let name = name.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            let parent = openat2(base.as_fd(), parent, how)?;
+            Ok(openat(&parent, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?)
+        }
+        other => Ok(other?),
+    }
+}
+
 /// Makes the missing directories of a path below `base`, following no symbolic link out of it.
 pub fn create_dirs_beneath(base: &Path, relative: &Path, mode: u32) -> io::Result<()> {
     let mut current: OwnedFd = File::open(base)?.into();
@@ -186,5 +206,10 @@ mod tests {
         assert!(base.path().join("in/made/deep").is_dir());
         assert!(open_beneath(base.path(), Path::new("inner/made")).is_ok());
         assert!(open_beneath(base.path(), Path::new("")).is_ok());
+        let root = File::open(base.path()).unwrap();
+        let entry = |path: &str| open_entry_beneath(&root, Path::new(path));
+        assert!(entry("inner/made").is_err() && entry("out/passwd").is_err() && entry("in/made").is_ok());
+        let link = nix::sys::stat::fstat(entry("out").unwrap()).unwrap();
+        assert_eq!(link.st_mode & nix::libc::S_IFMT, nix::libc::S_IFLNK);
     }
 }

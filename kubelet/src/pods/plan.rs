@@ -411,4 +411,15 @@ mod tests {
         assert!(plan.done);
         assert_eq!(plan.kill[0].name, "s");
     }
+
+    #[test]
+    fn a_pod_of_a_thousand_containers_is_planned_like_any_other() {
+        let names: Vec<String> = (0..1000).map(|i| format!("c{i}")).collect();
+        let spec = |name: &String| object!({"name": (name.as_str()), "image": "x"});
+        let pod = object!({"spec": {"restartPolicy": "Always", "containers": (Value::Array(names.iter().map(spec).collect()))}});
+        check(&pod, &Observed::default(), Plan { sandbox: Some(0), start: names.clone(), ..Plan::default() });
+        let half = names.iter().step_by(2).map(|name| container(name, State::Running, 0)).collect();
+        let rest = names.iter().skip(1).step_by(2).cloned().collect();
+        check(&pod, &observed(true, half), Plan { start: rest, ..Plan::default() });
+    }
 }

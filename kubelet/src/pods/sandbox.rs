@@ -164,4 +164,24 @@ mod tests {
         assert_eq!(forbidden_sysctl(&pod("kernel.msgmax"), &[]), Some("kernel.msgmax"));
         assert_eq!(forbidden_sysctl(&pod("kernel.msgmax"), &["kernel.msg*".to_owned()]), None);
     }
+
+    #[test]
+    fn annotations_of_any_permitted_size_fit_a_message() {
+        use prost::Message;
+        let long = "x".repeat(256 << 10);
+        let containers = (0..1000).map(|i| object!({"name": (format!("c{i}")), "image": "x"})).collect();
+        let pod = object!({
+            "metadata": {"name": "p", "namespace": "n", "uid": "u", "annotations": {"a": (long.as_str())}},
+            "spec": {"containers": (Value::Array(containers))},
+        });
+        let annotations = labels::strings(pod.at(&["metadata", "annotations"]));
+        assert_eq!(annotations["a"], long);
+        let config =
+            cri::PodSandboxConfig { annotations, labels: labels::of_sandbox(&pod), ..Default::default() };
+        // The least that gRPC servers take.
+        assert!(config.encoded_len() < 4 << 20);
+        // The containers do not repeat them.
+        let container = spec::containers(&pod).last().unwrap();
+        assert!(labels::annotations(&pod, container, 0).values().all(|value| value.len() < 1024));
+    }
 }

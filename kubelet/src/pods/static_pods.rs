@@ -1,13 +1,14 @@
 //! Static pods: read from files on this node, and shown to the API server by mirror pods.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use api::{Value, object};
+use api::{Value, names, object};
 use client::DeleteOptions;
 use client::resource::PODS;
 use sha2::{Digest, Sha256};
@@ -18,6 +19,8 @@ use crate::Kubelet;
 
 /// Files are looked at this often for changes.
 const PERIOD: Duration = Duration::from_secs(5);
+/// The longest file that is read, in bytes.
+const MAX_FILE: u64 = 10 << 20;
 
 /// Follows the folder of static pods until the process ends.
 pub(crate) async fn run(kubelet: Arc<Kubelet>, manager: Arc<Manager>) {
@@ -67,11 +70,16 @@ fn read_all(path: &Path, node: &str) -> HashMap<String, Arc<Value>> {
 }
 
 fn read(file: &Path, node: &str) -> anyhow::Result<Value> {
-    let text = fs::read_to_string(file)?;
+    let mut text = String::new();
+    fs::File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        anyhow::bail!("longer than {MAX_FILE} bytes");
+    }
     let mut pod: Value = serde_saphyr::from_str(&text).context("not a YAML object")?;
     if pod.kind() != "Pod" || pod.api_version() != "v1" || pod.name().is_empty() {
         anyhow::bail!("not a v1 Pod with a name");
     }
+    check_names(&pod)?;
     let digest =
         Sha256::digest([text.as_bytes(), node.as_bytes(), file.to_string_lossy().as_bytes()].concat());
     let hash: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
@@ -88,6 +96,29 @@ fn read(file: &Path, node: &str) -> anyhow::Result<Value> {
     pod.set(&["spec", "nodeName"], node);
     default(&mut pod);
     Ok(pod)
+}
+
+/// Names become parts of paths on this node. Pods of the API server have been checked; nobody else has looked at a file.
+fn check_names(pod: &Value) -> anyhow::Result<()> {
+    let label = |what: &str, name: &str| match names::dns_label(name).pop() {
+        Some(problem) => anyhow::bail!("{what} {name:?}: {problem}"),
+        None => Ok(()),
+    };
+    if let Some(problem) = names::dns_subdomain(pod.name()).pop() {
+        anyhow::bail!("metadata.name {:?}: {problem}", pod.name());
+    }
+    if !pod.namespace().is_empty() {
+        label("metadata.namespace", pod.namespace())?;
+    }
+    let mut known = HashSet::new();
+    for container in spec::all_containers(pod).chain(spec::ephemeral_containers(pod)) {
+        let name = container.str_at(&["name"]);
+        label("the name of a container", name)?;
+        if !known.insert(name) {
+            anyhow::bail!("two containers are called {name:?}");
+        }
+    }
+    spec::volumes(pod).iter().try_for_each(|volume| label("the name of a volume", volume.str_at(&["name"])))
 }
 
 /// What the API server would have filled in.
@@ -182,5 +213,32 @@ mod tests {
         assert_eq!(spec::containers(&pod)[0].str_at(&["imagePullPolicy"]), "IfNotPresent");
         fs::write(dir.path().join("bad.yaml"), "kind: Service\n").unwrap();
         assert_eq!(read_all(dir.path(), "n1").len(), 1);
+    }
+
+    #[test]
+    fn names_that_would_lead_elsewhere_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pod.yaml");
+        let refused = |metadata: &str, spec: &str| {
+            fs::write(&file, format!("apiVersion: v1\nkind: Pod\nmetadata: {metadata}\nspec: {spec}\n"))
+                .unwrap();
+            read(&file, "n1").is_err()
+        };
+        let fine = "{containers: [{name: c, image: x}]}";
+        assert!(!refused("{name: p}", fine));
+        for metadata in ["{name: ../../etc}", "{name: p, namespace: ../x}", "{name: \"a\\0b\"}", "{name: /p}"]
+        {
+            assert!(refused(metadata, fine), "{metadata}");
+        }
+        for spec in [
+            "{containers: [{name: ../c}]}",
+            "{containers: [{name: c}, {name: c}]}",
+            "{containers: [{name: c}], initContainers: [{name: ..}]}",
+            "{containers: [{name: c}], volumes: [{name: ../../../etc, emptyDir: {}}]}",
+        ] {
+            assert!(refused("{name: p}", spec), "{spec}");
+        }
+        let long = "x".repeat(MAX_FILE as usize);
+        assert!(refused(&format!("{{name: p, annotations: {{a: {long}}}}}"), fine));
     }
 }

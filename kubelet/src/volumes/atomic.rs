@@ -34,10 +34,10 @@ pub(super) fn write(dir: &Path, files: &Files) -> io::Result<bool> {
     }
     let stamp = jiff::Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S").to_string();
     let fresh = format!("{stamp}.{}", rand::random::<u32>());
-    fs::create_dir(dir.join(&fresh))?;
-    fs::set_permissions(dir.join(&fresh), fs::Permissions::from_mode(0o755))?;
-    for (path, file) in files {
-        write_file(&dir.join(&fresh).join(path), file)?;
+    if let Err(error) = fill(&dir.join(&fresh), files) {
+        // What cannot be written is tried again and again; nothing of it may stay.
+        fs::remove_dir_all(dir.join(&fresh))?;
+        return Err(error);
     }
     let next = dir.join(NEXT);
     match fs::remove_file(&next) {
@@ -53,10 +53,19 @@ pub(super) fn write(dir: &Path, files: &Files) -> io::Result<bool> {
     Ok(true)
 }
 
+fn fill(fresh: &Path, files: &Files) -> io::Result<()> {
+    fs::create_dir(fresh)?;
+    fs::set_permissions(fresh, fs::Permissions::from_mode(0o755))?;
+    files.iter().try_for_each(|(path, file)| write_file(&fresh.join(path), file))
+}
+
 /// A path must stay inside, and its first part must not look like one of ours.
 fn check(path: &str) -> io::Result<()> {
-    let normal = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
-    if path.is_empty() || path.starts_with("..") || !normal {
+    let mut parts = Path::new(path).components();
+    let normal = parts.clone().all(|part| matches!(part, Component::Normal(_)));
+    // No detours either: the files of a folder are compared by their paths.
+    let plain = parts.by_ref().collect::<std::path::PathBuf>().as_os_str() == path;
+    if path.is_empty() || path.starts_with("..") || !normal || !plain {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("invalid path {path:?}")));
     }
     Ok(())
@@ -145,8 +154,22 @@ mod tests {
     #[test]
     fn paths_that_lead_out_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        for path in ["../x", "/etc/x", "..data", "a/../../x", ""] {
+        for path in
+            ["../x", "/etc/x", "..", "..data", "..data/x", "a/..", "a/../../x", "a/./b", "a//b", "a/", "."]
+        {
             assert!(write(dir.path(), &files(&[(path, "")])).is_err(), "{path}");
+        }
+        assert!(write(dir.path(), &files(&[("", "")])).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn files_that_cannot_be_together_leave_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = "x".repeat(300);
+        for bad in [[("a", "1"), ("a/b", "2")], [("a", "1"), (long.as_str(), "2")]] {
+            assert!(write(dir.path(), &files(&bad)).is_err());
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         }
     }
 }

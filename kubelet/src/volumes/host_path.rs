@@ -67,4 +67,30 @@ mod tests {
         }
         assert!(check(&object!({"path": "/dev/null", "type": "CharDevice"})).is_ok());
     }
+
+    #[test]
+    fn types_that_lie_are_found_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_string_lossy().into_owned();
+        fs::write(path("file"), "").unwrap();
+        fs::create_dir(path("folder")).unwrap();
+        nix::unistd::mkfifo(path("pipe").as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink("loop", path("loop")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", path("null")).unwrap();
+        for (kind, name, message) in [
+            ("DirectoryOrCreate", "file", "is not a directory"),
+            ("FileOrCreate", "folder", "is not a file"),
+            ("File", "pipe", "is not a file"),
+            ("FileOrCreate", "null", "is not a file"),
+            ("Socket", "pipe", "is not a socket file"),
+            ("CharDevice", "folder", "is not a character device"),
+            ("BlockDevice", "null", "is not a block device"),
+            ("Directory", "loop", "is not a directory"),
+            ("DirectoryOrCreate", "loop", "cannot make"),
+            ("File", "a\0b", "is not a file"),
+        ] {
+            let error = check(&object!({"path": (path(name)), "type": kind})).unwrap_err();
+            assert!(error.contains(message), "{kind} {name}: {error}");
+        }
+    }
 }

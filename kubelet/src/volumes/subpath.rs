@@ -42,3 +42,68 @@ pub(crate) fn prepare(volume: &Path, part: &str, target: &Path) -> io::Result<Pa
     mount::bind_open(&opened, target)?;
     Ok(target.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn parts_that_lead_out_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("volume");
+        fs::create_dir_all(volume.join("in")).unwrap();
+        symlink("/etc", volume.join("absolute")).unwrap();
+        symlink("../..", volume.join("in/up")).unwrap();
+        symlink("loop", volume.join("loop")).unwrap();
+        symlink("/proc/self/root", volume.join("magic")).unwrap();
+        let target = dir.path().join("target");
+        let deep = ["d"; 3000].join("/");
+        for part in
+            ["absolute", "absolute/passwd", "absolute/new", "in/up/x", "loop", "magic/etc", "..", &deep]
+        {
+            assert!(prepare(&volume, part, &target).is_err(), "{}", &part[..part.len().min(20)]);
+            assert!(!target.exists());
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_exchanged_meanwhile_never_shows_what_is_outside() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: only root can mount");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (volume, outside) = (dir.path().join("volume"), dir.path().join("outside"));
+        fs::create_dir_all(volume.join("part")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("secret"), "").unwrap();
+        let (target, done) = (dir.path().join("target"), AtomicBool::new(false));
+        let (part, aside) = (volume.join("part"), volume.join("aside"));
+        let mut mounted = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    fs::rename(&part, &aside).unwrap();
+                    symlink(&outside, &part).unwrap();
+                    fs::remove_file(&part).unwrap();
+                    fs::rename(&aside, &part).unwrap();
+                }
+            });
+            // The name is free for a moment now and then: a folder that is made there stops the exchange, which is as well.
+            for _ in 0..200 {
+                if mount::open_beneath(&volume, Path::new("part")).is_ok()
+                    && prepare(&volume, "part", &target).is_ok()
+                {
+                    mounted += 1;
+                    assert!(!target.join("secret").exists());
+                }
+                mount::unmount(&target).unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert!(mounted > 0);
+    }
+}
