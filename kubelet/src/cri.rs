@@ -5,27 +5,17 @@ pub(crate) mod labels;
 use std::path::Path;
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use k8s_cri::v1 as cri;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Channel;
 use tonic::{Code, Request};
-use tower::service_fn;
+
+use crate::grpc::channel;
+pub(crate) use crate::grpc::{Error, Result};
 
 /// The largest answer that is taken: a node full of containers.
 const MAX_MESSAGE: usize = 16 << 20;
-
-/// A failed call, in the words of upstream's gRPC library, as they show in events.
-#[derive(Debug, thiserror::Error)]
-#[error("rpc error: code = {code:?} desc = {message}")]
-pub(crate) struct Error {
-    /// The gRPC code.
-    pub code: Code,
-    /// What the runtime says.
-    pub message: String,
-}
 
 impl Error {
     /// The runtime is there and answers, but not to this.
@@ -34,31 +24,12 @@ impl Error {
     }
 }
 
-impl From<tonic::Status> for Error {
-    fn from(status: tonic::Status) -> Self {
-        Self { code: status.code(), message: status.message().to_owned() }
-    }
-}
-
-/// The result of a call.
-pub(crate) type Result<T> = std::result::Result<T, Error>;
-
 /// A connection to the runtime and its image service; clones share it.
 #[derive(Clone)]
 pub(crate) struct Runtime {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
     timeout: Duration,
-}
-
-fn channel(socket: &Path) -> Channel {
-    let socket = socket.to_owned();
-    // The URI only fills the request's authority; the connector goes to the socket.
-    let connector = service_fn(move |_: Uri| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector)
 }
 
 impl Runtime {

@@ -5,24 +5,28 @@
 //! state comes from the runtime's labels and the pods' statuses, and no container is touched.
 //!
 //! Mirrors upstream's kubelet v1.36: configuration file, flags, labels, folders, events, statuses, endpoints. What it does
-//! not do (yet): CSI and device plug-ins, resource
+//! not do (yet): CSI, resource
 //! managers, user namespaces. Where a pod or a setting asks for one of these it is refused, not ignored.
 
 mod allocation;
 mod args;
 mod certificates;
+mod checkpoint;
 pub mod config;
 mod cri;
+mod devices;
 mod downward;
 mod env;
 mod events;
 mod eviction;
 mod firewall;
+mod grpc;
 mod images;
 mod logs;
 mod network;
 mod node;
 mod objects;
+mod plugins;
 mod pods;
 mod probes;
 mod server;
@@ -45,6 +49,7 @@ use allocation::Allocations;
 pub use args::Args;
 use config::Config;
 use cri::Runtime;
+use devices::Devices;
 use env::Services;
 use eviction::{Eviction, Pressure};
 use images::Images;
@@ -54,6 +59,9 @@ use objects::Objects;
 use pods::manager::{Allocatable, Health};
 use pods::{Manager, resources, spec, static_pods};
 use volumes::Volumes;
+
+/// The folder, below the kubelet's own, in which plug-ins make themselves known.
+const PLUGINS: &str = "plugins_registry";
 
 /// What all parts share.
 pub(crate) struct Kubelet {
@@ -78,6 +86,7 @@ pub(crate) struct Kubelet {
     /// Every pod here, by uid.
     pub(crate) pods: Mutex<HashMap<String, Known>>,
     pub(crate) allocations: Allocations,
+    pub(crate) devices: Arc<Devices>,
     /// What the node runs short of.
     pub(crate) pressures: RwLock<Vec<Pressure>>,
     pub(crate) collector: Collector,
@@ -167,7 +176,7 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     let kubelet = Arc::new(make(config, client, &tasks)?);
     prepare_groups(&kubelet)?;
     let manager = Manager::new(kubelet.clone());
-    start(&kubelet, &manager);
+    start(&kubelet, &manager)?;
     server::start(&kubelet).await?;
     kubelet.recorder.normal(&kubelet.node_reference(), "Starting", "Starting kubelet.");
     Ok(())
@@ -213,6 +222,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         relisted: Health::default(),
         pods: Mutex::default(),
         allocations: Allocations::load(&config.root)?,
+        devices: Arc::new(Devices::load(&config.root, timeout)?),
         pressures: RwLock::default(),
         collector: Collector::default(),
         probe_metrics: probes::Metrics::new(),
@@ -228,7 +238,10 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
 
 /// The folders that all pods share.
 fn prepare_folders(config: &Config) -> anyhow::Result<()> {
-    for dir in [config.root.clone(), config.root.join("pods"), config.file.pod_logs_dir.clone().into()] {
+    let below = |name: &str| config.root.join(name);
+    let dirs =
+        [below(""), below("pods"), below("plugins"), below(PLUGINS), config.file.pod_logs_dir.clone().into()];
+    for dir in dirs {
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
     Ok(())
@@ -254,7 +267,7 @@ fn prepare_groups(kubelet: &Kubelet) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) {
+fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
     let tasks = &kubelet.tasks;
     let until_stop = |name, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         let stop = tasks.token();
@@ -276,6 +289,15 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) {
     until_stop("eviction", Box::pin(eviction::run(kubelet.clone())));
     until_stop("images", Box::pin(images::collect::run(kubelet.clone())));
     until_stop("logs", Box::pin(logs::rotate(kubelet.clone())));
+    until_stop("devices", Box::pin(devices::follow(kubelet.clone())));
+    let (registry, stopped) = (kubelet.config.root.join(PLUGINS), tasks.token());
+    let handlers = handlers(kubelet)?;
+    tasks.critical("plug-ins", async move {
+        tokio::select! {
+            ended = plugins::run(&registry, handlers) => Ok(ended?),
+            () = stopped.cancelled() => Ok(()),
+        }
+    });
     if kubelet.config.file.rotate_certificates {
         until_stop("certificate-rotation", Box::pin(certificates::rotate(kubelet.clone())));
     }
@@ -299,6 +321,17 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) {
             Ok(manager.adopt_orphans().await?)
         }
     });
+    Ok(())
+}
+
+/// Who takes which kind of plug-in.
+fn handlers(kubelet: &Arc<Kubelet>) -> anyhow::Result<plugins::Handlers> {
+    let this = kubelet.clone();
+    let wake = Arc::new(move |uid: &str| this.wake(uid));
+    let devices = devices::Registry::new(kubelet.devices.clone(), kubelet.tasks.clone(), wake);
+    devices.start().context("cannot serve device plug-ins")?;
+    let devices: Arc<dyn plugins::Handler> = Arc::new(devices);
+    Ok([("DevicePlugin", devices)].into())
 }
 
 /// Keeps the weight of all burstable pods together at the sum of what they request.

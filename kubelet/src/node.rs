@@ -68,7 +68,11 @@ async fn sync(kubelet: &Kubelet, sent: &mut Option<Report>) -> client::Result<()
         Some(node) => node,
         None => Arc::new(kubelet.client.get(&NODES, "", &kubelet.config.node_name).await?),
     };
-    let findings = status::Findings::collect(kubelet).await;
+    let mut findings = status::Findings::collect(kubelet).await;
+    if sent.is_none() && kubelet.devices.is_fresh() {
+        // The node was made over: what plug-ins had before is not there until they say so.
+        findings.devices.forget(node.at(&["status", "capacity"]));
+    }
     let ready = findings.not_ready.is_empty();
     let now = api::time::format(jiff::Timestamp::now());
     let status = status::generate(kubelet, &node, &findings, &now);

@@ -41,6 +41,8 @@ struct Endpoints {
 pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
     let health = health(kubelet);
     let metrics = serve::metrics::registry(daemon::KUBERNETES_VERSION);
+    serve::metrics::register(&metrics, kubelet.devices.registrations.clone());
+    serve::metrics::register(&metrics, kubelet.devices.durations.clone());
     if let Some(address) = kubelet.config.healthz {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;

@@ -1,13 +1,14 @@
 //! The file of a checkpoint, in upstream's format: a document as text with its checksum.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use api::Value;
 use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{self, Dump};
 
 /// The resources that a pod has: of each of its containers, and of the pod as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -47,11 +48,7 @@ impl Checkpoint {
     /// Reads the file; one that is not there holds nothing.
     pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
         let read = || -> anyhow::Result<(Data, Option<u64>)> {
-            let text = match fs::read_to_string(path) {
-                Ok(text) => text,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Data::default(), None)),
-                Err(error) => return Err(error.into()),
-            };
+            let Some(text) = checkpoint::read(path)? else { return Ok((Data::default(), None)) };
             let file: File = serde_json::from_str(&text)?;
             if checksum(&file.data) != file.checksum {
                 bail!("checkpoint is corrupted");
@@ -95,25 +92,21 @@ impl Checkpoint {
         if self.written == Some(checksum) {
             return Ok(());
         }
-        let mut name = self.path.clone().into_os_string();
-        name.push(".tmp");
-        fs::write(&name, serde_json::to_string(&File { data, checksum })?)?;
-        fs::rename(&name, &self.path)?;
+        checkpoint::write(&self.path, &serde_json::to_string(&File { data, checksum })?)?;
         self.written = Some(checksum);
         Ok(())
     }
 }
 
-/// FNV-1a of what Go's dump makes of a text.
+/// The checksum of a text.
 fn checksum(data: &str) -> u64 {
-    let dump = format!("(string){data}");
-    let hash =
-        dump.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    u64::from(hash)
+    checkpoint::checksum(&Dump::Text(data.to_owned()).print())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use api::object;
 
     use super::*;

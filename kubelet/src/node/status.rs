@@ -7,6 +7,7 @@ use api::{Map, Value, object};
 
 use crate::Kubelet;
 use crate::config::Config;
+use crate::devices::Amounts;
 use crate::eviction::Pressure;
 use crate::pods::manager::Allocatable;
 
@@ -19,6 +20,8 @@ pub(crate) struct Findings {
     pub runtime_version: String,
     /// The images with their size, the biggest first.
     pub images: Vec<Value>,
+    /// What plug-ins have.
+    pub devices: Amounts,
 }
 
 impl Findings {
@@ -47,6 +50,7 @@ impl Findings {
             findings.not_ready.push(format!("PLEG is not healthy: {why}"));
         }
         findings.images = images(kubelet).await;
+        findings.devices = kubelet.devices.amounts();
         findings
     }
 }
@@ -138,6 +142,26 @@ fn resources(capacity: &Capacity, allocatable: bool) -> Value {
     Value::Object(out)
 }
 
+/// Adds what plug-ins have, and what others say that the node has. A resource that a plug-in had stays, with nothing of it.
+fn extended(capacity: &mut Value, allocatable: &mut Value, before: &Value, devices: &Amounts) {
+    let foreign = |name: &str| name.contains('/') && !devices.removed.iter().any(|gone| gone == name);
+    for (name, amount) in before.as_object().into_iter().flat_map(|map| map.iter()) {
+        if foreign(name) && !devices.capacity.contains_key(name) {
+            capacity.set(&[name], amount.clone());
+            allocatable.set(&[name], amount.clone());
+        }
+    }
+    for (name, amount) in &devices.capacity {
+        let usable = devices.allocatable.get(name).copied().unwrap_or_default();
+        capacity.set(&[name.as_str()], amount.to_string());
+        allocatable.set(&[name.as_str()], usable.to_string());
+    }
+    for name in &devices.removed {
+        capacity.set(&[name.as_str()], "0");
+        allocatable.set(&[name.as_str()], "0");
+    }
+}
+
 /// The sizes of huge pages that the kernel knows, as resource names have them.
 fn huge_pages() -> Vec<String> {
     let entries = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
@@ -161,8 +185,11 @@ fn huge_pages() -> Vec<String> {
 pub(crate) fn generate(kubelet: &Kubelet, node: &Value, findings: &Findings, now: &str) -> Value {
     let facts = &kubelet.facts;
     let mut status = Map::new();
-    status.push("capacity", resources(&kubelet.capacity, false));
-    status.push("allocatable", resources(&kubelet.capacity, true));
+    let (mut capacity, mut allocatable) =
+        (resources(&kubelet.capacity, false), resources(&kubelet.capacity, true));
+    extended(&mut capacity, &mut allocatable, node.at(&["status", "capacity"]), &findings.devices);
+    status.push("capacity", capacity);
+    status.push("allocatable", allocatable);
     status.push("conditions", Value::Array(conditions(node, findings, &kubelet.pressures.read(), now)));
     if !kubelet.config.external_cloud || !node.array_at(&["status", "addresses"]).is_empty() {
         status.push("addresses", addresses(kubelet, node));
@@ -324,5 +351,18 @@ mod tests {
         let status = |beat: &str, reason: &str| object!({"conditions": [{"type": "Ready", "lastHeartbeatTime": beat, "reason": reason}]});
         assert!(same(&status("a", "x"), &status("b", "x")));
         assert!(!same(&status("a", "x"), &status("a", "y")));
+    }
+
+    #[test]
+    fn resources_of_plugins_and_of_others_are_shown() {
+        let mut devices = Amounts::default();
+        devices.capacity.insert("example.com/x".to_owned(), 3);
+        devices.allocatable.insert("example.com/x".to_owned(), 2);
+        devices.removed.push("example.com/gone".to_owned());
+        let before = object!({"cpu": "7", "example.com/gone": "4", "example.com/x": "1", "other.com/y": "5"});
+        let (mut capacity, mut allocatable) = (object!({"cpu": "2"}), object!({"cpu": "1"}));
+        extended(&mut capacity, &mut allocatable, &before, &devices);
+        let shown = |cpu: &str, x: &str| object!({"cpu": cpu, "other.com/y": "5", "example.com/x": x, "example.com/gone": "0"});
+        assert_eq!((capacity, allocatable), (shown("2", "3"), shown("1", "2")));
     }
 }

@@ -1,6 +1,6 @@
 //! The loop of one pod.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,7 +156,7 @@ impl Actor {
             self.finish(pod).await;
             return Round::Done;
         }
-        self.judge(pod);
+        self.judge(pod).await;
         if self.verdict.is_none() {
             self.kubelet.ask_for(pod);
         }
@@ -239,13 +239,12 @@ impl Actor {
     }
 
     /// Decides whether the pod may run at all, and whether its time is over.
-    fn judge(&mut self, pod: &Arc<Value>) {
+    async fn judge(&mut self, pod: &Arc<Value>) {
         if self.verdict.is_some() {
             return;
         }
-        let running = !self.observed.sandboxes.is_empty();
         if !self.admitted
-            && let Err((reason, message)) = self.kubelet.let_in(pod, running)
+            && let Err((reason, message)) = self.admit(pod).await
         {
             events::of_pod(&self.kubelet.recorder, pod, Kind::Warning, &reason, &message);
             self.verdict = Some((reason, format!("Pod was rejected: {message}")));
@@ -259,6 +258,17 @@ impl Actor {
             events::of_pod(&self.kubelet.recorder, pod, Kind::Normal, "DeadlineExceeded", message);
             self.verdict = Some(("DeadlineExceeded".to_owned(), message.to_owned()));
         }
+    }
+
+    /// Gives the pod its share of the node, and turns it away if it cannot have that.
+    async fn admit(&self, pod: &Arc<Value>) -> Result<(), (String, String)> {
+        let runs: HashSet<&str> = self.observed.running().map(|container| container.name.as_str()).collect();
+        let allocated = self.kubelet.devices.allocate(pod, &|name| runs.contains(name), &|_| None).await;
+        allocated.map_err(|why| {
+            let message = format!("Allocate failed due to {why}, which is unexpected");
+            ("UnexpectedAdmissionError".to_owned(), message)
+        })?;
+        self.kubelet.let_in(pod, !self.observed.sandboxes.is_empty())
     }
 
     /// Containers in their pause are shown as such.
@@ -303,6 +313,7 @@ impl Actor {
         status::generate(&Context {
             pod,
             resize: &conditions,
+            devices: &|name| self.kubelet.devices.health(pod.uid(), name),
             limits: &|| self.kubelet.cgroups.limits(&group),
             observed: &self.observed,
             verdicts: &self.probes.verdicts(),

@@ -27,10 +27,13 @@ pub(crate) fn check(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, Strin
         return Err(("UnexpectedAdmissionError".to_owned(), message));
     }
     let others = kubelet.admitted(pod.uid());
-    if let Some(node) = kubelet.node.read().as_ref() {
+    let node = kubelet.node.read().clone();
+    if let Some(node) = &node {
         suits(pod, &others, node)?;
     }
-    fits(pod, &others, &kubelet.allocatable(), kubelet.config.file.max_pods)
+    fits(pod, &others, &kubelet.allocatable(), kubelet.config.file.max_pods)?;
+    let used = |resource: &str| kubelet.devices.used(resource) as i64;
+    node.map_or(Ok(()), |node| has_extended(pod, &others, node.at(&["status", "allocatable"]), &used))
 }
 
 /// Whether the pod's own wishes about its node and ports can be had here.
@@ -86,6 +89,30 @@ fn fits(
     Ok(())
 }
 
+/// Whether there is enough of the resources that the node has besides those that every node has. Devices that containers
+/// have stay theirs when their plug-in is gone. Resources that the node knows nothing of are somebody else's matter.
+fn has_extended(
+    pod: &Value,
+    others: &[std::sync::Arc<Value>],
+    allocatable: &Value,
+    devices: &dyn Fn(&str) -> i64,
+) -> Result<(), (String, String)> {
+    let requests = placement::pod_requests(pod);
+    for (resource, requested) in requests.other.iter().filter(|(_, requested)| *requested > 0) {
+        let quantity = allocatable.str_at(&[resource.as_str()]).parse::<api::quantity::Quantity>();
+        let Ok(quantity) = quantity else { continue };
+        let capacity = quantity.units().max(devices(resource));
+        let used: i64 = others.iter().map(|other| placement::pod_requests(other).get(resource)).sum();
+        if used + requested > capacity {
+            let message = format!(
+                "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+            );
+            return Err((format!("OutOf{resource}"), message));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -121,5 +148,23 @@ mod tests {
             "Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"
         );
         assert_eq!(fits(&pod("1m"), &others, &node, 1).unwrap_err().0, "OutOfpods");
+    }
+
+    #[test]
+    fn extended_resources_count_where_the_node_has_them() {
+        let pod = |amount: &str| {
+            let resources =
+                object!({"requests": {"example.com/x": amount, "hugepages-2Mi": "0", "other.com/y": "9"}});
+            object!({"spec": {"containers": [{"resources": (resources)}]}})
+        };
+        let (others, node) = ([Arc::new(pod("1"))], object!({"example.com/x": "2"}));
+        assert_eq!(has_extended(&pod("1"), &others, &node, &|_| 0), Ok(()));
+        let (reason, message) = has_extended(&pod("2"), &others, &node, &|_| 0).unwrap_err();
+        assert_eq!(reason, "OutOfexample.com/x");
+        assert_eq!(
+            message,
+            "Node didn't have enough resource: example.com/x, requested: 2, used: 1, capacity: 2"
+        );
+        assert_eq!(has_extended(&pod("2"), &others, &node, &|_| 3), Ok(()));
     }
 }

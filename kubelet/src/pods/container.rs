@@ -9,6 +9,7 @@ use k8s_cri::v1 as cri;
 use super::{amounts, resources, sandbox, spec};
 use crate::config::Config;
 use crate::cri::labels;
+use crate::devices::Options;
 use crate::env;
 
 /// The paths below `/proc` and `/sys` that containers cannot see, as upstream has them.
@@ -44,8 +45,8 @@ pub(crate) struct Inputs<'a> {
     pub env: &'a [(String, String)],
     /// The mounts.
     pub mounts: Vec<cri::Mount>,
-    /// The devices of the host that it gets.
-    pub devices: Vec<cri::Device>,
+    /// What it needs for its devices.
+    pub options: Options,
     /// The node's memory in bytes.
     pub memory: i64,
     /// The container whose processes an ephemeral one wants to see.
@@ -68,7 +69,9 @@ pub(crate) fn config(inputs: Inputs<'_>) -> Result<cri::ContainerConfig, String>
         resources: Some(linux_resources(pod, container, &Machine::of(&inputs))),
         security_context: Some(security(&inputs)?),
     };
-    let envs = inputs.env.iter();
+    let Options { envs, mounts, devices, annotations, cdi_devices } = inputs.options;
+    // What the container says itself comes after what its devices want.
+    let envs = envs.iter().chain(inputs.env);
     Ok(cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: name.to_owned(), attempt: inputs.restarts }),
         image: Some(cri::ImageSpec {
@@ -80,10 +83,14 @@ pub(crate) fn config(inputs: Inputs<'_>) -> Result<cri::ContainerConfig, String>
         args: words("args"),
         working_dir: container.str_at(&["workingDir"]).to_owned(),
         envs: envs.map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone() }).collect(),
-        mounts: inputs.mounts,
-        devices: inputs.devices,
+        mounts: mounts.into_iter().chain(inputs.mounts).collect(),
+        devices,
+        cdi_devices,
         labels: labels::of_container(pod, container),
-        annotations: labels::annotations(pod, container, inputs.restarts),
+        annotations: annotations
+            .into_iter()
+            .chain(labels::annotations(pod, container, inputs.restarts))
+            .collect(),
         log_path: Path::new(name).join(format!("{}.log", inputs.restarts)).to_string_lossy().into_owned(),
         stdin: is("stdin"),
         stdin_once: is("stdinOnce"),

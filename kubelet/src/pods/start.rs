@@ -272,7 +272,7 @@ impl Actor {
             image,
             env: &env,
             mounts,
-            devices: Vec::new(),
+            options: kubelet.devices.options(pod, definition).await?,
             memory: kubelet.facts.memory as i64,
             cgroup_v2: kubelet.cgroups.is_v2(),
         })

@@ -31,6 +31,8 @@ pub(crate) struct Context<'a> {
     pub ending: bool,
     /// Conditions of a change of resources.
     pub resize: &'a Conditions,
+    /// How the devices of a container are, by its name.
+    pub devices: &'a dyn Fn(&str) -> Vec<Value>,
     /// The limits of the pod's control group.
     pub limits: &'a dyn Fn() -> Limits,
     /// The node's addresses.

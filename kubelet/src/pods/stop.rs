@@ -151,6 +151,7 @@ impl Actor {
         }
         self.update_probes(pod, true);
         self.kubelet.allocations.clear_conditions(pod.uid());
+        self.kubelet.devices.forget(pod.uid());
         self.report(pod, true).await;
         self.kubelet.retry();
         if let Err(error) = self.release(pod) {
@@ -225,6 +226,7 @@ impl Actor {
         remove_dir(&kubelet.config.pod_logs(pod.namespace(), pod.name(), pod.uid()))?;
         kubelet.images.forget(pod.uid());
         kubelet.allocations.forget(pod.uid());
+        kubelet.devices.forget(pod.uid());
         kubelet.retry();
         Ok(())
     }

@@ -178,6 +178,11 @@ impl Shown {
             let old = old.find(|old| old.str_at(&["name"]) == newest.name);
             resources::of_container(container, newest, old, &mut out);
         }
+        let devices =
+            if kind == Kind::Main { (context.devices)(container.str_at(&["name"])) } else { Vec::new() };
+        if !devices.is_empty() {
+            out.push("allocatedResourcesStatus", Value::Array(devices));
+        }
         mounts(container, &mut out);
         if let Some(user) =
             newest.filter(|c| c.state != State::Created).and_then(|newest| newest.user.as_ref())
