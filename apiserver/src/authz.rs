@@ -12,11 +12,13 @@ mod webhook;
 pub use abac::Abac;
 pub use rbac::{Rbac, Rule, covers};
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use api::selector::{FieldSelector, FieldTerm, LabelSelector, Requirement};
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +45,27 @@ pub struct Attributes<'a> {
     pub path: &'a str,
     /// API version.
     pub version: &'a str,
+    /// Which objects of many are asked for.
+    pub selectors: Cow<'a, Selectors>,
+}
+
+/// Selectors of a request for many objects, as far as they could be read: they only narrow what is asked for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Selectors {
+    /// Comparisons of fields.
+    pub fields: Vec<FieldTerm>,
+    /// Requirements on labels.
+    pub labels: Vec<Requirement>,
+}
+
+impl Selectors {
+    /// Reads the two parameters of a query.
+    pub fn read(fields: &str, labels: &str) -> Self {
+        Self {
+            fields: FieldSelector::parse(fields).map(|s| s.terms).unwrap_or_default(),
+            labels: LabelSelector::parse(labels).map(|s| s.requirements().to_vec()).unwrap_or_default(),
+        }
+    }
 }
 
 impl<'a> Attributes<'a> {
@@ -57,6 +80,7 @@ impl<'a> Attributes<'a> {
             name: &info.name,
             path: &info.path,
             version: &info.version,
+            selectors: Cow::Borrowed(&info.selectors),
         }
     }
 

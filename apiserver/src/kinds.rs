@@ -8,7 +8,7 @@ mod apps;
 mod autoscaling;
 mod batch;
 mod certificates;
-mod check;
+pub(crate) mod check;
 mod claim;
 mod coordination;
 mod core;

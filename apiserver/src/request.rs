@@ -6,6 +6,8 @@ use std::collections::HashMap;
 
 use http::Method;
 
+use crate::authz::Selectors;
+
 /// What a request asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RequestInfo {
@@ -31,6 +33,8 @@ pub struct RequestInfo {
     pub to_one: bool,
     /// What follows the subresource, as for `proxy`.
     pub rest: String,
+    /// Which of many objects are asked for.
+    pub selectors: Selectors,
 }
 
 impl RequestInfo {
@@ -60,12 +64,12 @@ impl RequestInfo {
         info.locate(&after);
         info.to_one = !info.name.is_empty();
         info.verb = info.api_verb(method, query, watch_path);
-        if matches!(info.verb, "list" | "watch" | "deletecollection") && info.name.is_empty() {
+        if matches!(info.verb, "list" | "watch" | "deletecollection") {
+            info.selectors = Selectors::read(query.get("fieldSelector"), query.get("labelSelector"));
             // A selector for one name authorizes like a request for it.
-            let selector =
-                api::selector::FieldSelector::parse(query.get("fieldSelector")).unwrap_or_default();
-            if let Some(name) = selector.exact("metadata.name") {
-                info.name = name.to_owned();
+            let one = info.selectors.fields.iter().find(|t| t.equal && t.field == "metadata.name");
+            if let Some(term) = one.filter(|_| info.name.is_empty()) {
+                info.name.clone_from(&term.value);
             }
         }
         info

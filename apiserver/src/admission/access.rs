@@ -1,5 +1,7 @@
 //! What expressions ask about access.
 
+use std::borrow::Cow;
+
 use cel::{Attributes, Authorizer, Decision};
 
 use crate::authn::{UserInfo, service_account};
@@ -26,6 +28,7 @@ impl Authorizer for Access<'_> {
             name: &asked.name,
             path: asked.path.as_deref().unwrap_or_default(),
             version: if asked.path.is_some() { "" } else { "*" },
+            selectors: Cow::Owned(authz::Selectors::read(&asked.field_selector, &asked.label_selector)),
         };
         let user = account.as_ref().unwrap_or(self.user);
         match self.server.authorizer.authorize_now(&self.server.storage, user, &what) {

@@ -41,7 +41,7 @@ pub(super) async fn validate(
             subresource: &call.subresource,
             namespace: &call.namespace,
             name: &call.name,
-            path: "",
+            ..Attributes::default()
         };
         if let Some(reason) = refusal(call, &delete).await {
             let why = format!("cannot set an ownerRef on a resource you can't delete: {reason}, <nil>");
@@ -82,7 +82,7 @@ pub(super) async fn validate(
                 subresource: "finalizers",
                 namespace: if row.namespaced { &call.namespace } else { "" },
                 name: reference.str_at(&["name"]),
-                path: "",
+                ..Attributes::default()
             };
             if let Some(reason) = refusal(call, &finalize).await {
                 let why = format!(

@@ -322,6 +322,7 @@ mod tests {
             name: word(4),
             path,
             version: "v1",
+            ..Attributes::default()
         };
         let user = UserInfo { name: "ann".into(), groups: vec!["dev".into()], ..UserInfo::default() };
         let got = policy.decide(&what_is, Some(&user)).level == Level::Request;

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use api::selector::{FieldTerm, Operator, Requirement};
 use api::{Value, object};
 use bytes::Bytes;
 use cel::access::Expression;
@@ -52,7 +53,15 @@ pub(super) fn spec(user: &UserInfo, what: &Attributes<'_>) -> Value {
             ("subresource", what.subresource),
             ("name", what.name),
         ];
-        spec.set(&["resourceAttributes"], members(&attributes));
+        let mut resource = members(&attributes);
+        let selectors = [
+            ("fieldSelector", what.selectors.fields.iter().map(field).collect::<Vec<_>>()),
+            ("labelSelector", what.selectors.labels.iter().filter_map(label).collect()),
+        ];
+        for (selector, requirements) in selectors.into_iter().filter(|(_, r)| !r.is_empty()) {
+            resource.set(&[selector, "requirements"], requirements);
+        }
+        spec.set(&["resourceAttributes"], resource);
     }
     spec.set(&["user"], user.name.as_str());
     if !user.groups.is_empty() {
@@ -68,6 +77,28 @@ pub(super) fn spec(user: &UserInfo, what: &Attributes<'_>) -> Value {
         spec.set(&["uid"], user.uid.as_str());
     }
     spec
+}
+
+/// A requirement on a field, as reviews have it.
+fn field(term: &FieldTerm) -> Value {
+    let operator = if term.equal { "In" } else { "NotIn" };
+    object!({"key": (term.field.as_str()), "operator": operator, "values": [(term.value.as_str())]})
+}
+
+/// A requirement on a label, as reviews have it; they know no comparison of numbers.
+fn label(requirement: &Requirement) -> Option<Value> {
+    let (operator, values) = match &requirement.operator {
+        Operator::In(values) => ("In", values.clone()),
+        Operator::NotIn(values) => ("NotIn", values.clone()),
+        Operator::Exists => ("Exists", Vec::new()),
+        Operator::DoesNotExist => ("DoesNotExist", Vec::new()),
+        Operator::GreaterThan(_) | Operator::LessThan(_) => return None,
+    };
+    let mut out = object!({"key": (requirement.key.as_str()), "operator": operator});
+    if !values.is_empty() {
+        out.set(&["values"], values);
+    }
+    Some(out)
 }
 
 fn members(list: &[(&str, &str)]) -> Value {
@@ -225,7 +256,10 @@ fn read(status: &Value) -> Decision {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use super::*;
+    use crate::authz::Selectors;
 
     #[test]
     fn reviews_tell_what_is_asked() {
@@ -242,6 +276,12 @@ mod tests {
         assert_eq!(asked, object!({"resourceAttributes": attributes, "user": "ann", "groups": ["g"]}));
         assert_eq!(seen(&asked).str_at(&["resourceAttributes", "subresource"]), "");
         assert!(seen(&asked).get("nonResourceAttributes").is_null());
+        let selectors = Selectors::read("spec.nodeName=n,a!=b", "app in (x,y),!z,n>3");
+        let asked = spec(&user, &Attributes { selectors: Cow::Owned(selectors), ..what });
+        let fields = object!([{"key": "spec.nodeName", "operator": "In", "values": ["n"]}, {"key": "a", "operator": "NotIn", "values": ["b"]}]);
+        assert_eq!(asked.at(&["resourceAttributes", "fieldSelector", "requirements"]), &fields);
+        let labels = object!([{"key": "app", "operator": "In", "values": ["x", "y"]}, {"key": "z", "operator": "DoesNotExist"}]);
+        assert_eq!(asked.at(&["resourceAttributes", "labelSelector", "requirements"]), &labels);
         let path = spec(&user, &Attributes { verb: "get", path: "/version", ..Attributes::default() });
         assert_eq!(path.get("nonResourceAttributes"), &object!({"path": "/version", "verb": "get"}));
     }

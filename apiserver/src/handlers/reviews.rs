@@ -1,5 +1,9 @@
 //! Questions to the server that store nothing: reviews of tokens and of access, and bindings by their own path.
 
+mod selectors;
+
+use std::borrow::Cow;
+
 use api::error::Result;
 use api::field::{FieldError, Path};
 use api::{ApiError, Map, Value, object};
@@ -145,27 +149,31 @@ fn self_review(exchange: &Exchange, mut review: Value) -> Value {
     review
 }
 
-/// The attributes that a review asks about.
-fn asked<'r>(review: &'r Value) -> Attributes<'r> {
+/// The attributes that a review asks about, and what of its selectors could not be understood.
+fn asked(review: &Value) -> (Attributes<'_>, Vec<&'static str>) {
     let spec = review.get("spec");
     let resource = spec.get("resourceAttributes");
     if resource.is_null() {
-        return Attributes {
+        let what = Attributes {
             verb: spec.str_at(&["nonResourceAttributes", "verb"]),
             path: spec.str_at(&["nonResourceAttributes", "path"]),
             ..Attributes::default()
         };
+        return (what, Vec::new());
     }
-    Attributes {
+    let (selectors, ignored) = selectors::read(resource);
+    let what = Attributes {
         verb: resource.str_at(&["verb"]),
         group: resource.str_at(&["group"]),
         resource: resource.str_at(&["resource"]),
         subresource: resource.str_at(&["subresource"]),
         namespace: resource.str_at(&["namespace"]),
         name: resource.str_at(&["name"]),
-        version: resource.str_at(&["version"]),
+        version: Some(resource.str_at(&["version"])).filter(|v| !v.is_empty()).unwrap_or("*"),
         path: "",
-    }
+        selectors: Cow::Owned(selectors),
+    };
+    (what, ignored)
 }
 
 /// What reviews must say.
@@ -217,18 +225,22 @@ fn check_review(call: &Call, review: &Value, needs_subject: bool) -> Result<()> 
             "at least one of user or group must be specified",
         ));
     }
+    selectors::validate(review, &mut errors);
     call.refuse_review(review, &errors)
 }
 
 async fn decide(exchange: &Exchange, user: &UserInfo, review: &mut Value) {
     let server = &exchange.server;
-    let decision = server.authorizer.authorize(&server.storage, user, &asked(review)).await;
+    let (what, ignored) = asked(review);
+    let decision = server.authorizer.authorize(&server.storage, user, &what).await;
     let (allowed, denied, reason, error) = match decision {
         Decision::Allow(reason) => (true, false, reason, String::new()),
         Decision::Deny(reason) => (false, true, reason, String::new()),
         Decision::NoOpinion(reason) => (false, false, reason, String::new()),
         Decision::Failed { denied, why } => (false, denied, String::new(), why),
     };
+    let errors = Some(error.as_str()).filter(|e| !e.is_empty()).into_iter().chain(ignored);
+    let error = errors.collect::<Vec<_>>().join("; ");
     let mut status = object!({"allowed": allowed});
     if denied {
         status.set(&["denied"], true);

@@ -16,7 +16,7 @@ use super::Errors;
 
 /// A value and where it stands.
 #[derive(Clone, Copy)]
-pub(super) struct At<'a> {
+pub(crate) struct At<'a> {
     pub value: &'a Value,
     pub path: Path<'a>,
 }

@@ -26,23 +26,34 @@ impl At<'_> {
     }
 
     fn selector_requirement(&self, errors: &mut Errors) {
+        if !self.operator_fits_values(errors) {
+            let operator = self.get("operator");
+            operator.invalid_as(errors, operator.text(), "not a valid selector operator");
+        }
+        self.label_and_values(errors);
+    }
+
+    /// The operator of a requirement says whether there are values; false when it is not known.
+    pub(crate) fn operator_fits_values(&self, errors: &mut Errors) -> bool {
         let values = self.get("values");
         match self.get("operator").text() {
-            "In" | "NotIn" => {
-                if values.len() == 0 {
-                    values.required(errors, "must be specified when `operator` is 'In' or 'NotIn'");
-                }
+            "In" | "NotIn" if values.len() == 0 => {
+                values.required(errors, "must be specified when `operator` is 'In' or 'NotIn'");
             }
-            "Exists" | "DoesNotExist" => {
-                if values.len() > 0 {
-                    let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-                    values.forbidden(errors, why);
-                }
+            "Exists" | "DoesNotExist" if values.len() > 0 => {
+                let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                values.forbidden(errors, why);
             }
-            other => self.get("operator").invalid_as(errors, other, "not a valid selector operator"),
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            _ => return false,
         }
+        true
+    }
+
+    /// The key of a requirement is that of a label, and so are its values.
+    pub(crate) fn label_and_values(&self, errors: &mut Errors) {
         self.get("key").qualified(errors);
-        for value in values.items() {
+        for value in self.get("values").items() {
             value.named(errors, names::label_value);
         }
     }
