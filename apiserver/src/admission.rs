@@ -238,6 +238,16 @@ fn forbid(call: &Call, name: &str, why: impl AsRef<str>) -> ApiError {
     ApiError::forbidden(call.row.group, call.row.plural, name, why.as_ref())
 }
 
+/// Why an object cannot be asked for by a name, in the words of upstream's clients.
+fn unusable_name(name: &str) -> Option<String> {
+    if name.is_empty() {
+        return Some("resource name may not be empty".to_owned());
+    }
+    let found = api::names::path_segment(name);
+    let quoted = api::field::go_quote(name);
+    (!found.is_empty()).then(|| format!("invalid resource name {quoted}: [{}]", found.join(" ")))
+}
+
 /// What an object is called in messages: by its name, or what that will begin with.
 fn name_of(object: &Value) -> &str {
     let names = [object.name(), object.str_at(&["metadata", "generateName"]), "Unknown"];

@@ -14,6 +14,7 @@ mod coordination;
 mod core;
 mod data;
 pub mod definition;
+mod disabled;
 mod discovery;
 mod endpoints;
 mod event;
@@ -43,6 +44,7 @@ use compact_str::CompactString;
 use crate::authn::UserInfo;
 
 pub use autoscaling::default_metrics;
+pub use disabled::drop_disabled;
 pub use metadata::{validate_labels_and_annotations, validate_metadata, validate_metadata_update};
 pub(crate) use pod::qos_class;
 pub(crate) use resource_names::is_extended as is_extended_resource;
@@ -133,6 +135,8 @@ pub struct Strategy {
     pub validate_update: fn(&Value, &Value, &mut Errors),
     /// True when a change is checked as a new object is, too.
     pub revalidates: bool,
+    /// True when what a change may not be is told before what is wrong with the object itself.
+    pub changes_first: bool,
     /// True when the version that is stored is checked, instead of the one that the client speaks.
     pub checks_stored: bool,
     /// Sentences of advice about an object.
@@ -175,6 +179,7 @@ impl Strategy {
         validate: no_error,
         validate_update: no_change_error,
         revalidates: true,
+        changes_first: false,
         checks_stored: false,
         warn: no_warning,
         generation: false,

@@ -24,10 +24,12 @@ pub(super) fn taint_new_node(call: &Call, operation: Operation, node: &mut Value
 
 /// Claims and volumes in use do not go.
 pub(super) fn protect_volumes(call: &Call, operation: Operation, object: &mut Value) {
-    if operation != Operation::Create || !call.row.group.is_empty() || !call.subresource.is_empty() {
+    let known = matches!(call.row.group, "" | "storage.k8s.io");
+    if operation != Operation::Create || !known || !call.subresource.is_empty() {
         return;
     }
     let finalizer = match call.row.built_in() {
+        "volumeattributesclasses" => "kubernetes.io/vac-protection",
         "persistentvolumeclaims" => "kubernetes.io/pvc-protection",
         "persistentvolumes" => "kubernetes.io/pv-protection",
         _ => return,

@@ -51,7 +51,7 @@ pub(super) fn mutate(
     }
     object.set(&["spec", "priority"], value);
     let given = object.str_at(&["spec", "preemptionPolicy"]);
-    if !given.is_empty() && given != policy {
+    if !object.at(&["spec", "preemptionPolicy"]).is_null() && given != policy {
         let why = format!(
             "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
         );

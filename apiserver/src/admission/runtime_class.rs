@@ -2,9 +2,9 @@
 
 use api::error::Result;
 use api::quantity::Quantity;
-use api::{Map, Value};
+use api::{ApiError, Map, Value};
 
-use super::{Operation, forbid, is, name_of, tolerations};
+use super::{Operation, forbid, is, name_of, tolerations, unusable_name};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
@@ -15,6 +15,9 @@ const NONE: &str = "pod rejected: Pod Overhead set without corresponding Runtime
 async fn class_of(call: &Call, pod: &Value) -> Result<Option<Value>> {
     let Some(name) = pod.at(&["spec", "runtimeClassName"]).as_str() else { return Ok(None) };
     let cache = call.server.storage.cache(TABLE.store("node.k8s.io", "runtimeclasses"));
+    if let Some(why) = unusable_name(name) {
+        return Err(ApiError::new(http::StatusCode::INTERNAL_SERVER_ERROR, "", why));
+    }
     if cache.get(name).is_none() {
         call.server.storage.catch_up().await?;
     }

@@ -3,7 +3,7 @@
 use api::error::Result;
 use api::{Value, names, object};
 
-use super::{Operation, forbid, is, name_of};
+use super::{Operation, forbid, is, name_of, unusable_name};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
@@ -31,10 +31,11 @@ pub(super) async fn mutate(call: &Call, operation: Operation, pod: &mut Value) -
         None => {
             call.server.storage.catch_up().await?;
             cache.get(&key).ok_or_else(|| {
+                let missing = || format!("serviceaccount {} not found", api::field::go_quote(&name));
                 let why = format!(
-                    "error looking up service account {}/{name}: serviceaccount {} not found",
+                    "error looking up service account {}/{name}: {}",
                     call.namespace,
-                    api::field::go_quote(&name)
+                    unusable_name(&name).unwrap_or_else(missing)
                 );
                 forbid(call, name_of(pod), why)
             })?

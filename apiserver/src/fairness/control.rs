@@ -63,7 +63,12 @@ async fn digest(server: &Arc<Server>, fairness: &Fairness) -> Result<()> {
         let mut call = call(server, "flowschemas", schema.name());
         call.subresource = "status".to_owned();
         call.write.manager = "api-priority-and-fairness-config-consumer-v1".to_owned();
-        match call.update(|old| Ok(with(old, &condition))).await {
+        (call.write.applying, call.write.force) = (true, true);
+        let patch = object!({
+            "apiVersion": (schema.api_version()), "kind": "FlowSchema", "metadata": {"name": (schema.name())},
+            "status": {"conditions": [condition]},
+        });
+        match call.update(|old| call.apply_patch(Some(old), &patch)).await {
             Err(e) if !e.is_not_found() => return Err(e),
             _ => {}
         }
@@ -93,14 +98,4 @@ fn dangling(config: &Config, schema: &Value) -> Option<Value> {
             "type": "Dangling", "status": status, "lastTransitionTime": now, "reason": reason, "message": message,
         })
     })
-}
-
-fn with(schema: &Value, condition: &Value) -> Value {
-    let mut new = schema.clone();
-    let conditions = new.make_object().entry("status").make_object().entry("conditions").make_array();
-    match conditions.iter_mut().find(|c| c.str_at(&["type"]) == "Dangling") {
-        Some(present) => *present = condition.clone(),
-        None => conditions.push(condition.clone()),
-    }
-    new
 }

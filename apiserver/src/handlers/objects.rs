@@ -1,7 +1,7 @@
 //! The verbs on objects and collections.
 
+use api::Value;
 use api::error::Result;
-use api::{ApiError, Value};
 use futures::StreamExt;
 use http::{Response, StatusCode};
 use serve::Body;
@@ -105,22 +105,13 @@ async fn create(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
 async fn update(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let call = exchange.write_call(row, "UpdateOptions")?;
-    let new = exchange.own_object(&call).await?;
-    if new.name().is_empty() {
-        return Err(ApiError::bad_request("name must be provided"));
-    }
-    if new.name() != call.name {
-        let why = format!(
-            "the name of the object ({}) does not match the name on the URL ({})",
-            new.name(),
-            call.name
-        );
-        return Err(ApiError::bad_request(why));
-    }
-    match call.update(|_| Ok(new.clone())).await {
+    let mut new = exchange.own_object(&call).await?;
+    call.check_name(&new)?;
+    call.check_namespace(&mut new)?;
+    let replace = |old: &Value| call.check_uid(&new, old).map(|()| new.clone());
+    match call.update(replace).await {
         Ok(updated) => Ok(render::one(&call, StatusCode::OK, &updated, form)),
         Err(e) if e.is_not_found() && row.strategy.create_on_update && call.subresource.is_empty() => {
-            let mut new = new;
             new.remove_at(&["metadata", "resourceVersion"]);
             let created = call.create(new).await?;
             Ok(render::one(&call, StatusCode::CREATED, &created, form))

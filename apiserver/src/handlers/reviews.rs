@@ -28,7 +28,7 @@ pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response
     let mut call = exchange.write_call(row, "CreateOptions")?;
     let mut review = exchange.own_object(&call).await?;
     if row.namespaced {
-        call.check_review_namespace(&mut review)?;
+        call.check_namespace(&mut review)?;
     }
     call.track_review(&mut review)?;
     call.name = review.name().to_owned();

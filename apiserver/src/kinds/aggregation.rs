@@ -15,6 +15,7 @@ static SERVICE: Strategy = Strategy {
         }
     },
     validate,
+    unconditional_update: false,
     parts: &[Part {
         name: "status",
         scope: Scope::Except(&[&["spec"]]),

@@ -70,7 +70,13 @@ static STATEFUL_SET: Strategy = Strategy {
     validate: |set, errors| validate::stateful_set(set, None, errors),
     validate_update: validate::stateful_set_update,
     revalidates: false,
-    warn: warn_template,
+    warn: |set| {
+        let mut all = warn_template(set);
+        if set.at(&["spec", "revisionHistoryLimit"]).as_i64().is_some_and(|limit| limit < 0) {
+            all.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".to_owned());
+        }
+        all
+    },
     generation: true,
     parts: &[status_part(status::stateful_set)],
     ..Strategy::NEUTRAL
@@ -80,8 +86,11 @@ fn default_stateful_set(set: &mut Value) {
     let spec = set.make_object().entry("spec");
     default_if_empty(spec, "podManagementPolicy", "OrderedReady");
     let strategy = spec.make_object().entry("updateStrategy");
-    default_if_empty(strategy, "type", "RollingUpdate");
-    if strategy.str_at(&["type"]) == "RollingUpdate" {
+    if strategy.get("type").is_empty() {
+        strategy.set(&["type"], "RollingUpdate");
+        default_to(strategy, "rollingUpdate", Value::object());
+    }
+    if strategy.str_at(&["type"]) == "RollingUpdate" && !strategy.get("rollingUpdate").is_null() {
         default_to(strategy.make_object().entry("rollingUpdate"), "partition", 0);
     }
     let retention = spec.make_object().entry("persistentVolumeClaimRetentionPolicy");
@@ -91,8 +100,8 @@ fn default_stateful_set(set: &mut Value) {
     default_to(spec, "revisionHistoryLimit", 10);
     let claims = spec.make_object().get_mut("volumeClaimTemplates").and_then(Value::as_array_mut);
     for claim in claims.into_iter().flatten() {
-        default_if_empty(claim, "kind", "PersistentVolumeClaim");
-        default_if_empty(claim, "apiVersion", "v1");
+        claim.set(&["kind"], "PersistentVolumeClaim");
+        claim.set(&["apiVersion"], "v1");
         super::claim::default_spec(claim.make_object().entry("spec"));
         default_if_empty(claim.make_object().entry("status"), "phase", "Pending");
     }
@@ -104,21 +113,43 @@ static DAEMON_SET: Strategy = Strategy {
         let spec = set.make_object().entry("spec");
         let strategy = spec.make_object().entry("updateStrategy");
         default_if_empty(strategy, "type", "RollingUpdate");
-        if strategy.str_at(&["type"]) == "RollingUpdate" {
+        let rolls = strategy.str_at(&["type"]) == "RollingUpdate";
+        if rolls || !strategy.get("rollingUpdate").is_null() {
             let rolling = strategy.make_object().entry("rollingUpdate");
-            default_to(rolling, "maxUnavailable", 1);
+            default_to(rolling, "maxUnavailable", i32::from(rolls));
             default_to(rolling, "maxSurge", 0);
         }
         default_to(spec, "revisionHistoryLimit", 10);
         default_pod_template(spec);
+        if set.annotation(TEMPLATE_GENERATION).is_none() {
+            set_template_generation(set, 0);
+        }
+    },
+    prepare_create: |set| set_template_generation(set, template_generation(set).max(1)),
+    prepare_update: |new, old| {
+        let changed = new.at(&["spec", "template"]) != old.at(&["spec", "template"]);
+        set_template_generation(new, template_generation(old) + i64::from(changed));
     },
     validate: validate::daemon_set,
     validate_update: |new, old, errors| validate::selector_is_immutable(new, old, errors),
+    changes_first: true,
+    prepare_status: |new, old| set_template_generation(new, template_generation(old)),
     warn: warn_template,
     generation: true,
     parts: &[status_part(status::daemon_set)],
     ..Strategy::NEUTRAL
 };
+
+/// Where clients see how often the template of a DaemonSet changed, a field of old.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(set: &Value) -> i64 {
+    set.annotation(TEMPLATE_GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn set_template_generation(set: &mut Value, generation: i64) {
+    set.set(&["metadata", "annotations", TEMPLATE_GENERATION], generation.to_string());
+}
 
 static REVISION: Strategy = Strategy {
     validate: |revision, errors| {

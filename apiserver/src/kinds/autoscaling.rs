@@ -29,9 +29,14 @@ static AUTOSCALER: Strategy = Strategy {
 
 fn default(autoscaler: &mut Value) {
     let first = autoscaler.api_version() == "autoscaling/v1";
+    let metrics_elsewhere = autoscaler.annotation("autoscaling.alpha.kubernetes.io/metrics").is_some();
     let spec = autoscaler.make_object().entry("spec");
     default_to(spec, "minReplicas", 1);
     if first {
+        // The old version has room for one metric, and annotations for the others.
+        if !metrics_elsewhere {
+            default_to(spec, "targetCPUUtilizationPercentage", 80);
+        }
         return;
     }
     if spec.array_at(&["metrics"]).is_empty() {

@@ -18,7 +18,6 @@ static JOB: Strategy = Strategy {
     prepare_create: prepare_job,
     validate: job::validate,
     validate_update: job::validate_update,
-    revalidates: false,
     warn: job::warnings,
     generation: true,
     orphans_by_default: true,
@@ -48,10 +47,15 @@ fn default_job_spec(spec: &mut Value) {
     default_to(spec, "parallelism", 1);
     let unlimited = !spec.get("backoffLimitPerIndex").is_null();
     default_to(spec, "backoffLimit", if unlimited { i32::MAX } else { 6 });
-    default_if_empty(spec, "completionMode", "NonIndexed");
+    default_to(spec, "completionMode", "NonIndexed");
     default_to(spec, "suspend", false);
     let replacement = if spec.get("podFailurePolicy").is_null() { "TerminatingOrFailed" } else { "Failed" };
     default_to(spec, "podReplacementPolicy", replacement);
+    default_failure_policy(spec);
+    default_pod_template(spec);
+}
+
+fn default_failure_policy(spec: &mut Value) {
     let rules = spec.at_mut(&["podFailurePolicy", "rules"]).and_then(Value::as_array_mut);
     for rule in rules.into_iter().flatten() {
         let patterns = rule.make_object().get_mut("onPodConditions").and_then(Value::as_array_mut);
@@ -59,7 +63,6 @@ fn default_job_spec(spec: &mut Value) {
             default_if_empty(pattern, "status", "True");
         }
     }
-    default_pod_template(spec);
 }
 
 const UID_LABELS: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
@@ -76,6 +79,9 @@ fn prepare_job(job: &mut Value) {
     let labels = UID_LABELS.iter().map(|l| (l, &uid)).chain(NAME_LABELS.iter().map(|l| (l, &name)));
     for (key, value) in labels {
         // A Job without labels of its own has those of its pods.
+        if !job.at(&["spec", "template", "metadata", "labels", key]).is_null() {
+            continue;
+        }
         if shared {
             job.set(&["metadata", "labels", key], value);
         }
@@ -84,7 +90,10 @@ fn prepare_job(job: &mut Value) {
     if job.at(&["spec", "selector"]).is_null() {
         job.set(&["spec", "selector"], object!({}));
     }
-    job.set(&["spec", "selector", "matchLabels", UID_LABELS[0]], uid);
+    let labels = job.at_mut(&["spec", "selector"]).map(|s| s.make_object().entry("matchLabels"));
+    if let Some(labels) = labels {
+        default_to(labels, UID_LABELS[0], uid);
+    }
 }
 
 static CRON_JOB: Strategy = Strategy {
@@ -96,6 +105,7 @@ static CRON_JOB: Strategy = Strategy {
         default_to(spec, "failedJobsHistoryLimit", 1);
         // The template's Job gets its own defaults only when it is made.
         if let Some(job) = spec.at_mut(&["jobTemplate", "spec"]) {
+            default_failure_policy(job);
             default_pod_template(job);
         }
     },

@@ -145,7 +145,7 @@ fn validate_status(request: &Value, old: Option<&Value>, errors: &mut Errors) {
         }
         let supported: &[&str] = match kind {
             "Approved" | "Denied" | "Failed" => &["True"],
-            _ => &["True", "False", "Unknown"],
+            _ => &["False", "True", "Unknown"],
         };
         match condition.str_at(&["status"]) {
             "" => errors.push(FieldError::required(&at.child("status"), "")),

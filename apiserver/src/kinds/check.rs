@@ -204,6 +204,13 @@ impl<'a> At<'a> {
         }
     }
 
+    /// The text, which is empty when it is not there, may not differ from `old`.
+    pub(crate) fn immutable_text(&self, errors: &mut Errors, old: &Value) {
+        if self.text() != old.as_str().unwrap_or_default() {
+            self.invalid_as(errors, self.text(), "field is immutable");
+        }
+    }
+
     /// The struct of type `ty` may not differ from `old`.
     pub(crate) fn immutable_struct(&self, errors: &mut Errors, old: &Value, ty: &str) {
         if self.value != old {

@@ -19,16 +19,54 @@ static CLAIM: Strategy = Strategy {
         default_spec(claim.make_object().entry("spec"));
         default_if_empty(claim.make_object().entry("status"), "phase", "Pending");
     },
-    prepare_create: |claim| claim.set(&["status"], object!({"phase": "Pending"})),
+    prepare_create: |claim| {
+        claim.set(&["status"], object!({"phase": "Pending"}));
+        drop_sources(claim, &Value::Null);
+        align_sources(claim);
+    },
+    prepare_update: |new, old| {
+        drop_sources(new, old);
+        align_sources(new);
+    },
     validate: |claim, errors| validate_spec(&At::of(claim, "spec"), errors),
     validate_update,
+    warn: warnings,
     parts: &[STATUS],
     ..Strategy::NEUTRAL
 };
 
-/// Fills in a claim's spec: both ways to name what it is filled from have the same value.
+/// Fills in a claim's spec.
 pub(super) fn default_spec(spec: &mut Value) {
     default_to(spec, "volumeMode", "Filesystem");
+}
+
+/// Sources that nobody fills claims from are dropped, unless the claim `old` had one already: sources in other namespaces,
+/// and those that the older of both fields could never name.
+fn drop_sources(claim: &mut Value, old: &Value) {
+    let had = |field: &str| !old.at(&["spec", field]).is_null();
+    let (had_source, had_reference) = (had("dataSource"), had("dataSourceRef"));
+    let Some(spec) = claim.make_object().get_mut("spec") else { return };
+    if !had_reference && !spec.str_at(&["dataSourceRef", "namespace"]).is_empty() {
+        spec.make_object().remove("dataSourceRef");
+    }
+    if had_source || had_reference || !spec.get("dataSourceRef").is_null() {
+        return;
+    }
+    let usual = match spec.get("dataSource") {
+        Value::Null => true,
+        source => matches!(
+            (source.str_at(&["apiGroup"]), source.str_at(&["kind"])),
+            ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+        ),
+    };
+    if !usual {
+        spec.make_object().remove("dataSource");
+    }
+}
+
+/// Both ways to name what a claim is filled from have the same value.
+fn align_sources(claim: &mut Value) {
+    let spec = claim.make_object().entry("spec");
     let (source, reference) = (spec.get("dataSource").clone(), spec.get("dataSourceRef").clone());
     if reference.is_null() && !source.is_null() {
         spec.set(&["dataSourceRef"], source);
@@ -99,6 +137,24 @@ fn validate_sources(spec: &At<'_>, errors: &mut Errors) {
     } else if ["apiGroup", "kind", "name"].iter().any(|f| source.value.get(f) != reference.value.get(f)) {
         spec.invalid_as(errors, Value::object(), "must match dataSourceRef");
     }
+}
+
+fn warnings(claim: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    if claim.annotation(BETA_CLASS).is_some() {
+        let why = "deprecated since v1.8; use \"storageClassName\" attribute instead";
+        out.push(format!("metadata.annotations[{BETA_CLASS}]: {why}"));
+    }
+    for kind in ["requests", "limits"] {
+        let amount = claim.str_at(&["spec", "resources", kind, "storage"]);
+        if amount.parse::<Quantity>().is_ok_and(|q| q.millis() % 1000 != 0) {
+            let quoted = api::field::go_quote(amount);
+            out.push(format!(
+                "spec.resources.{kind}[storage]: fractional byte value {quoted} is invalid, must be an integer"
+            ));
+        }
+    }
+    out
 }
 
 const FIXED: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
@@ -264,8 +320,8 @@ mod tests {
 
     #[test]
     fn the_two_ways_to_name_a_source_agree() {
-        let mut spec = object!({"dataSource": {"kind": "K", "name": "n", "apiGroup": "g"}});
-        default_spec(&mut spec);
-        assert_eq!(spec.get("dataSourceRef"), spec.get("dataSource"));
+        let mut claim = object!({"spec": {"dataSource": {"kind": "K", "name": "n", "apiGroup": "g"}}});
+        align_sources(&mut claim);
+        assert_eq!(claim.at(&["spec", "dataSourceRef"]), claim.at(&["spec", "dataSource"]));
     }
 }

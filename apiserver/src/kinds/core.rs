@@ -14,6 +14,7 @@ pub(super) const STRATEGIES: &[Entry] = &[
     ("", "namespaces", &NAMESPACE),
     ("", "nodes", &NODE),
     ("", "replicationcontrollers", &REPLICATION_CONTROLLER),
+    ("", "serviceaccounts", &SERVICE_ACCOUNT),
     ("", "podtemplates", &POD_TEMPLATE),
 ];
 
@@ -74,7 +75,11 @@ static NODE: Strategy = Strategy {
     default: default_node,
     validate: validate_node,
     validate_update: validate_node_update,
-    revalidates: false,
+    warn: |node| {
+        let old = node.at(&["spec", "externalID"]);
+        let why = "spec.externalID: this field is deprecated, and is unused by Kubernetes";
+        if old.is_empty() { Vec::new() } else { vec![why.to_owned()] }
+    },
     parts: &[Part {
         name: "status",
         scope: Scope::Except(&[&["spec"]]),
@@ -93,7 +98,8 @@ fn default_node(node: &mut Value) {
     // The old field for one range and the new one for several say the same.
     let spec = node.make_object().entry("spec");
     let (one, all) = (spec.get("podCIDR").clone(), spec.get("podCIDRs").clone());
-    if all.is_empty() && !one.is_empty() {
+    let first = all.as_array().and_then(|a| a.first());
+    if !one.is_empty() && first != Some(&one) {
         spec.set(&["podCIDRs"], vec![one]);
     } else if let Some(first) = all.as_array().and_then(|a| a.first()) {
         spec.set(&["podCIDR"], first);
@@ -104,6 +110,11 @@ fn validate_node(node: &Value, errors: &mut Errors) {
     let metadata = At::of(node, "metadata");
     validate_taints(&metadata.get("taints").with(node.at(&["spec", "taints"])), errors);
     validate_amounts(node, errors);
+    let swap = node.at(&["status", "nodeInfo", "swap", "capacity"]);
+    if !swap.is_null() {
+        metadata.get("nodeSwapStatus.capacity").with(swap).positive(errors);
+    }
+    validate_features(node, errors);
     let ranges = At::of(node, "spec.podCIDRs");
     let mut families = Vec::new();
     for range in ranges.items() {
@@ -123,6 +134,9 @@ fn validate_amounts(node: &Value, errors: &mut Errors) {
             validate_quantity(name, &At { value, path: path.child(name) }, errors);
         }
     }
+}
+
+fn validate_features(node: &Value, errors: &mut Errors) {
     let features = At::of(node, "status.declaredFeatures");
     let mut before: Option<&str> = None;
     for feature in features.items() {
@@ -155,6 +169,7 @@ fn validate_amounts(node: &Value, errors: &mut Errors) {
 
 fn validate_node_update(new: &Value, old: &Value, errors: &mut Errors) {
     validate_amounts(new, errors);
+    validate_features(new, errors);
     let addresses = At::of(new, "status.addresses");
     let items: Vec<&Value> = addresses.value.as_array().into_iter().flatten().collect();
     for (i, address) in addresses.items().enumerate() {
@@ -183,6 +198,29 @@ fn validate_node_update(new: &Value, old: &Value, errors: &mut Errors) {
     validate_taints(&metadata.get("taints").with(new.at(&["spec", "taints"])), errors);
     if spec.get("externalID").value != old.at(&["spec", "externalID"]) {
         spec.get("externalID").forbidden(errors, "may not be updated");
+    }
+}
+
+static SERVICE_ACCOUNT: Strategy = Strategy {
+    prepare_create: keep_secret_names,
+    prepare_update: |new, _| keep_secret_names(new),
+    changes_first: true,
+    warn: |account| match account.annotation(MOUNTABLE) {
+        Some(_) => vec![format!(
+            "metadata.annotations[{MOUNTABLE}]: deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets"
+        )],
+        None => Vec::new(),
+    },
+    ..Strategy::NEUTRAL
+};
+
+const MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
+
+/// Of the secrets of an account the names alone are kept.
+fn keep_secret_names(account: &mut Value) {
+    let secrets = account.at_mut(&["secrets"]).and_then(Value::as_array_mut);
+    for secret in secrets.into_iter().flatten().filter_map(Value::as_object_mut) {
+        secret.retain(|field, _| field == "name");
     }
 }
 

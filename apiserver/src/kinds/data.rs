@@ -13,6 +13,7 @@ pub(super) const STRATEGIES: &[Entry] = &[("", "configmaps", &CONFIG_MAP), ("", 
 static CONFIG_MAP: Strategy = Strategy {
     validate: validate_config_map,
     validate_update: |new, old, errors| validate_sealed(new, old, &["data", "binaryData"], errors),
+    changes_first: true,
     ..Strategy::NEUTRAL
 };
 
@@ -83,6 +84,7 @@ static SECRET: Strategy = Strategy {
         At::of(new, "type").immutable(errors, old.get("type"));
         validate_sealed(new, old, &["data"], errors);
     },
+    changes_first: true,
     ..Strategy::NEUTRAL
 };
 

@@ -74,7 +74,12 @@ fn validate_ports(ports: &At<'_>, errors: &mut Errors) {
         } else {
             seen.push(name.text().to_owned());
         }
-        port.get("protocol").required_one_of(errors, &["SCTP", "TCP", "UDP"]);
+        let protocol = port.get("protocol");
+        if protocol.is_set() {
+            protocol.one_of(errors, &["SCTP", "TCP", "UDP"]);
+        } else {
+            protocol.required(errors, "");
+        }
         let application = port.get("appProtocol");
         if application.is_set() {
             application.qualified(errors);

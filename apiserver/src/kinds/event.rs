@@ -146,9 +146,15 @@ fn validate_change(new: &Value, old: &Value, errors: &mut Errors) {
         let shown = match field {
             "involvedObject" | "related" => super::check::view(at.value, "core/v1.ObjectReference"),
             "source" => super::check::view(at.value, "core/v1.EventSource"),
-            _ => at.value.clone(),
+            "count" => at.int().into(),
+            "firstTimestamp" | "lastTimestamp" | "eventTime" => at.value.clone(),
+            _ => at.text().into(),
         };
-        if at.value != old.get(field) && !(at.value.is_empty() && old.get(field).is_empty()) {
+        let same = match field {
+            "related" => at.value == old.get(field),
+            _ => at.value.is_empty() && old.get(field).is_empty(),
+        };
+        if at.value != old.get(field) && !same {
             let name = if field == "reportingComponent" { "reportingController" } else { field };
             let at = At { value: at.value, path: Path::new(name) };
             at.invalid_as(errors, shown, "field is immutable");

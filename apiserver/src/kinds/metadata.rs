@@ -11,6 +11,13 @@ const ANNOTATIONS_MAX: usize = 256 * 1024;
 
 /// Checks the metadata of a new object.
 pub fn validate_metadata(row: &Resource, object: &Value, errors: &mut Errors) {
+    validate_whole(row, object, row.strategy.name, errors);
+    let path = Path::new("metadata");
+    validate_system_finalizers(row, &path.child("finalizers"), object, errors);
+}
+
+/// Checks all metadata, with one rule for names.
+fn validate_whole(row: &Resource, object: &Value, rule: fn(&str) -> Vec<String>, errors: &mut Errors) {
     let path = Path::new("metadata");
     let metadata = object.get("metadata");
     let generate = metadata.str_at(&["generateName"]);
@@ -20,13 +27,14 @@ pub fn validate_metadata(row: &Resource, object: &Value, errors: &mut Errors) {
             Some((at, _)) if generate.ends_with('-') => format!("{}a", &generate[..at]),
             _ => generate.to_owned(),
         };
-        check_prefix(&path.child("generateName"), generate, &masked, row.strategy.name, errors);
+        let at = path.child("generateName");
+        errors.extend(rule(&masked).into_iter().map(|e| FieldError::invalid(&at, generate, e)));
     }
     let name = object.name();
     if name.is_empty() {
         errors.push(FieldError::required(&path.child("name"), "name or generateName is required"));
     } else {
-        check_name(&path.child("name"), name, row.strategy.name, errors);
+        check_name(&path.child("name"), name, rule, errors);
     }
     if row.namespaced {
         let namespace = object.namespace();
@@ -38,21 +46,12 @@ pub fn validate_metadata(row: &Resource, object: &Value, errors: &mut Errors) {
     } else if !object.namespace().is_empty() {
         errors.push(FieldError::forbidden(&path.child("namespace"), "not allowed on this type"));
     }
+    super::check::At { value: metadata.get("generation"), path: path.child("generation") }
+        .not_negative(errors);
     validate_labels(&path.child("labels"), metadata.get("labels"), errors);
     validate_annotations(&path.child("annotations"), metadata.get("annotations"), errors);
     validate_owners(&path.child("ownerReferences"), metadata.array_at(&["ownerReferences"]), errors);
-    let finalizers = metadata.array_at(&["finalizers"]);
-    validate_finalizers(row, &path.child("finalizers"), finalizers, errors);
-}
-
-fn check_prefix(
-    path: &Path<'_>,
-    value: &str,
-    masked: &str,
-    rule: fn(&str) -> Vec<String>,
-    errors: &mut Errors,
-) {
-    errors.extend(rule(masked).into_iter().map(|e| FieldError::invalid(path, value, e)));
+    validate_finalizer_names(&path.child("finalizers"), metadata.array_at(&["finalizers"]), errors);
 }
 
 /// Checks the labels and annotations of some metadata.
@@ -91,7 +90,7 @@ fn validate_owners(path: &Path<'_>, owners: &[Value], errors: &mut Errors) {
     let mut controller: Option<String> = None;
     for owner in owners {
         let version = owner.str_at(&["apiVersion"]);
-        if version.is_empty() || version.ends_with('/') {
+        if version.is_empty() || version.ends_with('/') || version.matches('/').count() > 1 {
             errors.push(FieldError::invalid(&path.child("apiVersion"), version, "version must not be empty"));
         }
         for field in ["kind", "name", "uid"] {
@@ -122,12 +121,12 @@ fn shown(owner: &Value) -> Value {
     super::check::view(owner, "meta/v1.OwnerReference")
 }
 
-fn validate_finalizers(row: &Resource, path: &Path<'_>, finalizers: &[Value], errors: &mut Errors) {
-    validate_finalizer_names(path, finalizers, errors);
+/// Finalizers of built-in kinds without a domain are the system's.
+fn validate_system_finalizers(row: &Resource, path: &Path<'_>, object: &Value, errors: &mut Errors) {
     if row.custom.is_some() || row.group == "apiextensions.k8s.io" {
         return;
     }
-    for (i, finalizer) in finalizers.iter().enumerate() {
+    for (i, finalizer) in object.array_at(&["metadata", "finalizers"]).iter().enumerate() {
         validate_standard_finalizer(&path.index(i), finalizer, errors);
     }
 }
@@ -154,11 +153,84 @@ pub(super) fn validate_standard_finalizer(path: &Path<'_>, finalizer: &Value, er
     }
 }
 
+/// What a kind checks of the metadata of a changed object, after everything was checked for all kinds alike. Clients
+/// see it: what is wrong is told once for each time that it is found.
+#[derive(Clone, Copy, PartialEq)]
+enum Again {
+    Nothing,
+    Changes,
+    Everything,
+}
+
+/// Kinds that check the metadata of changed objects as of new ones.
+const EVERYTHING: &[(&str, &[&str])] = &[
+    (
+        "",
+        &[
+            "configmaps",
+            "endpoints",
+            "namespaces",
+            "nodes",
+            "persistentvolumeclaims",
+            "persistentvolumes",
+            "pods",
+            "secrets",
+            "serviceaccounts",
+        ],
+    ),
+    ("apiregistration.k8s.io", &["apiservices"]),
+    ("apps", &["controllerrevisions"]),
+    ("batch", &["jobs"]),
+    ("certificates.k8s.io", &["certificatesigningrequests"]),
+    ("networking.k8s.io", &["ingressclasses", "ingresses", "ipaddresses"]),
+    ("node.k8s.io", &["runtimeclasses"]),
+    ("rbac.authorization.k8s.io", &["clusterrolebindings", "clusterroles", "rolebindings", "roles"]),
+    ("resource.k8s.io", &["deviceclasses", "resourceclaims", "resourceclaimtemplates"]),
+    ("storage.k8s.io", &["csistoragecapacities", "storageclasses", "volumeattributesclasses"]),
+];
+
+impl Again {
+    fn of(row: &Resource, subresource: &str) -> Self {
+        let status = subresource == "status";
+        match (row.group, row.plural) {
+            ("policy", "poddisruptionbudgets") | ("", "events") => Self::Nothing,
+            ("batch", "cronjobs") if status => Self::Nothing,
+            ("certificates.k8s.io", _) => Self::Everything,
+            (group, plural)
+                if subresource.is_empty()
+                    && EVERYTHING.iter().any(|(g, plurals)| *g == group && plurals.contains(&plural)) =>
+            {
+                Self::Everything
+            }
+            _ => Self::Changes,
+        }
+    }
+}
+
+/// Checks the metadata of a changed object.
+pub fn validate_metadata_update(
+    row: &Resource,
+    subresource: &str,
+    new: &Value,
+    old: &Value,
+    errors: &mut Errors,
+) {
+    validate_whole(row, new, names::path_segment, errors);
+    validate_changes(new, old, errors);
+    let again = Again::of(row, subresource);
+    if again != Again::Nothing {
+        validate_changes(new, old, errors);
+    }
+    if again == Again::Everything {
+        validate_metadata(row, new, errors);
+    }
+}
+
 /// Checks what may not change about an object's metadata.
-pub fn validate_metadata_update(row: &Resource, new: &Value, old: &Value, errors: &mut Errors) {
+fn validate_changes(new: &Value, old: &Value, errors: &mut Errors) {
     let path = Path::new("metadata");
     let (new_meta, old_meta) = (new.get("metadata"), old.get("metadata"));
-    if new.is_terminating() && old.is_terminating() {
+    if old.is_terminating() {
         let before = old_meta.array_at(&["finalizers"]);
         let added: Vec<&str> = new_meta
             .array_at(&["finalizers"])
@@ -178,15 +250,14 @@ pub fn validate_metadata_update(row: &Resource, new: &Value, old: &Value, errors
         ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
     {
         let (new, old) = (new_meta.get(field), old_meta.get(field));
-        if new != old && !(new.is_empty() && old.is_empty()) {
+        let empty = |v: &Value| v.is_null() || v.as_str() == Some("");
+        if new != old && !(empty(new) && empty(old)) {
             errors.push(FieldError::invalid(&path.child(field), new.clone(), "field is immutable"));
         }
     }
     validate_labels(&path.child("labels"), new_meta.get("labels"), errors);
     validate_annotations(&path.child("annotations"), new_meta.get("annotations"), errors);
     validate_owners(&path.child("ownerReferences"), new_meta.array_at(&["ownerReferences"]), errors);
-    let finalizers = new_meta.array_at(&["finalizers"]);
-    validate_finalizers(row, &path.child("finalizers"), finalizers, errors);
 }
 
 fn quoted(texts: &[&str]) -> String {

@@ -30,7 +30,7 @@ static CLASS: Strategy = Strategy {
     validate_update: |new, old, errors| {
         let mut found = Vec::new();
         let controller = old.at(&["spec", "controller"]);
-        At::of(new, "spec.controller").immutable(&mut found, controller);
+        At::of(new, "spec.controller").immutable_text(&mut found, controller);
         validate_class(new, &mut found);
         errors.append(&mut found);
     },
@@ -95,7 +95,6 @@ static ADDRESS: Strategy = Strategy {
         let parent = At::of(new, "spec.parentRef");
         parent.immutable_struct(errors, before, "networking/v1.ParentReference");
     },
-    revalidates: false,
     ..Strategy::NEUTRAL
 };
 

@@ -36,7 +36,7 @@ fn validate_role(role: &Value, errors: &mut Errors) {
     }
     for selector in selectors.items() {
         selector.label_selector(errors);
-        if api::selector::LabelSelector::from_object(selector.value).is_err() {
+        if !selector.is_readable_selector() {
             selector.invalid_as(errors, Value::Null, "invalid label selector.");
         }
     }

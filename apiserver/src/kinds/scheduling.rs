@@ -26,7 +26,8 @@ static PRIORITY: Strategy = Strategy {
         At::of(new, "preemptionPolicy").immutable(errors, old.get("preemptionPolicy"));
     },
     revalidates: false,
-    generation: true,
+    // A class has a generation, which never changes.
+    prepare_create: |class| class.set(&["metadata", "generation"], 1),
     ..Strategy::NEUTRAL
 };
 

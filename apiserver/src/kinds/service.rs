@@ -21,10 +21,14 @@ static SERVICE: Strategy = Strategy {
     ],
     name: names::dns_label,
     default,
-    prepare_create: |s| s.set(&["status"], object!({"loadBalancer": {}})),
+    prepare_create: |s| {
+        s.set(&["status"], object!({"loadBalancer": {}}));
+        drop_traffic_policy(s);
+    },
     prepare_update: |new, old| {
         new.set(&["status"], old.get("status"));
         update::drop_unused(new, old);
+        drop_traffic_policy(new);
     },
     validate: |service, errors| validate::validate(service, None, errors),
     validate_update: |new, old, errors| {
@@ -51,6 +55,13 @@ const STATUS: Part = Part {
         validate::validate_ingress_points(&list, before, true, errors);
     },
 };
+
+/// A name of something outside has no traffic within the cluster.
+fn drop_traffic_policy(service: &mut Value) {
+    if kind(service) == "ExternalName" {
+        service.remove_at(&["spec", "internalTrafficPolicy"]);
+    }
+}
 
 fn default(service: &mut Value) {
     let spec = service.make_object().entry("spec");

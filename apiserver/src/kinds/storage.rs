@@ -46,7 +46,6 @@ static CLASS: Strategy = Strategy {
             At::of(new, field).immutable(errors, old.get(field));
         }
     },
-    revalidates: false,
     ..Strategy::NEUTRAL
 };
 
@@ -78,7 +77,8 @@ fn validate_parameters(parameters: &At<'_>, may_be_empty: bool, errors: &mut Err
 }
 
 fn validate_topologies(terms: &At<'_>, errors: &mut Errors) {
-    let mut seen: Vec<BTreeMap<String, BTreeSet<String>>> = Vec::new();
+    // Upstream compares with as many empty terms as there are terms.
+    let mut seen: Vec<BTreeMap<String, BTreeSet<String>>> = vec![BTreeMap::new(); terms.len()];
     for term in terms.items() {
         let expressions = term.get("matchLabelExpressions");
         let mut map = BTreeMap::new();
@@ -96,7 +96,7 @@ fn validate_topologies(terms: &At<'_>, errors: &mut Errors) {
                 key.duplicate(errors);
             }
         }
-        if seen.contains(&map) {
+        for _ in seen.iter().filter(|other| **other == map) {
             expressions.with(&Value::from("")).duplicate(errors);
         }
         seen.push(map);

@@ -28,9 +28,52 @@ static VOLUME: Strategy = Strategy {
         validate_spec(&At::of(volume, "spec"), Some(volume.name()), errors);
     },
     validate_update,
+    warn: warnings,
     parts: &[STATUS],
     ..Strategy::NEUTRAL
 };
+
+/// Sources that work no more, with what became of them.
+const GONE: [(&str, &str); 6] = [
+    ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+    ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+    ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+    ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
+    ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+    ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
+];
+
+/// Annotations that fields have replaced.
+const REPLACED: [(&str, &str); 2] = [
+    (
+        "volume.beta.kubernetes.io/storage-class",
+        "deprecated since v1.8; use \"storageClassName\" attribute instead",
+    ),
+    (
+        "volume.beta.kubernetes.io/mount-options",
+        "deprecated since v1.31; use \"mountOptions\" attribute instead",
+    ),
+];
+
+fn warnings(volume: &Value) -> Vec<String> {
+    let mut out: Vec<String> = REPLACED
+        .iter()
+        .filter(|(key, _)| volume.annotation(key).is_some())
+        .map(|(key, why)| format!("metadata.annotations[{key}]: {why}"))
+        .collect();
+    if volume.str_at(&["spec", "persistentVolumeReclaimPolicy"]) == "Recycle" {
+        out.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".to_owned());
+    }
+    let required = At::of(volume, "spec.nodeAffinity.required.nodeSelectorTerms");
+    for term in required.items() {
+        super::pod::warnings_of_term(&term, &mut out);
+    }
+    for (field, why) in GONE.iter().filter(|(field, _)| !volume.at(&["spec", field]).is_null()) {
+        let shown = if *field == "storageos" { "storageOS" } else { field };
+        out.push(format!("spec.{shown}: {why}"));
+    }
+    out
+}
 
 /// The time of the last change of phase goes with the phase.
 const STATUS: Part = Part {
@@ -192,6 +235,8 @@ fn validate_classes(spec: &At<'_>, inline: bool, errors: &mut Errors) {
 const SOURCE: &str = "core/v1.PersistentVolumeSource";
 
 fn validate_update(new: &Value, old: &Value, errors: &mut Errors) {
+    // Upstream finds what is wrong with the volume itself twice.
+    validate_spec(&At::of(new, "spec"), Some(new.name()), errors);
     let spec = At::of(new, "spec");
     let before = old.get("spec");
     let source = |spec: &Value| -> Value {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::{Call, set_type, to_storage};
 use crate::admission::{self, Operation};
 use crate::allocate::Allocated;
-use crate::kinds::{validate_metadata, validate_metadata_update};
+use crate::kinds::{drop_disabled, validate_metadata, validate_metadata_update};
 use crate::resources::{Resource, TABLE};
 use crate::storage::{KeyValue, Outcome, Precondition, set_resource_version};
 
@@ -89,22 +89,22 @@ impl Call {
         let strategy = self.row.strategy;
         (strategy.requested_by)(&mut object, &self.user);
         (strategy.prepare_create)(&mut object);
+        drop_disabled(&self.row, &mut object, None);
         if strategy.generation {
             object.set(&["metadata", "generation"], 1);
-        } else {
-            object.remove_at(&["metadata", "generation"]);
         }
-        let object = self.canonical(object)?;
+        let mut object = self.ordered(object)?;
         let mut errors = Vec::new();
         validate_metadata(&self.row, &object, &mut errors);
         (strategy.validate)(&self.checked(&object), &mut errors);
         self.validate_custom(&object, None, &mut errors);
         self.refuse_invalid(&object, &errors)?;
-        admission::validate(self, Operation::Create, Some(&object), None).await?;
         for warning in (strategy.warn)(&object) {
             self.warn(warning);
         }
         self.warn_of_finalizers(&object, None);
+        admission::validate(self, Operation::Create, Some(&object), None).await?;
+        self.forget_empty(&mut object);
         Ok(object)
     }
 
@@ -132,20 +132,29 @@ impl Call {
         object.make_object().remove("status");
     }
 
-    /// The object with its members in order and zero values as upstream writes them.
-    pub(super) fn canonical(&self, mut object: Value) -> Result<Value> {
+    /// The object as it is stored: with its members in order, and zero values as upstream writes them.
+    pub(super) fn canonical(&self, object: Value) -> Result<Value> {
+        let mut object = self.ordered(object)?;
+        self.forget_empty(&mut object);
+        Ok(object)
+    }
+
+    /// Upstream keeps objects of its own kinds in a form that knows no empty lists.
+    fn forget_empty(&self, object: &mut Value) {
+        if self.row.custom.is_none() {
+            schema::decode::forget_empty(object, self.ty());
+        }
+    }
+
+    /// The object with its members in order.
+    fn ordered(&self, mut object: Value) -> Result<Value> {
         set_type(&mut object, &self.row);
         let mode = super::FieldValidation::Ignore;
         let read = match &self.row.custom {
             Some(custom) => custom.version().ty.decode(object, mode),
             None => schema::decode::normalize(object, self.ty(), mode),
         };
-        let (mut object, _) = read.map_err(ApiError::internal)?;
-        if self.row.custom.is_none() {
-            // Upstream keeps objects in a form that knows no empty lists.
-            schema::decode::forget_empty(&mut object, self.ty());
-        }
-        Ok(object)
+        Ok(read.map_err(ApiError::internal)?.0)
     }
 
     /// The object with its defaults, as it is shown.
@@ -155,7 +164,7 @@ impl Call {
     }
 
     /// Puts a decoded object into the namespace of the request, or refuses the one it names.
-    pub(super) fn check_namespace(&self, object: &mut Value) -> Result<()> {
+    pub fn check_namespace(&self, object: &mut Value) -> Result<()> {
         if !self.row.namespaced {
             // A namespace on an object of the cluster is dropped, as upstream does.
             object.remove_at(&["metadata", "namespace"]);
@@ -382,55 +391,84 @@ impl Call {
         } else if strategy.part(&self.subresource).is_none() {
             (strategy.prepare_update)(&mut new, &old);
         }
+        drop_disabled(&self.row, &mut new, Some(&old));
         let new = self.canonical(new)?;
         let new = self.count_generation(&old, new);
         let mut errors = Vec::new();
-        validate_metadata_update(&self.row, &new, &old, &mut errors);
-        // The generic check and the kind's own both report the metadata.
-        errors.extend(errors.clone());
+        validate_metadata_update(&self.row, &self.subresource, &new, &old, &mut errors);
         self.validate_change(&self.checked(&new), &self.checked(&old), &mut errors);
         self.validate_custom(&new, Some(&old), &mut errors);
         self.refuse_invalid(&new, &errors)?;
-        admission::validate(self, Operation::Update, Some(&new), Some(&old)).await?;
         if self.subresource.is_empty() {
             self.warn_of_finalizers(&new, Some(&old));
             for warning in (strategy.warn)(&new) {
                 self.warn(warning);
             }
         }
+        admission::validate(self, Operation::Update, Some(&new), Some(&old)).await?;
         self.stored_form(new).await
     }
 
     fn validate_change(&self, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         let strategy = self.row.strategy;
         if matches!(self.subresource.as_str(), "" | "scale") {
+            if strategy.changes_first {
+                (strategy.validate_update)(new, old, errors);
+            }
             if strategy.revalidates {
                 (strategy.validate)(new, errors);
             }
-            (strategy.validate_update)(new, old, errors);
+            if !strategy.changes_first {
+                (strategy.validate_update)(new, old, errors);
+            }
         }
         if let Some(part) = strategy.part(&self.subresource) {
             (part.validate)(new, old, errors);
         }
     }
 
-    /// The object must be the one that the client read.
-    fn check_identity(&self, new: &Value, revision: i64) -> Result<()> {
-        let name = new.name();
-        if !name.is_empty() && name != self.name {
-            let why =
-                format!("the name of the object ({name}) does not match the name on the URL ({})", self.name);
+    /// The object must be the one of the request.
+    pub fn check_name(&self, object: &Value) -> Result<()> {
+        let (name, asked) = (object.name(), &self.name);
+        if name.is_empty() {
+            let why = format!(
+                "the name of the object ({asked} based on URL) was undeterminable: name must be provided"
+            );
             return Err(ApiError::bad_request(why));
         }
+        if name != asked {
+            let why = format!("the name of the object ({name}) does not match the name on the URL ({asked})");
+            return Err(ApiError::bad_request(why));
+        }
+        Ok(())
+    }
+
+    /// The object that is replaced must be the one that a client means by its uid, if it names one.
+    pub fn check_uid(&self, new: &Value, old: &Value) -> Result<()> {
+        let (wanted, found) = (new.uid(), old.uid());
+        if wanted.is_empty() || wanted == found {
+            return Ok(());
+        }
+        let key = format!("/{}/{}", self.cache()?.prefix, self.key());
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+        );
+        Err(ApiError::conflict(self.row.group, self.row.plural, &self.name, &why))
+    }
+
+    /// The object must be the one that the client read.
+    fn check_identity(&self, new: &Value, revision: i64) -> Result<()> {
+        self.check_name(new)?;
         match new.resource_version() {
             "" | "0" if !self.row.strategy.unconditional_update => {
                 let metadata = Path::new("metadata");
                 let why = "must be specified for an update";
                 let error = FieldError::invalid(&metadata.child("resourceVersion"), 0, why);
-                Err(ApiError::invalid(self.row.group, self.row.kind, &self.name, &[error]))
+                Err(ApiError::invalid(self.row.group, self.row.plural, &self.name, &[error]))
             }
             "" | "0" => Ok(()),
             v if v == revision.to_string() => Ok(()),
+            v if v.parse::<u64>().is_err() => Err(unreadable_version(v)),
             _ => Err(ApiError::stale(self.row.group, self.row.plural, &self.name)),
         }
     }
@@ -443,14 +481,7 @@ impl Call {
         if metadata.get("uid").is_none_or(Value::is_empty) {
             metadata.insert("uid", before.get("uid"));
         }
-        for field in [
-            "creationTimestamp",
-            "generation",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "resourceVersion",
-            "selfLink",
-        ] {
+        for field in ["creationTimestamp", "generation", "resourceVersion"] {
             match before.get(field) {
                 Value::Null => {
                     metadata.remove(field);
@@ -459,6 +490,15 @@ impl Call {
                     metadata.insert(field, value);
                 }
             }
+        }
+        // What says that it ends cannot be taken away; that it cannot be added either is found by the validation.
+        if !before.get("deletionTimestamp").is_null() {
+            metadata.insert("deletionTimestamp", before.get("deletionTimestamp"));
+        }
+        if metadata.get("deletionGracePeriodSeconds").is_none_or(Value::is_null)
+            && !before.get("deletionGracePeriodSeconds").is_null()
+        {
+            metadata.insert("deletionGracePeriodSeconds", before.get("deletionGracePeriodSeconds"));
         }
     }
 
@@ -478,19 +518,27 @@ impl Call {
             let metadata = new.get("metadata").clone();
             *new = old.clone();
             new.set(&["status"], status);
-            if self.row.custom.is_some() {
+            let keeps_metadata = matches!(
+                self.row.plural,
+                "apiservices"
+                    | "flowschemas"
+                    | "prioritylevelconfigurations"
+                    | "resourceclaims"
+                    | "servicecidrs"
+                    | "validatingadmissionpolicies"
+                    | "volumeattachments"
+            );
+            if self.row.custom.is_some() || keeps_metadata {
                 put_or_remove(new, "managedFields", metadata.get("managedFields"));
                 return;
             }
-            let keeps_labels = matches!(
-                self.row.plural,
-                "pods" | "nodes" | "persistentvolumes" | "persistentvolumeclaims" | "services" | "namespaces"
-            );
-            for field in ["labels", "annotations", "managedFields"] {
-                if field != "labels" || keeps_labels {
-                    put_or_remove(new, field, metadata.get(field));
-                }
-            }
+            new.set(&["metadata"], metadata);
+            let kept = match self.row.plural {
+                "deployments" => "labels",
+                "pods" => "ownerReferences",
+                _ => return,
+            };
+            put_or_remove(new, kept, old.at(&["metadata", kept]));
         } else if self.row.strategy.part(&self.subresource).is_none() && self.subresource != "resize" {
             match old.get("status") {
                 Value::Null => {
@@ -536,6 +584,13 @@ impl Call {
             && !namespace_waits
             && object.array_at(&["metadata", "finalizers"]).is_empty()
     }
+}
+
+/// What upstream's storage says of a resourceVersion that is no number.
+fn unreadable_version(version: &str) -> ApiError {
+    let quoted = api::field::go_quote(version);
+    let why = format!("strconv.ParseUint: parsing {quoted}: invalid syntax");
+    ApiError::new(http::StatusCode::INTERNAL_SERVER_ERROR, "", &why)
 }
 
 fn without_version(object: &Value) -> Value {
@@ -609,11 +664,6 @@ impl Call {
                 return Ok(());
             }
         }
-    }
-
-    /// Puts a review into the namespace of the request.
-    pub fn check_review_namespace(&self, review: &mut Value) -> Result<()> {
-        self.check_namespace(review)
     }
 
     /// Records what the client set in a review, which is never stored.

@@ -272,6 +272,10 @@ impl Decoder {
                     Ok(None)
                 }
                 Err(scalar::Error::Hard(text)) => Err(DecodeError(text)),
+                Err(scalar::Error::Refused(what, want)) => {
+                    let place = at.go_place();
+                    Err(DecodeError(format!("json: cannot unmarshal {what} into Go {place} of type {want}")))
+                }
             },
         }
     }

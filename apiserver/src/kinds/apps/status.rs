@@ -20,7 +20,11 @@ fn not_negative(status: &At<'_>, fields: &[&str], errors: &mut Errors) {
 fn not_above(status: &At<'_>, pairs: &[(&str, &str, &str)], errors: &mut Errors) {
     for (part, whole, shown) in pairs {
         if status.get(part).int() > status.get(whole).int() {
-            status.get(part).invalid(errors, format!("cannot be greater than {shown}"));
+            status.get(part).invalid_as(
+                errors,
+                status.get(part).int(),
+                format!("cannot be greater than {shown}"),
+            );
         }
     }
 }

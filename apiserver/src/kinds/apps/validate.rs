@@ -24,6 +24,9 @@ fn validate_selector(spec: &At<'_>, what: &str, errors: &mut Errors) {
 /// Checks that the selector selects the template; an empty one is told about elsewhere. None when it cannot be read.
 fn validate_match(spec: &At<'_>, errors: &mut Errors) -> Option<()> {
     let selector = spec.get("selector");
+    if !selector.is_readable_selector() {
+        return None;
+    }
     let parsed = LabelSelector::from_object(selector.value).ok()?;
     if parsed.as_ref().is_some_and(LabelSelector::is_everything) {
         return Some(());
@@ -112,7 +115,8 @@ pub(super) fn daemon_set(set: &Value, errors: &mut Errors) {
     let labels = spec.get("template.metadata.labels");
     // A selector that is not there selects nothing.
     let parsed = LabelSelector::from_object(selector.value);
-    if parsed.is_ok_and(|s| !s.is_some_and(|s| s.matches_labels(labels.value))) {
+    let readable = selector.is_readable_selector();
+    if readable && parsed.is_ok_and(|s| !s.is_some_and(|s| s.matches_labels(labels.value))) {
         labels.invalid(errors, MISMATCH);
     }
     if selector.is_set() && selector.get("matchLabels").len() + selector.get("matchExpressions").len() == 0 {
@@ -199,8 +203,12 @@ fn with_claims(set: &Value) -> Value {
     if claims.is_empty() {
         return template;
     }
+    let first = |(i, claim): &(usize, &Value)| claims[..*i].iter().all(|c| c.name() != claim.name());
     let mut volumes: Vec<Value> = claims
         .iter()
+        .enumerate()
+        .filter(first)
+        .map(|(_, claim)| claim)
         .map(|c| object!({"name": (c.name()), "persistentVolumeClaim": {"claimName": (c.name())}}))
         .collect();
     let own = set.array_at(&["spec", "template", "spec", "volumes"]).iter();

@@ -50,7 +50,8 @@ fn validate_generated_selector(job: &Value, errors: &mut Errors) {
             }
         }
     }
-    if let Ok(Some(parsed)) = LabelSelector::from_object(selector.value)
+    if selector.is_readable_selector()
+        && let Ok(Some(parsed)) = LabelSelector::from_object(selector.value)
         && !parsed.matches_labels(&expected)
     {
         selector.invalid(errors, "`selector` not auto-generated");
@@ -67,7 +68,9 @@ fn validate_with_selector(spec: &At<'_>, errors: &mut Errors) {
     }
     let labels = spec.get("template.metadata.labels");
     let parsed = LabelSelector::from_object(selector.value);
-    if parsed.is_ok_and(|s| !s.is_some_and(|s| s.matches_labels(labels.value))) {
+    if selector.is_readable_selector()
+        && parsed.is_ok_and(|s| !s.is_some_and(|s| s.matches_labels(labels.value)))
+    {
         labels.invalid(errors, "`selector` does not match template `labels`");
     }
 }
@@ -142,7 +145,7 @@ fn validate_indexed(spec: &At<'_>, errors: &mut Errors) {
         let why = format!("must be less than or equal to {PARALLELISM_MAX} when completion mode is Indexed");
         parallelism.invalid(errors, why);
     }
-    if completions.is_set() && failed.int() > completions.int() {
+    if completions.is_set() && failed.is_set() && failed.int() > completions.int() {
         failed.invalid(errors, "must be less than or equal to completions");
     }
     if failed.int() > FAILED_INDEXES_MAX {

@@ -49,7 +49,7 @@ impl<'a> Change<'a> {
 
     fn refuse(&self, field: &str, why: &str, errors: &mut Errors) {
         let at = self.status.get(field);
-        at.invalid(errors, why);
+        at.invalid_as(errors, at.int(), why);
     }
 
     fn refuse_conditions(&self, why: &str, errors: &mut Errors) {

@@ -61,12 +61,14 @@ impl At<'_> {
 
     /// The percentage, if it is one.
     fn percent(&self) -> Option<i64> {
-        self.value.as_str()?.strip_suffix('%')?.parse().ok()
+        let digits = self.value.as_str()?.strip_suffix('%')?;
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
     }
 
-    /// The number, or the number in front of the percent sign.
+    /// The number, or the number in front of the percent sign; a text may be a number, too.
     pub(crate) fn count_or_percent_value(&self) -> i64 {
-        self.percent().unwrap_or_else(|| self.int())
+        let number = || self.text().parse().unwrap_or_else(|_| self.int());
+        self.percent().unwrap_or_else(number)
     }
 
     /// The quantity may not be below zero.

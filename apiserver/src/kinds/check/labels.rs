@@ -25,6 +25,13 @@ impl At<'_> {
         }
     }
 
+    /// True when a selector can be made of it.
+    pub(crate) fn is_readable_selector(&self) -> bool {
+        let mut found = Vec::new();
+        self.label_selector(&mut found);
+        found.is_empty()
+    }
+
     fn selector_requirement(&self, errors: &mut Errors) {
         if !self.operator_fits_values(errors) {
             let operator = self.get("operator");

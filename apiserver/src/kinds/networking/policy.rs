@@ -3,7 +3,7 @@
 use api::{Value, names};
 
 use crate::kinds::check::At;
-use crate::kinds::{Errors, Strategy, default_if_empty};
+use crate::kinds::{Errors, Strategy, default_to};
 
 pub(super) static POLICY: Strategy = Strategy {
     default,
@@ -29,7 +29,7 @@ fn default(policy: &mut Value) {
         for rule in rules.into_iter().flatten() {
             let ports = rule.make_object().get_mut("ports").and_then(Value::as_array_mut);
             for port in ports.into_iter().flatten() {
-                default_if_empty(port, "protocol", "TCP");
+                default_to(port, "protocol", "TCP");
             }
         }
     }

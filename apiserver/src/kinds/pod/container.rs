@@ -44,8 +44,10 @@ fn validate_init(pod: &Pod<'_>, errors: &mut Errors) {
     for container in pod.spec.get("initContainers").items() {
         validate(&container, pod, errors);
         let policy = container.get("restartPolicy");
-        if policy.is_set() || container.get("restartPolicyRules").len() > 0 {
+        if policy.is_set() {
             validate_restart_policy(&container, errors);
+        } else if container.get("restartPolicyRules").len() > 0 {
+            policy.required(errors, RULES_NEED_POLICY);
         }
         let sidecar = policy.text() == "Always";
         let name = container.get("name");
@@ -186,6 +188,7 @@ fn validate_host_ports(container: &At<'_>, taken: &mut HashSet<String>, errors: 
     }
 }
 
+const RULES_NEED_POLICY: &str = "must specify restartPolicy when restart rules are used";
 const RESTART_RULES: usize = 20;
 const RESTART_CODES: usize = 255;
 
@@ -194,7 +197,7 @@ fn validate_restart_policy(container: &At<'_>, errors: &mut Errors) {
     if policy.is_set() {
         policy.one_of(errors, &["Always", "Never", "OnFailure"]);
     } else if rules.len() > 0 {
-        policy.required(errors, "must specify restartPolicy when restart rules are used");
+        policy.required(errors, RULES_NEED_POLICY);
     }
     rules.not_more(errors, RESTART_RULES);
     for rule in rules.items() {

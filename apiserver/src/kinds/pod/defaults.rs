@@ -2,8 +2,12 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/>.
 
-use api::{Map, Value};
+use std::sync::LazyLock;
 
+use api::{Map, Value};
+use regex::Regex;
+
+use super::resources;
 use crate::kinds::{default_if_empty, default_to};
 
 /// Fills in a pod template below `template` of a workload's spec.
@@ -32,7 +36,6 @@ pub(in crate::kinds) fn default_pod_spec(spec: &mut Value) {
     for volume in items(spec, "volumes") {
         default_volume(volume);
     }
-    default_requests(spec.make_object().get_mut("resources"));
 }
 
 /// The old and the new name of one field have the same value.
@@ -50,6 +53,10 @@ fn mirror_service_account(spec: &mut Value) {
 pub(super) fn default_pod(pod: &mut Value) {
     let spec = pod.make_object().entry("spec");
     default_pod_spec(spec);
+    for list in ["initContainers", "containers"] {
+        items(spec, list).for_each(|c| default_requests(c.make_object().get_mut("resources")));
+    }
+    resources::default_pod_level(spec);
     default_to(spec, "enableServiceLinks", true);
     if spec.get("hostNetwork").as_bool() == Some(true) {
         for list in ["initContainers", "containers"] {
@@ -99,7 +106,6 @@ fn default_container(container: &mut Value, probes: bool, host_network: bool) {
             default_http_get(get);
         }
     }
-    default_requests(container.make_object().get_mut("resources"));
 }
 
 /// A container that sets a limit and no request asks for the limit.
@@ -114,10 +120,24 @@ fn default_requests(resources: Option<&mut Value>) {
     }
 }
 
-/// Images named by the tag `latest`, or by none, are pulled always.
+/// The grammar of names of images: a host and a port, a path, a tag and a digest.
+static IMAGE: LazyLock<Regex> = LazyLock::new(|| {
+    const PART: &str = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*";
+    const LABEL: &str = "(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])";
+    let host = format!(r"(?:{LABEL}(?:\.{LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?");
+    let digest = "[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}";
+    let whole =
+        format!(r"^(?:{host}/)?{PART}(?:/{PART})*(?::[0-9A-Za-z_][0-9A-Za-z_.-]{{0,127}})?(?:@{digest})?$");
+    Regex::new(&whole).expect("a valid expression")
+});
+
+/// Longest name of an image without tag and digest.
+const IMAGE_BYTES: usize = 255;
+
+/// Images named by the tag `latest`, or by none, are pulled always. What is no name has no tag.
 fn pull_policy(image: &str) -> &'static str {
     let reference = image.split('@').next().unwrap_or_default();
-    if image.contains('@') {
+    if image.contains('@') || !IMAGE.is_match(image) || reference.len() > IMAGE_BYTES {
         return "IfNotPresent";
     }
     let last = reference.rsplit('/').next().unwrap_or_default();
@@ -232,7 +252,7 @@ pub(crate) fn qos_class(spec: &Value) -> &'static str {
         }
     };
     let pod_level = spec.get("resources");
-    if pod_level.is_empty() {
+    if pod_level.is_null() {
         containers.for_each(|c| consider(c.get("resources")));
     } else {
         consider(pod_level);
@@ -259,6 +279,7 @@ mod tests {
             ("h:5000/a:1", "IfNotPresent"),
             ("a@sha256:00", "IfNotPresent"),
             ("a:latest@sha256:00", "IfNotPresent"),
+            ("No Image", "IfNotPresent"),
         ] {
             assert_eq!(pull_policy(image), want, "{image}");
         }

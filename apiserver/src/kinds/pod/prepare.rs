@@ -7,13 +7,17 @@ use super::set_condition;
 
 /// A new pod waits to be scheduled.
 pub(super) fn create(pod: &mut Value) {
+    if pod.at(&["spec", "terminationGracePeriodSeconds"]).as_i64().is_some_and(|s| s < 0) {
+        pod.set(&["spec", "terminationGracePeriodSeconds"], 1);
+    }
     let class = qos_class(pod.get("spec"));
     pod.set(&["status"], object!({"phase": "Pending", "qosClass": class}));
     if !pod.array_at(&["spec", "schedulingGates"]).is_empty() {
         set_condition(
             pod,
             object!({
-                "type": "PodScheduled", "status": "False", "lastProbeTime": null, "lastTransitionTime": null,
+                "type": "PodScheduled", "status": "False", "lastProbeTime": null,
+                "lastTransitionTime": (api::time::format(jiff::Timestamp::now())),
                 "reason": "SchedulingGated", "message": "Scheduling is blocked due to non-empty scheduling gates",
             }),
         );

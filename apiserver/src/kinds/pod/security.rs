@@ -31,7 +31,7 @@ pub(super) fn validate_pod(spec: &At<'_>, errors: &mut Errors) {
     windows::validate_options(&context.get("windowsOptions"), errors);
     validate_app_armor(&context.get("appArmorProfile"), errors);
     context.get("supplementalGroupsPolicy").one_of(errors, &["Merge", "Strict"]);
-    context.get("seLinuxChangePolicy").one_of(errors, &["MountOption", "Recursive"]);
+    context.get("seLinuxChangePolicy").one_of(errors, &["Recursive"]);
 }
 
 fn validate_sysctls(spec: &At<'_>, sysctls: &At<'_>, errors: &mut Errors) {

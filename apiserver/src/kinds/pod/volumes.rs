@@ -63,10 +63,10 @@ pub(super) fn validate<'a>(
         let name = volume.get("name");
         let mut found = Vec::new();
         validate_source(&volume, subject, &mut found);
-        name.required_name(errors, names::dns_label);
+        name.required_name(&mut found, names::dns_label);
         let text = source.str_at(&["name"]);
         if known.contains_key(text) {
-            name.duplicate(errors);
+            name.duplicate(&mut found);
         }
         if found.is_empty() {
             known.insert(text, source);

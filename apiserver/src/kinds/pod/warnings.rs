@@ -6,6 +6,7 @@ use api::field::{Path, go_quote};
 use api::quantity::Quantity;
 use api::{Value, names};
 
+use super::paths::about_paths;
 use super::spec::each_container;
 use crate::kinds::check::At;
 
@@ -102,6 +103,7 @@ fn collect(spec: &At<'_>, metadata: &At<'_>, out: &mut Vec<String>) {
             }
         }
     }
+    about_paths(spec, out);
     about_duplicates(&spec.get("hostAliases"), "ip", "ip", out);
     about_duplicates(&spec.get("imagePullSecrets"), "name", "name", out);
     for secret in spec.get("imagePullSecrets").items() {
@@ -144,6 +146,11 @@ fn about_nodes(spec: &At<'_>, out: &mut Vec<String>) {
         }
         about_selector(&constraint.get("labelSelector"), out);
     }
+}
+
+/// Advice about a term of a selector of nodes.
+pub(in crate::kinds) fn of_term(term: &At<'_>, out: &mut Vec<String>) {
+    about_term(term, false, out);
 }
 
 fn about_term(term: &At<'_>, values: bool, out: &mut Vec<String>) {
@@ -237,6 +244,16 @@ fn about_ports(spec: &At<'_>, out: &mut Vec<String>) {
     let mut all: HashMap<String, Vec<Port>> = HashMap::new();
     each_container(spec, |container| {
         for port in container.get("ports").items() {
+            if !port.get("hostIP").text().is_empty() && port.get("hostPort").int() == 0 {
+                out.push(format!(
+                    "{}: hostIP set without hostPort: {{Name:{} HostPort:0 ContainerPort:{} Protocol:{} HostIP:{}}}",
+                    port.path,
+                    port.get("name").text(),
+                    port.get("containerPort").int(),
+                    port.get("protocol").text(),
+                    port.get("hostIP").text(),
+                ));
+            }
             let is = Port {
                 path: port.path.to_string(),
                 address: port.get("hostIP").text().to_owned(),

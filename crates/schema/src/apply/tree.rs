@@ -58,6 +58,10 @@ impl<'a> Shaped<'a> {
             Shape::Quantity | Shape::IntOrString | Shape::Time | Shape::MicroTime | Shape::Duration => {
                 Atom::Scalar(Scalar::Untyped)
             }
+            // What OpenAPI calls an object without members merges as a whole.
+            Shape::Raw if ty.short_name() == "RawExtension" => {
+                Atom::Map(MapAtom { atomic: true, shape: Shaped::Deduced })
+            }
             Shape::Raw
             | Shape::FieldsV1
             | Shape::SchemaOrBool(_)

@@ -13,6 +13,8 @@ pub(crate) enum Error {
     Saved(String),
     /// Fails at once: a value's own parser refused it.
     Hard(String),
+    /// The same, with the words for what came and what was wanted; the message names the place.
+    Refused(String, &'static str),
 }
 
 /// Reads a value that is not null as a type that is neither struct, list nor map.
@@ -39,13 +41,13 @@ pub(crate) fn read(value: Value, ty: Ty<'_>) -> Result<Option<Value>, Error> {
     Ok(Some(value))
 }
 
-/// The words of a parser that works on its own, without knowing the field.
-fn wrong(value: &Value, want: &str) -> Error {
+/// A type that a value's own parser does not take.
+fn wrong(value: &Value, want: &'static str) -> Error {
     let what = match value {
         Value::Int(_) | Value::Float(_) if want.starts_with("int") => format!("number {value}"),
         v => v.kind_name().to_owned(),
     };
-    Error::Hard(format!("json: cannot unmarshal {what} into Go value of type {want}"))
+    Error::Refused(what, want)
 }
 
 fn int_or_string(value: Value) -> Result<Value, Error> {
@@ -82,7 +84,8 @@ fn time(value: Value, micro: bool) -> Result<Option<Value>, Error> {
         return Ok(Some(value));
     }
     let layout = if micro { "2006-01-02T15:04:05.000000Z07:00" } else { "2006-01-02T15:04:05Z07:00" };
-    let Some(t) = rfc3339(text).and_then(api::time::parse) else {
+    let fits = !micro || has_micro(text);
+    let Some(t) = rfc3339(text).filter(|_| fits).and_then(api::time::parse) else {
         return Err(Error::Hard(parse_error(text, layout)));
     };
     if t.as_second() == GO_ZERO_TIME {
@@ -90,6 +93,13 @@ fn time(value: Value, micro: bool) -> Result<Option<Value>, Error> {
     }
     let text = if micro { api::time::format_micro(t) } else { api::time::format(t) };
     Ok(Some(text.into()))
+}
+
+/// True when the seconds have the six places that the layout asks for.
+fn has_micro(text: &str) -> bool {
+    let places = text.get(19..26).unwrap_or_default().strip_prefix('.');
+    let after = text.as_bytes().get(26);
+    places.is_some_and(|p| p.bytes().all(|b| b.is_ascii_digit())) && !after.is_some_and(u8::is_ascii_digit)
 }
 
 /// `0001-01-01T00:00:00Z`: where Go's time is zero.
@@ -140,6 +150,13 @@ fn parse_error(text: &str, layout: &str) -> String {
             return format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {part:?}");
         }
         rest = &rest[pattern.len()..];
+    }
+    if layout.contains(".000000") {
+        let places = rest.bytes().skip(1).take_while(u8::is_ascii_digit).count();
+        if !rest.starts_with('.') || places < 6 {
+            return format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as \".000000\"");
+        }
+        rest = &rest[7..];
     }
     format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as \"Z07:00\"")
 }

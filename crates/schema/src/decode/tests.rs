@@ -64,8 +64,8 @@ fn scalars_take_their_canonical_forms() {
     );
     check(
         "coordination/v1.LeaseSpec",
-        r#"{"renewTime":"2026-01-01T00:00:00Z"}"#,
-        r#"{"renewTime":"2026-01-01T00:00:00.000000Z"}"#,
+        r#"{"renewTime":"2026-01-01T02:00:00.123456+02:00"}"#,
+        r#"{"renewTime":"2026-01-01T00:00:00.123456Z"}"#,
     );
     check("core/v1.HTTPGetAction", r#"{"port":"http"}"#, r#"{"port":"http"}"#);
 }
