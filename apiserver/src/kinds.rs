@@ -141,6 +141,8 @@ pub struct Strategy {
     pub checks_stored: bool,
     /// Sentences of advice about an object.
     pub warn: fn(&Value) -> Vec<String>,
+    /// True when there is advice about new objects alone.
+    pub warns_once: bool,
     /// True when `metadata.generation` counts changes of the desired state.
     pub generation: bool,
     /// True when PUT creates what is not there.
@@ -182,6 +184,7 @@ impl Strategy {
         changes_first: false,
         checks_stored: false,
         warn: no_warning,
+        warns_once: false,
         generation: false,
         create_on_update: false,
         unconditional_update: true,

@@ -7,9 +7,11 @@ KUBERNETES is a checkout of the upstream repository. The format is described at 
 """
 import os, re, sys
 
-GROUPS = {"admissionregistration", "apps", "autoscaling", "batch", "certificates", "coordination", "core", "discovery",
+GROUPS = {"admissionregistration", "apiextensions", "apps", "autoscaling", "batch", "certificates", "coordination", "core", "discovery",
           "flowcontrol", "networking", "node", "policy", "rbac", "resource", "scheduling", "storage"}
 VERSIONS = {"autoscaling": "v2"}
+# Groups whose internal types are elsewhere.
+ELSEWHERE = {"apiextensions": "staging/src/k8s.io/apiextensions-apiserver/pkg/apis"}
 # Fields whose served name is another one, or that are not served.
 RBD = {"CephMonitors": "monitors", "RBDImage": "image", "RBDPool": "pool", "RadosUser": "user"}
 ISCSI = {"DiscoveryCHAPAuth": "chapAuthDiscovery", "SessionCHAPAuth": "chapAuthSession"}
@@ -26,11 +28,16 @@ RENAMED = {
     "core/v1.GlusterfsPersistentVolumeSource": {"EndpointsName": "endpoints"},
     "core/v1.PodSecurityContext": {n: "^" + n[0].lower() + n[1:] for n in (
         "HostNetwork", "HostPID", "HostIPC", "ShareProcessNamespace", "HostUsers")},
+    "apiextensions/v1.JSONSchemaProps": {"Schema": "$schema", "Ref": "$ref"} | {
+        "X" + n.title().replace("-", ""): "x-kubernetes-" + n for n in (
+            "preserve-unknown-fields", "embedded-resource", "int-or-string", "list-map-keys", "list-type", "map-type",
+            "validations")},
     "resource/v1.DeviceAttribute": {k + "Value" + s: k.lower() + s
                                     for k in ("Int", "Bool", "String", "Version") for s in ("", "s")},
 }
 SKIPPED = {"core/v1.DaemonEndpoint", "core/v1.PodAttachOptions", "core/v1.PodExecOptions",
-           "admissionregistration/v1.NamedRuleWithOperations"}
+           "admissionregistration/v1.NamedRuleWithOperations", "apiextensions/v1.CustomResourceConversion",
+           "apiextensions/v1.CustomResourceDefinitionSpec"}
 
 HEADER = """\
 # How the server's internal types differ from the served ones: messages that print a struct, or the difference of
@@ -67,7 +74,7 @@ def flat(types, name):
 def internal(root):
     structs = {}
     for group in sorted(GROUPS):
-        folder = f"{root}/pkg/apis/{group}"
+        folder = f"{root}/{ELSEWHERE.get(group, 'pkg/apis')}/{group}"
         for file in sorted(os.listdir(folder)):
             if "types" not in file or file.startswith("zz_") or file.endswith("_test.go"):
                 continue

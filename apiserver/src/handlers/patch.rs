@@ -14,7 +14,7 @@ use crate::http::Exchange;
 use crate::negotiate;
 use crate::registry::Call;
 use crate::render;
-use crate::resources::Row;
+use crate::resources::{Row, TABLE};
 
 /// The kind of a patch, by the body's media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub(super) struct Patch {
 impl Patch {
     pub(super) fn read(kind: Kind, body: &Bytes) -> Result<Self> {
         let decoded = match kind {
-            Kind::Apply => negotiate::yaml(body)?,
+            Kind::Apply => read_configuration(body)?,
             _ => api::json::decode(body).map_err(|e| {
                 ApiError::bad_request(format!(
                     "error decoding patch: {}",
@@ -82,6 +82,38 @@ impl Patch {
         Ok(Self { kind, value: decoded.value, findings })
     }
 
+    /// A patched object is still what it was.
+    fn check_type(call: &Call, patched: &Value, shown: &str) -> Result<()> {
+        let (version, kind) = (patched.get("apiVersion"), patched.get("kind"));
+        let given = |v: &Value, is: &str| v.as_str().is_some_and(|text| !text.is_empty() && text != is);
+        let (was, is) = (call.row.api_version(), call.row.kind);
+        if !given(version, &was) && !given(kind, is) {
+            return Ok(());
+        }
+        let (version, kind) = (version.as_str().unwrap_or(&was), kind.as_str().unwrap_or(is));
+        if call.row.custom.is_some() {
+            let (group, _) = version.split_once('/').unwrap_or(("", version));
+            let (field, value, want) = match kind == is {
+                true => ("apiVersion", version, was.as_str()),
+                false => ("kind", kind, is),
+            };
+            let error = FieldError::invalid(&Path::new(field), value, format!("must be {want}"));
+            return Err(ApiError::invalid(group, kind, patched.name(), &[error]));
+        }
+        if TABLE.rows.iter().any(|r| r.api_version() == version && r.kind == kind) {
+            // Upstream reads it as the other kind, and goes on with what fits.
+            return Ok(());
+        }
+        let scheme = match call.row.group {
+            "apiextensions.k8s.io" => "k8s.io/apiextensions-apiserver/pkg/apiserver/apiserver.go:55",
+            "apiregistration.k8s.io" => "k8s.io/kube-aggregator/pkg/apiserver/scheme/scheme.go:28",
+            _ => "pkg/api/legacyscheme/scheme.go:30",
+        };
+        let (kind, version) = (api::field::go_quote(kind), api::field::go_quote(version));
+        let why = format!("no kind {kind} is registered for version {version} in scheme {scheme:?}");
+        Err(ApiError::invalid("", "", "", &[FieldError::invalid(&Path::new("patch"), shown, why)]))
+    }
+
     /// An applied configuration has every key once.
     fn check_configuration(&self, call: &Call) -> Result<()> {
         if self.kind != Kind::Apply || call.write.validation == Mode::Ignore {
@@ -89,10 +121,13 @@ impl Patch {
         }
         match self.findings.first() {
             Some(finding) if call.write.validation == Mode::Strict => {
-                Err(ApiError::bad_request(format!("error strict decoding YAML: {finding}")))
+                let why = "error strict decoding YAML: error converting YAML to JSON";
+                Err(ApiError::bad_request(format!("{why}: {finding}")))
             }
             Some(finding) => {
-                call.warn(finding.clone());
+                for line in finding.lines().filter(|line| !line.starts_with("yaml: ")) {
+                    call.warn(line.trim());
+                }
                 Ok(())
             }
             None => Ok(()),
@@ -107,8 +142,8 @@ impl Patch {
                 let (patched, more) = patch::json(old.clone(), &self.value, mode)?;
                 let mut findings = self.findings.clone();
                 findings.extend(more);
-                let shown = patched.clone();
-                (patched, shown.to_string(), findings)
+                let shown = patched.to_string();
+                (patched, shown, findings)
             }
             Kind::Merge => {
                 let patched = patch::merge(old.clone(), self.value.clone(), mode)?;
@@ -117,15 +152,32 @@ impl Patch {
             }
             Kind::Strategic => {
                 let patched = patch::strategic(old.clone(), self.value.clone(), ty)?;
-                (patched, patch::go_map(&self.value), self.findings.clone())
+                let findings = self.findings.clone();
+                let (object, warnings) = patch::decode_strategic(patched, &self.value, ty, mode, findings)?;
+                warnings.into_iter().for_each(|warning| call.warn(warning));
+                return Ok(object);
             }
             Kind::Apply => return call.apply_patch(Some(old), &self.value),
         };
+        Self::check_type(call, &patched, &shown)?;
         let (object, warnings) = patch::decode(patched, &|| shown.clone(), ty, mode, findings)?;
         for warning in warnings {
             call.warn(warning);
         }
         Ok(object)
+    }
+}
+
+/// An applied configuration, which is a YAML document that holds an object.
+fn read_configuration(body: &Bytes) -> Result<api::json::Decoded> {
+    let refuse = |why: &str| ApiError::bad_request(format!("error decoding YAML: {why}"));
+    let decoded = negotiate::yaml(body).map_err(|e| refuse(&e.status().message))?;
+    match &decoded.value {
+        Value::Object(_) | Value::Null => Ok(decoded),
+        other => Err(refuse(&format!(
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            other.kind_name()
+        ))),
     }
 }
 

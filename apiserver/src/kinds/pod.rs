@@ -31,6 +31,7 @@ pub(super) use defaults::{default_pod_spec, default_pod_template, default_volume
 pub(super) use mounts::no_back_steps;
 pub(super) use resources::{validate_limits, validate_quantity};
 pub(super) use spec::validate_template;
+pub(super) use volumes::validate_template_metadata;
 pub(super) use warnings::{of_template as warnings_of_template, of_term as warnings_of_term};
 
 pub(super) const STRATEGIES: &[Entry] = &[("", "pods", &POD)];

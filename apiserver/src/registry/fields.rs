@@ -96,6 +96,7 @@ impl Call {
             manager: &self.write.manager,
             subresource: &self.subresource,
             api_version,
+            kind: if self.subresource == "scale" { "Scale" } else { self.row.kind },
             ty,
             reset: &reset,
             now: Timestamp::now(),

@@ -401,7 +401,8 @@ impl Call {
         self.refuse_invalid(&new, &errors)?;
         if self.subresource.is_empty() {
             self.warn_of_finalizers(&new, Some(&old));
-            for warning in (strategy.warn)(&new) {
+            let advice = if strategy.warns_once { Vec::new() } else { (strategy.warn)(&new) };
+            for warning in advice {
                 self.warn(warning);
             }
         }
@@ -558,6 +559,7 @@ impl Call {
         let desired = |o: &Value| {
             let mut o = o.clone();
             let annotations = o.remove_at(&["metadata", "annotations"]);
+            let labels = o.remove_at(&["metadata", "labels"]).filter(|l| !l.is_empty());
             let map = o.make_object();
             for field in ["metadata", "kind", "apiVersion"] {
                 map.remove(field);
@@ -565,7 +567,8 @@ impl Call {
             if !status_counts {
                 map.remove("status");
             }
-            (o, annotations.filter(|_| self.row.built_in() == "deployments"))
+            let counts = |plural: &str| self.row.built_in() == plural;
+            (o, annotations.filter(|_| counts("deployments")), labels.filter(|_| counts("endpointslices")))
         };
         if desired(old) != desired(&new) {
             let generation = old.at(&["metadata", "generation"]).as_i64().unwrap_or(0);

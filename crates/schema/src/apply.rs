@@ -48,6 +48,8 @@ pub struct Request<'a> {
     pub subresource: &'a str,
     /// `group/version` of the request's object.
     pub api_version: &'a str,
+    /// Kind of the object; empty when it is not to be checked.
+    pub kind: &'a str,
     /// Type of the object in that version.
     pub ty: Ty<'a>,
     /// Fields that this write cannot change, such as `status` in a write of the object itself.
@@ -182,12 +184,11 @@ pub fn keep_times(live: &Value, new: &mut Value) {
 }
 
 fn check_patch(patch: &Value, request: &Request<'_>) -> Result<(), ApplyError> {
-    let found = patch.str_at(&["apiVersion"]);
-    if found != request.api_version {
-        let (expected, found) = (request.api_version, if found.is_empty() { "/" } else { found });
-        return Err(ApplyError::BadRequest(format!(
-            "Incorrect version specified in apply patch. Specified patch version: {found}, expected: {expected}"
-        )));
+    let (found, kind) = (patch.str_at(&["apiVersion"]), patch.str_at(&["kind"]));
+    let other_kind = !request.kind.is_empty() && kind != request.kind;
+    if found != request.api_version || other_kind {
+        let slash = if found.contains('/') { "" } else { "/" };
+        return Err(ApplyError::BadRequest(format!("invalid object type: {slash}{found}, Kind={kind}")));
     }
     if !patch.at(&["metadata", "managedFields"]).is_null() {
         return Err(ApplyError::BadRequest("metadata.managedFields must be nil".into()));

@@ -50,8 +50,14 @@ fn normalize_document(
     ty: Ty<'_>,
     mode: Mode,
 ) -> Result<(Value, Vec<Finding>), DecodeError> {
+    const MANAGED: [&str; 2] = ["metadata", "managedFields"];
     let mut decoder = Decoder { collect: mode != Mode::Ignore, duplicates, ..Decoder::default() };
-    let value = decoder.value(value, ty, &At::ROOT)?.unwrap_or_else(|| zero(ty));
+    let forgets = value.at(&MANAGED).as_array().is_some_and(Vec::is_empty);
+    let mut value = decoder.value(value, ty, &At::ROOT)?.unwrap_or_else(|| zero(ty));
+    if forgets {
+        // A list without managers asks to forget them, which one empty entry says, too.
+        value.set(&MANAGED, Value::Array(vec![Value::object()]));
+    }
     decoder.pass_all(|_| true);
     match decoder.first {
         Some(e) => Err(e),
@@ -101,6 +107,17 @@ pub(crate) fn read(
         return Err(refuse(&format!("strict decoding error: {}", texts.join(", "))));
     }
     Ok((value, texts))
+}
+
+/// Why a value without members cannot be read as its type, in the words of the type's own parser.
+pub(crate) fn read_scalar(value: &Value, ty: Ty<'_>) -> Result<(), String> {
+    match scalar::read(value.clone(), ty) {
+        Ok(_) => Ok(()),
+        Err(scalar::Error::Type(what) | scalar::Error::Saved(what) | scalar::Error::Hard(what)) => Err(what),
+        Err(scalar::Error::Refused(what, want)) => {
+            Err(format!("json: cannot unmarshal {what} into Go value of type {want}"))
+        }
+    }
 }
 
 /// The value that Go has where nothing was given.

@@ -87,6 +87,24 @@ fn of(value: &Value, ty: Ty<'_>, outer: &Outer<'_>) -> Value {
             out.sort_keys();
             Value::Object(out)
         }
+        (Shape::SchemaOrBool(id), value) => {
+            let schema = value.as_object().map_or(Value::Null, |_| of(value, ty.at(*id), &Outer::default()));
+            let allows = value.as_bool().unwrap_or(true);
+            Map::from_iter([("Allows", Value::Bool(allows)), ("Schema", schema)]).into()
+        }
+        (Shape::SchemaOrArray(id) | Shape::SchemaOrStrings(id), value) => {
+            let one = value.as_object().map_or(Value::Null, |_| of(value, ty.at(*id), &Outer::default()));
+            let (name, several) = match (ty.shape(), value) {
+                (Shape::SchemaOrArray(_), Value::Array(items)) => {
+                    let all = items.iter().map(|v| of(v, ty.at(*id), &Outer::default())).collect();
+                    ("JSONSchemas", Value::Array(all))
+                }
+                (Shape::SchemaOrArray(_), _) => ("JSONSchemas", Value::Null),
+                (_, Value::Array(_)) => ("Property", value.clone()),
+                _ => ("Property", Value::Null),
+            };
+            Map::from_iter([("Schema", one), (name, several)]).into()
+        }
         _ => value.clone(),
     }
 }
@@ -180,6 +198,17 @@ mod tests {
             object!({"apiGroup": "g", "kind": "Role", "name": "n"}),
             r#"{"APIGroup":"g","Kind":"Role","Name":"n"}"#,
         );
+    }
+
+    #[test]
+    fn schemas_print_what_stands_for_several_things_in_full() {
+        let seen = |schema: Value| view(&schema, named("apiextensions/v1.JSONSchemaProps").unwrap());
+        let schema = object!({"type": "array", "items": {"type": "string"}, "additionalProperties": false});
+        let shown = seen(schema);
+        assert_eq!(shown.at(&["Items", "Schema", "Type"]).as_str(), Some("string"));
+        assert_eq!(shown.at(&["Items", "JSONSchemas"]), &Value::Null);
+        assert_eq!(shown.get("AdditionalProperties").to_string(), r#"{"Allows":false,"Schema":null}"#);
+        assert_eq!(seen(object!({"x-kubernetes-list-type": "set"})).str_at(&["XListType"]), "set");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::types::Ty;
 mod json;
 mod merge;
 mod strategic;
+mod unstructured;
 
 pub use json::json;
 pub use merge::merge;
@@ -62,8 +63,22 @@ impl From<Error> for ApiError {
     }
 }
 
-/// Reads a patched object. `shown` is what the error quotes: the patched object as JSON for JSON and merge patches,
-/// [`go_map`] of the patch for strategic ones. `findings` are those of the patch itself. Returns the object and the
+/// Reads an object that was patched strategically; `patch` is what the error quotes. Returns the object and the warnings
+/// for the client.
+pub fn decode_strategic(
+    value: Value,
+    patch: &Value,
+    ty: Ty<'_>,
+    mode: Mode,
+    findings: Vec<String>,
+) -> Result<(Value, Vec<String>), ApiError> {
+    let value = unstructured::convert(value, ty).map_err(|why| {
+        ApiError::invalid("", "", "", &[FieldError::invalid(&Path::new("patch"), go_map(patch), why)])
+    })?;
+    decode(value, &|| go_map(patch), ty, mode, findings)
+}
+
+/// Reads a patched object. `shown` is what the error quotes: the patched object as JSON. `findings` are those of the patch itself. Returns the object and the
 /// warnings for the client.
 pub fn decode(
     value: Value,

@@ -145,7 +145,7 @@ proptest! {
         config.set(&["apiVersion"], "v1");
         config.set(&["kind"], "ConfigMap");
         let request = Request {
-            manager: "m", subresource: "", api_version: "v1", ty, reset: &Filter::None,
+            manager: "m", subresource: "", api_version: "v1", kind: "ConfigMap", ty, reset: &Filter::None,
             now: jiff::Timestamp::UNIX_EPOCH, versions: &OneVersion("v1", ty),
         };
         let first = apply(None, &config, false, &request).unwrap();

@@ -6,6 +6,7 @@ use schema::decode::Mode;
 
 use super::structural::violations;
 use super::{Errors, forbidden, invalid, not_supported, push, required};
+use crate::kinds::check::view;
 
 /// Schemas are no deeper than this; what reads them walks down.
 const MAX_DEPTH: usize = 200;
@@ -79,7 +80,15 @@ fn depth(value: &Value) -> usize {
 }
 
 fn root_with_status(schema: &Value, path: &str, errors: &mut Errors) {
-    for (key, value) in schema.as_object().into_iter().flat_map(Map::iter).filter(|(_, v)| !v.is_empty()) {
+    // What is absent in Go: a pointer to something empty is not.
+    let given = |(key, value): &(&str, &Value)| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty() || *key == "$ref",
+        Value::Bool(yes) => *yes,
+        Value::Array(items) => !items.is_empty(),
+        _ => true,
+    };
+    for (key, value) in schema.as_object().into_iter().flat_map(Map::iter).filter(given) {
         let go: String = match key {
             "x-kubernetes-preserve-unknown-fields" => "XPreserveUnknownFields".to_owned(),
             "x-kubernetes-validations" => "XValidations".to_owned(),
@@ -94,7 +103,7 @@ fn root_with_status(schema: &Value, path: &str, errors: &mut Errors) {
                 "only [{}] fields are allowed at the root of the schema if the status subresource is enabled",
                 AT_ROOT.join(" ")
             );
-            return invalid(errors, path, schema.clone(), why);
+            return invalid(errors, path, view(schema, "apiextensions/v1.JSONSchemaProps"), why);
         }
     }
 }
@@ -184,7 +193,7 @@ fn list_and_map(schema: &Value, path: &str, errors: &mut Errors) {
     let at = |key: &str| format!("{path}.{key}");
     let kind = schema.str_at(&["type"]);
     for (key, want, supported) in
-        [(MAP, "object", &["atomic", "granular"][..]), (LIST, "array", &["atomic", "map", "set"][..])]
+        [(MAP, "object", &["atomic", "granular"][..]), (LIST, "array", &["atomic", "set", "map"][..])]
     {
         let Some(value) = schema.get(key).as_str() else { continue };
         if kind != want {

@@ -68,7 +68,7 @@ fn together(versions: &[Value], errors: &mut Errors) {
         let why = "must have exactly one version marked as storage version";
         invalid(errors, "spec.versions", printed(versions), why);
     }
-    if let Some(first) = versions.first() {
+    if let Some(first) = versions.first().filter(|v| !v.str_at(&["name"]).is_empty()) {
         let found = dns1035_label(first.str_at(&["name"]));
         if !found.is_empty() {
             invalid(errors, "spec.version", first.get("name").clone(), found.join(","));

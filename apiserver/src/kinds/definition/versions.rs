@@ -3,6 +3,7 @@
 use api::{Map, Value};
 
 use super::{Errors, invalid};
+use crate::kinds::check::view;
 
 /// Parts of versions that, when they are the same in all, upstream sees once for the whole definition: its errors name
 /// them so.
@@ -19,6 +20,22 @@ pub(super) fn shared<'v>(versions: &'v [Value], field: &str) -> Option<&'v Value
     versions.iter().all(|v| v.get(field) == first).then_some(first)
 }
 
+const PARTS: [(&str, &str); 2] = [
+    ("schema", "apiextensions/v1.CustomResourceValidation"),
+    ("subresources", "apiextensions/v1.CustomResourceSubresources"),
+];
+
+fn columns(list: &Value, field: &str) -> Value {
+    let ty = match field {
+        "selectableFields" => "apiextensions/v1.SelectableField",
+        _ => "apiextensions/v1.CustomResourceColumnDefinition",
+    };
+    match list.as_array() {
+        Some(items) => items.iter().map(|item| view(item, ty)).collect::<Vec<_>>().into(),
+        None => Value::Null,
+    }
+}
+
 /// The versions as upstream prints them in errors.
 pub(super) fn printed(versions: &[Value]) -> Value {
     if versions.is_empty() {
@@ -26,7 +43,10 @@ pub(super) fn printed(versions: &[Value]) -> Value {
     }
     let part = |version: &Value, field: &str| match shared(versions, field) {
         Some(_) => Value::Null,
-        None => version.get(field).clone(),
+        None => match PARTS.iter().find(|(name, _)| *name == field) {
+            Some((_, ty)) => view(version.get(field), ty),
+            None => columns(version.get(field), field),
+        },
     };
     let print = |v: &Value| {
         Value::Object(

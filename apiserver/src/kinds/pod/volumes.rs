@@ -161,20 +161,46 @@ pub(super) fn validate_key(item: &At<'_>, errors: &mut Errors) {
     validate_mode(&item.get("mode"), errors);
 }
 
+/// Fields of metadata that templates of claims cannot have, as Go orders them, with what errors call them when that is
+/// another name.
+const NOT_IN_TEMPLATES: [(&str, &str); 13] = [
+    ("name", "name"),
+    ("generateName", "generateName"),
+    ("namespace", "namespace"),
+    ("selfLink", "selfLink"),
+    ("uid", "uID"),
+    ("resourceVersion", "resourceVersion"),
+    ("generation", "generation"),
+    ("creationTimestamp", "creationTimestamp"),
+    ("deletionTimestamp", "deletionTimestamp"),
+    ("deletionGracePeriodSeconds", "deletionGracePeriodSeconds"),
+    ("ownerReferences", "ownerReferences"),
+    ("finalizers", "finalizers"),
+    ("managedFields", "managedFields"),
+];
+
+/// Checks the metadata of a template of claims: labels and annotations alone.
+pub(in crate::kinds) fn validate_template_metadata(metadata: &At<'_>, errors: &mut Errors) {
+    let annotations = metadata.get("annotations");
+    crate::kinds::metadata::validate_annotations(&annotations.path, annotations.value, errors);
+    metadata.get("labels").labels(errors);
+    for (field, shown) in NOT_IN_TEMPLATES {
+        let value = metadata.value.get(field);
+        let zero = match value {
+            Value::Int(n) => *n == 0 && field == "generation",
+            other => other.is_empty(),
+        };
+        if !zero {
+            metadata.get(shown).forbidden(errors, "cannot be set");
+        }
+    }
+}
+
 fn validate_claim_template(source: &At<'_>, errors: &mut Errors) {
     let template = source.get("volumeClaimTemplate");
     if !template.is_set() {
         return template.required(errors, "");
     }
-    let metadata = template.get("metadata");
-    let annotations = metadata.get("annotations");
-    crate::kinds::metadata::validate_annotations(&annotations.path, annotations.value, errors);
-    metadata.get("labels").labels(errors);
-    for (key, _) in metadata.value.as_object().into_iter().flat_map(api::Map::iter) {
-        let member = metadata.get(key);
-        if !matches!(key, "annotations" | "labels") && !member.value.is_empty() {
-            member.forbidden(errors, "cannot be set");
-        }
-    }
+    validate_template_metadata(&template.get("metadata"), errors);
     crate::kinds::claim::validate_spec(&template.get("spec"), errors);
 }

@@ -9,9 +9,10 @@ use cel::device::Selector;
 use super::{validate_binding_conditions, validate_pool_name, validate_qualified};
 use crate::kinds::check::At;
 use crate::kinds::pod::validate_node_selector;
+use crate::kinds::pod::validate_template_metadata;
 use crate::kinds::resource_names::is_extended;
 use crate::kinds::volume_sources::validate_driver_name;
-use crate::kinds::{Errors, Part, Scope, Strategy, default_to, validate_labels_and_annotations};
+use crate::kinds::{Errors, Part, Scope, Strategy, default_if_empty, default_to};
 
 const REQUESTS: usize = 32;
 const SUBREQUESTS: usize = 8;
@@ -43,14 +44,13 @@ pub(super) static TEMPLATE: Strategy = Strategy {
     default: |template| default_requests(template.at_mut(&["spec", "spec", "devices", "requests"])),
     validate: |template, errors| {
         let metadata = At::of(template, "spec.metadata");
-        validate_labels_and_annotations(&metadata.path, metadata.value, errors);
+        validate_template_metadata(&metadata, errors);
         validate_devices(&At::of(template, "spec.spec.devices"), errors);
     },
     validate_update: |new, old, errors| {
         let ty = "resource/v1.ResourceClaimTemplateSpec";
         At::of(new, "spec").immutable_struct(errors, old.get("spec"), ty);
     },
-    revalidates: false,
     ..Strategy::NEUTRAL
 };
 
@@ -73,6 +73,10 @@ fn default_requests(requests: Option<&mut Value>) {
 }
 
 fn default_count(request: &mut Value) {
+    let tolerations = request.make_object().get_mut("tolerations").and_then(Value::as_array_mut);
+    for toleration in tolerations.into_iter().flatten() {
+        default_if_empty(toleration, "operator", "Equal");
+    }
     default_to(request, "allocationMode", "ExactCount");
     let counts = request.str_at(&["allocationMode"]) == "ExactCount";
     if counts && request.get("count").as_i64().unwrap_or(0) == 0 {

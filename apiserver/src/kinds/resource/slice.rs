@@ -156,7 +156,7 @@ fn validate_device(device: &At<'_>, before: Option<&Value>, each_place: bool, er
     let taints = device.get("taints");
     if before.is_none_or(|before| before.get("taints") != taints.value) && taints.not_more(errors, TAINTS) {
         for taint in taints.items() {
-            taint.get("key").required_name(errors, names::qualified_name);
+            taint.get("key").named(errors, names::qualified_name);
             taint.get("value").named_if_any(errors, names::label_value);
             taint.get("effect").required_one_of(errors, &["NoExecute", "NoSchedule", "None"]);
         }
@@ -400,6 +400,7 @@ mod tests {
                 "spec.devices[0].attributes[two]",
                 "spec.devices[0].attributes[v].version",
                 "spec.devices[0].capacity[memory].requestPolicy",
+                "spec.devices[0].taints[0].key",
                 "spec.devices[0].taints[0].key",
                 "spec.devices[0].taints[0].effect",
                 "spec.devices[0].bindingFailureConditions",

@@ -46,6 +46,7 @@ pub(super) static DRIVER: Strategy = Strategy {
         let plain = d.at(&["spec", "serviceAccountTokenInSecrets"]).is_null();
         (tokens && plain).then(|| RECOMMENDED.to_owned()).into_iter().collect()
     },
+    warns_once: true,
     unconditional_update: false,
     ..Strategy::NEUTRAL
 };

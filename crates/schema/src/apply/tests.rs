@@ -19,6 +19,7 @@ fn check(kind: &str, api_version: &str, writes: &[(&str, &str, &str, &str)]) {
             manager,
             subresource: "",
             api_version,
+            kind: "",
             ty,
             reset: &reset,
             now: Timestamp::from_second(1_700_000_000 + i as i64).unwrap(),

@@ -4,7 +4,7 @@ use api::{Map, Value};
 use compact_str::CompactString;
 
 use super::element::Element;
-use crate::types::{ListKind, Shape, Ty, Unknown};
+use crate::types::{ListKind, Omit, Shape, Ty, Unknown};
 
 /// A type, or none where the value alone tells what it is.
 #[derive(Clone, Copy)]
@@ -42,6 +42,16 @@ pub(super) struct MapAtom<'a> {
 }
 
 static ATOMIC: ListKind = ListKind::Atomic;
+
+/// What OpenAPI gives as default of a field that is always written.
+fn zero_key(ty: Ty<'_>) -> Option<Value> {
+    match ty.shape() {
+        Shape::String => Some("".into()),
+        Shape::Bool => Some(false.into()),
+        Shape::Int32 | Shape::Int64 => Some(0.into()),
+        _ => None,
+    }
+}
 
 impl<'a> Shaped<'a> {
     /// How `value` is seen; none where there is nothing.
@@ -172,11 +182,14 @@ impl ListAtom<'_> {
         let mut found = Vec::with_capacity(keys.len());
         for key in keys {
             let default = || match self.item {
-                Shaped::Of(ty) => ty.field(key).and_then(|f| f.default.as_deref()),
+                Shaped::Of(ty) => ty.field(key).and_then(|f| match f.default.as_deref() {
+                    None if f.omit == Omit::Never && !f.pointer => zero_key(ty.at(f.ty)),
+                    default => default.cloned(),
+                }),
                 Shaped::Deduced => None,
             };
-            if let Some(value) = item.get(key).or_else(default) {
-                found.push((key.clone(), value.clone()));
+            if let Some(value) = item.get(key).cloned().or_else(default) {
+                found.push((key.clone(), value));
             }
         }
         if found.is_empty() {

@@ -119,6 +119,7 @@ fn custom_resources_are_applied_by_their_schema() {
         manager: "t",
         subresource: "",
         api_version: "e/v1",
+        kind: "Widget",
         ty: custom.ty(),
         reset: &Filter::None,
         now: jiff::Timestamp::UNIX_EPOCH,

@@ -20,7 +20,33 @@ pub fn json(mut doc: Value, patch: &Value, mode: Mode) -> Result<(Value, Vec<Str
     for op in operations {
         apply(&mut doc, op)?;
     }
+    // What a patch looks into is written with its keys in order.
+    for op in operations {
+        for key in ["path", "from"] {
+            sort_along(&mut doc, op.str_at(&[key]));
+        }
+    }
+    if let Value::Object(map) = &mut doc {
+        map.sort_keys();
+    }
     Ok((doc, findings))
+}
+
+fn sort_along(doc: &mut Value, path: &str) {
+    let mut at = doc;
+    for key in path.split('/').skip(1) {
+        if let Value::Object(map) = at {
+            map.sort_keys();
+        }
+        let key = key.replace("~1", "/").replace("~0", "~");
+        let next = match at {
+            Value::Object(map) => map.get_mut(&key),
+            Value::Array(items) => key.parse::<usize>().ok().and_then(|i| items.get_mut(i)),
+            _ => None,
+        };
+        let Some(next) = next else { return };
+        at = next;
+    }
 }
 
 fn operations(patch: &Value, mode: Mode) -> Result<&[Value], Error> {

@@ -23,6 +23,12 @@ pub fn merge(doc: Value, patch: Value, mode: Mode) -> Result<Value, Error> {
 }
 
 fn merge_objects(doc: &mut Map, patch: Map) {
+    merge_members(doc, patch);
+    // What a patch touches is written with its keys in order.
+    doc.sort_keys();
+}
+
+fn merge_members(doc: &mut Map, patch: Map) {
     for (key, value) in patch {
         match (doc.get_mut(&key), value) {
             (_, Value::Null) => {
@@ -43,10 +49,13 @@ fn merge_objects(doc: &mut Map, patch: Map) {
 
 fn prune_nulls(value: &mut Value) {
     match value {
-        Value::Object(m) => m.retain(|_, v| {
-            prune_nulls(v);
-            !v.is_null()
-        }),
+        Value::Object(m) => {
+            m.retain(|_, v| {
+                prune_nulls(v);
+                !v.is_null()
+            });
+            m.sort_keys();
+        }
         Value::Array(a) => a.iter_mut().for_each(prune_nulls),
         _ => {}
     }
