@@ -14,7 +14,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::api::{Map, Value, object};
@@ -23,7 +22,6 @@ use parking_lot::Mutex;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 use tokio::sync::Notify;
 
-use crate::Kubelet;
 pub(crate) use options::Options;
 pub(crate) use registry::Registry;
 pub(crate) use state::Amounts;
@@ -185,14 +183,6 @@ fn clean(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Has the node and the pods looked at when devices change, until the process ends.
-pub(crate) async fn follow(kubelet: Arc<Kubelet>) {
-    loop {
-        kubelet.devices.changed.notified().await;
-        kubelet.node_changed.notify_one();
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! state comes from the runtime's labels and the pods' statuses, and no container is touched.
 //!
 //! Mirrors upstream's kubelet v1.36: configuration file, flags, labels, folders, events, statuses, endpoints. What it does
-//! not do (yet): CSI, resource
+//! not do (yet): resource
 //! managers, user namespaces. Where a pod or a setting asks for one of these it is refused, not ignored.
 
 mod allocation;
@@ -14,6 +14,7 @@ mod certificates;
 mod checkpoint;
 pub mod config;
 mod cri;
+mod csi;
 mod devices;
 mod downward;
 mod env;
@@ -49,6 +50,7 @@ use allocation::Allocations;
 pub use args::Args;
 use config::Config;
 use cri::Runtime;
+use csi::Csi;
 use devices::Devices;
 use env::Services;
 use eviction::{Eviction, Pressure};
@@ -58,7 +60,7 @@ use node::status::Capacity;
 use objects::Objects;
 use pods::manager::{Allocatable, Health};
 use pods::{Manager, resources, spec, static_pods};
-use volumes::Volumes;
+use volumes::{Tokens, Volumes};
 
 /// The folder, below the kubelet's own, in which plug-ins make themselves known.
 const PLUGINS: &str = "plugins_registry";
@@ -77,6 +79,7 @@ pub(crate) struct Kubelet {
     pub(crate) objects: Arc<Objects>,
     pub(crate) services: Services,
     pub(crate) volumes: Volumes,
+    pub(crate) csi: Arc<Csi>,
     pub(crate) images: Images,
     /// The node's own object.
     pub(crate) node: RwLock<Option<Arc<Value>>>,
@@ -209,11 +212,15 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
     let timeout = config.file.runtime_request_timeout.0;
     let runtime = Runtime::new(&config.runtime_socket, &config.image_socket, timeout);
     let objects = Arc::new(Objects::new(client.clone(), tasks.clone()));
+    let tokens = Arc::new(Tokens::new(client.clone()));
+    let csi = Csi::new(&config.root, &config.node_name, client.clone(), recorder.clone(), tokens.clone());
+    let csi = Arc::new(csi.context("cannot read what there is of CSI volumes")?);
     Ok(Kubelet {
         capacity: Capacity::of(&config, &facts),
         host_ips: config.node_ips.iter().map(ToString::to_string).collect(),
         services: Services::new(),
-        volumes: Volumes::new(client.clone(), objects.clone()),
+        volumes: Volumes::new(client.clone(), objects.clone(), tokens, csi.clone()),
+        csi,
         images: Images::new(runtime.clone(), recorder.clone(), config.file.serialize_image_pulls),
         tasks: tasks.clone(),
         node: RwLock::default(),
@@ -289,7 +296,7 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
     until_stop("eviction", Box::pin(eviction::run(kubelet.clone())));
     until_stop("images", Box::pin(images::collect::run(kubelet.clone())));
     until_stop("logs", Box::pin(logs::rotate(kubelet.clone())));
-    until_stop("devices", Box::pin(devices::follow(kubelet.clone())));
+    until_stop("node-changes", Box::pin(node::follow(kubelet.clone())));
     let (registry, stopped) = (kubelet.config.root.join(PLUGINS), tasks.token());
     let handlers = handlers(kubelet)?;
     tasks.critical("plug-ins", async move {
@@ -331,7 +338,8 @@ fn handlers(kubelet: &Arc<Kubelet>) -> anyhow::Result<plugins::Handlers> {
     let devices = devices::Registry::new(kubelet.devices.clone(), kubelet.tasks.clone(), wake);
     devices.start().context("cannot serve device plug-ins")?;
     let devices: Arc<dyn plugins::Handler> = Arc::new(devices);
-    Ok([("DevicePlugin", devices)].into())
+    let drivers: Arc<dyn plugins::Handler> = Arc::new(csi::Registration(kubelet.csi.clone()));
+    Ok([("DevicePlugin", devices), ("CSIPlugin", drivers)].into())
 }
 
 /// Keeps the weight of all burstable pods together at the sum of what they request.

@@ -36,6 +36,9 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(7));
     }
+    if let Err(error) = kubelet.csi.initialize().await {
+        tracing::warn!(err = error, "Cannot make the node's CSINode yet");
+    }
     let mut sent = None;
     let frequency = kubelet.config.file.node_status_update_frequency.0;
     loop {
@@ -52,6 +55,17 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>) {
             () = tokio::time::sleep(wait) => {}
             () = kubelet.node_changed.notified() => {}
         }
+    }
+}
+
+/// Has the node reported when what it has for pods changes, until the process ends.
+pub(crate) async fn follow(kubelet: Arc<Kubelet>) {
+    loop {
+        tokio::select! {
+            () = kubelet.devices.changed.notified() => {}
+            () = kubelet.csi.changed() => {}
+        }
+        kubelet.node_changed.notify_one();
     }
 }
 
@@ -85,12 +99,15 @@ async fn sync(kubelet: &Kubelet, sent: &mut Option<Report>) -> client::Result<()
         }
         None => true,
     };
+    let in_use = status::in_use(&status);
     if !due {
+        kubelet.csi.note_reported(&in_use);
         return Ok(());
     }
     let patch = status::patch(node.get("status"), &status);
     let path = ("", kubelet.config.node_name.as_str(), "status");
     kubelet.client.patch(&NODES, path, Patch::Strategic, &patch).await?;
+    kubelet.csi.note_reported(&in_use);
     *sent = Some(Report { at: tokio::time::Instant::now(), status, ready });
     Ok(())
 }

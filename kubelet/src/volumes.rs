@@ -5,7 +5,7 @@
 
 mod atomic;
 mod host_path;
-mod ownership;
+pub(crate) mod ownership;
 mod projected;
 mod subpath;
 mod token;
@@ -17,21 +17,26 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::Value;
 use api::quantity::Quantity;
+use api::{Value, object};
 use client::Client;
 use client::resource::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES};
+use parking_lot::Mutex;
 
+use crate::csi::{Csi, Source, Wanted};
 use crate::downward;
 use crate::objects::Objects;
 
 pub(crate) use subpath::prepare as prepare_subpath;
+pub(crate) use token::Tokens;
 
 /// Why a volume cannot be used yet.
 #[derive(Debug, thiserror::Error)]
-#[error("MountVolume.SetUp failed for volume {volume:?} : {message}")]
+#[error("{operation} failed for volume {volume:?} : {message}")]
 pub(crate) struct Error {
-    /// The volume's name in the pod's spec.
+    /// What was done.
+    pub operation: &'static str,
+    /// The volume's name in the pod's spec, or the persistent volume's own.
     pub volume: String,
     /// What stands in the way.
     pub message: String,
@@ -44,7 +49,10 @@ pub(crate) type Mounted = HashMap<String, PathBuf>;
 pub(crate) struct Volumes {
     client: Client,
     objects: Arc<Objects>,
-    tokens: token::Tokens,
+    tokens: Arc<Tokens>,
+    csi: Arc<Csi>,
+    /// Persistent volumes of drivers as pods call them: by the pod's uid and the volume, its name in the spec and its claim.
+    names: Mutex<HashMap<(String, String), (String, String)>>,
 }
 
 /// What a single volume is made from.
@@ -60,6 +68,10 @@ impl Context<'_> {
         self.volume.str_at(&["name"])
     }
 
+    fn failed(&self, operation: &'static str, volume: &str, message: String) -> Error {
+        Error { operation, volume: volume.to_owned(), message }
+    }
+
     /// The folder of the volume below the pod's, by upstream's name of the plug-in.
     fn path(&self, plugin: &str) -> PathBuf {
         self.dir.join("volumes").join(format!("kubernetes.io~{plugin}")).join(self.name())
@@ -71,8 +83,8 @@ type Made = Result<PathBuf, String>;
 
 impl Volumes {
     /// Reads what volumes show through `objects`.
-    pub(crate) fn new(client: Client, objects: Arc<Objects>) -> Self {
-        Self { tokens: token::Tokens::new(client.clone()), client, objects }
+    pub(crate) fn new(client: Client, objects: Arc<Objects>, tokens: Arc<Tokens>, csi: Arc<Csi>) -> Self {
+        Self { client, objects, tokens, csi, names: Mutex::default() }
     }
 
     /// Makes all volumes of a pod, or brings those that show objects up to date. `dir` is the pod's folder.
@@ -88,28 +100,37 @@ impl Volumes {
             let context = Context { pod, volume, dir, facts };
             match self.one(&context).await {
                 Ok(path) => drop(mounted.insert(context.name().to_owned(), path)),
-                Err(message) => errors.push(Error { volume: context.name().to_owned(), message }),
+                Err(error) => errors.push(error),
             }
         }
         if errors.is_empty() { Ok(mounted) } else { Err(errors) }
     }
 
-    async fn one(&self, context: &Context<'_>) -> Made {
+    async fn one(&self, context: &Context<'_>) -> Result<PathBuf, Error> {
         let volume = context.volume;
+        let set_up = |message: String| context.failed("MountVolume.SetUp", context.name(), message);
         let kind = volume.as_object().into_iter().flat_map(|map| map.keys()).find(|key| *key != "name");
         match kind {
-            None | Some("emptyDir") => empty_dir(context).map_err(|error| error.to_string()),
-            Some("hostPath") => host_path::check(volume.get("hostPath")),
+            None | Some("emptyDir") => empty_dir(context).map_err(|error| set_up(error.to_string())),
+            Some("hostPath") => host_path::check(volume.get("hostPath")).map_err(set_up),
             Some("persistentVolumeClaim") => {
-                self.claim(context, volume.str_at(&["persistentVolumeClaim", "claimName"])).await
+                let source = volume.get("persistentVolumeClaim");
+                let read_only = source.get("readOnly").as_bool().unwrap_or_default();
+                self.claimed(context, source.str_at(&["claimName"]), read_only).await
             }
             Some("ephemeral") => {
-                self.claim(context, &format!("{}-{}", context.pod.name(), context.name())).await
+                self.claimed(context, &format!("{}-{}", context.pod.name(), context.name()), false).await
+            }
+            Some("csi") => {
+                let source = Source::Inline(volume.get("csi"));
+                let wanted = Wanted { pod: context.pod, name: context.name(), source };
+                let mounted = self.csi.mount(&wanted).await;
+                mounted.map_err(|failure| context.failed(failure.operation, wanted.name, failure.message))
             }
             Some(kind @ ("configMap" | "secret" | "projected" | "downwardAPI")) => {
-                self.shown(context, kind).await
+                self.shown(context, kind).await.map_err(set_up)
             }
-            Some(other) => Err(format!("volumes of type {other} are not supported")),
+            Some(other) => Err(set_up(format!("volumes of type {other} are not supported"))),
         }
     }
 
@@ -139,8 +160,31 @@ impl Volumes {
         Ok(path)
     }
 
-    /// A persistent volume that is a path on this node.
-    async fn claim(&self, context: &Context<'_>, name: &str) -> Made {
+    /// A persistent volume by the claim to it.
+    async fn claimed(&self, context: &Context<'_>, claim: &str, read_only: bool) -> Result<PathBuf, Error> {
+        let set_up = |message: String| context.failed("MountVolume.SetUp", context.name(), message);
+        let (claim, volume) = self.bound(context, claim).await.map_err(set_up)?;
+        if volume.at(&["spec", "csi"]).is_null() {
+            return on_node(context, &volume).map_err(set_up);
+        }
+        let source = Source::Persistent { volume: &volume, read_only };
+        let wanted = Wanted { pod: context.pod, name: volume.name(), source };
+        let mounted = self.csi.mount(&wanted).await;
+        let path =
+            mounted.map_err(|failure| context.failed(failure.operation, wanted.name, failure.message))?;
+        let names = (context.name().to_owned(), claim.name().to_owned());
+        self.names.lock().insert((context.pod.uid().to_owned(), volume.name().to_owned()), names);
+        self.csi.grow(&wanted, &claim, &path).await;
+        Ok(path)
+    }
+
+    /// What a pod calls a persistent volume, and the claim to it.
+    pub(crate) fn names(&self, uid: &str, volume: &str) -> Option<(String, String)> {
+        self.names.lock().get(&(uid.to_owned(), volume.to_owned())).cloned()
+    }
+
+    /// A claim and the volume that it is bound to.
+    async fn bound(&self, context: &Context<'_>, name: &str) -> Result<(Value, Value), String> {
         let namespace = context.pod.namespace();
         let claim = self.client.get_opt(&PERSISTENT_VOLUME_CLAIMS, namespace, name).await;
         let claim = claim.map_err(|error| error.to_string())?;
@@ -154,32 +198,43 @@ impl Volumes {
         if volume.str_at(&["spec", "claimRef", "uid"]) != claim.uid() {
             return Err(format!("PVC {namespace}/{name} is bound to a volume that another claim uses"));
         }
-        let path = match (volume.at(&["spec", "local"]), volume.at(&["spec", "hostPath"])) {
-            (Value::Null, Value::Null) => {
-                return Err(format!(
-                    "persistent volume {:?} is neither local nor a host path",
-                    volume.name()
-                ));
-            }
-            (Value::Null, host_path) => host_path::check(host_path)?,
-            (local, _) => {
-                let path = PathBuf::from(local.str_at(&["path"]));
-                if !path.is_dir() {
-                    return Err(format!("path {:?} does not exist", path.display()));
-                }
-                path
-            }
-        };
-        if !volume.at(&["spec", "local"]).is_null() {
-            ownership::apply(context.pod, &path, false).map_err(|error| error.to_string())?;
-        }
-        Ok(path)
+        Ok((claim, volume))
     }
 
-    /// Forgets what was kept for a pod, and takes its mounts down. Its folder can be removed then.
-    pub(crate) fn unmount(&self, uid: &str, dir: &Path) -> io::Result<()> {
+    /// Forgets what was kept for a pod, and takes its mounts down, those of drivers by their drivers. Its folder can be
+    /// removed then.
+    pub(crate) async fn unmount(&self, uid: &str, dir: &Path) -> io::Result<()> {
         self.tokens.forget(uid);
+        // Parts of volumes are mounted from them.
+        linux::mount::unmount_below(&dir.join("volume-subpaths"))?;
+        self.csi.unmount(uid).await.map_err(io::Error::other)?;
+        self.names.lock().retain(|(pod, _), _| pod != uid);
         linux::mount::unmount_below(dir)
+    }
+}
+
+/// A persistent volume that is a path on this node.
+fn on_node(context: &Context<'_>, volume: &Value) -> Made {
+    let block = volume.str_at(&["spec", "volumeMode"]) == "Block";
+    match (volume.at(&["spec", "local"]), volume.at(&["spec", "hostPath"])) {
+        (Value::Null, Value::Null) => Err(format!(
+            "persistent volume {:?} is neither local nor a host path nor of a CSI driver",
+            volume.name()
+        )),
+        (Value::Null, host_path) => host_path::check(host_path),
+        (local, _) => {
+            let path = PathBuf::from(local.str_at(&["path"]));
+            if block {
+                return host_path::check(
+                    &object!({"path": (local.str_at(&["path"])), "type": "BlockDevice"}),
+                );
+            }
+            if !path.is_dir() {
+                return Err(format!("path {:?} does not exist", path.display()));
+            }
+            ownership::apply(context.pod, &path, false).map_err(|error| error.to_string())?;
+            Ok(path)
+        }
     }
 }
 

@@ -212,7 +212,16 @@ pub(crate) fn generate(kubelet: &Kubelet, node: &Value, findings: &Findings, now
         }),
     );
     status.push("images", Value::Array(findings.images.clone()));
+    let in_use = kubelet.csi.in_use();
+    if !in_use.is_empty() || !node.array_at(&["status", "volumesInUse"]).is_empty() {
+        status.push("volumesInUse", Value::Array(in_use.into_iter().map(Value::from).collect()));
+    }
     Value::Object(status)
+}
+
+/// The volumes that a status says are in use.
+pub(crate) fn in_use(status: &Value) -> Vec<String> {
+    status.array_at(&["volumesInUse"]).iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn addresses(kubelet: &Kubelet, node: &Value) -> Value {
@@ -276,7 +285,8 @@ fn conditions(node: &Value, findings: &Findings, pressures: &[Pressure], now: &s
 /// Whether two statuses say the same, leaving out when it was said and what others say.
 pub(crate) fn same(one: &Value, other: &Value) -> bool {
     let plain = |status: &Value| {
-        let fields = ["capacity", "allocatable", "addresses", "daemonEndpoints", "nodeInfo", "images"];
+        let fields =
+            ["capacity", "allocatable", "addresses", "daemonEndpoints", "nodeInfo", "images", "volumesInUse"];
         let mut out: Vec<Value> = fields.iter().map(|field| sorted(status.get(field))).collect();
         for kind in ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"] {
             let mut conditions = status.array_at(&["conditions"]).iter();

@@ -153,8 +153,7 @@ impl Actor {
             return self.failed();
         }
         if spec::is_terminal(pod) {
-            self.finish(pod).await;
-            return Round::Done;
+            return self.finished(pod).await;
         }
         self.judge(pod).await;
         if self.verdict.is_none() {
@@ -176,8 +175,7 @@ impl Actor {
         self.note_held(pod, &plan);
         self.report(pod, false).await;
         if plan.done || self.verdict.is_some() {
-            self.finish(pod).await;
-            return Round::Done;
+            return self.finished(pod).await;
         }
         match self.apply(pod, &plan).await {
             Ok(true) => {
@@ -191,6 +189,10 @@ impl Actor {
             }
             Err(()) => self.failed(),
         }
+    }
+
+    async fn finished(&mut self, pod: &Arc<Value>) -> Round {
+        if self.finish(pod).await { Round::Done } else { self.failed() }
     }
 
     fn failed(&mut self) -> Round {

@@ -28,9 +28,6 @@ impl Actor {
         let dir = self.kubelet.config.pod_dir(pod.uid());
         let mut mounts = Vec::new();
         let mut hosts_given = false;
-        if !definition.array_at(&["volumeDevices"]).is_empty() {
-            return Err(io::Error::other("block devices (volumeDevices) are not supported"));
-        }
         for (i, mount) in definition.array_at(&["volumeMounts"]).iter().enumerate() {
             let volume = mount.str_at(&["name"]);
             let Some(path) = self.mounted.get(volume) else {
@@ -75,6 +72,23 @@ impl Actor {
             mounts.push(plain(last_words, &make_message_file(&dir.join("containers").join(name))?));
         }
         Ok(mounts)
+    }
+
+    /// The volumes that a container sees as devices.
+    pub(super) fn devices(&self, pod: &Value, definition: &Value) -> Result<Vec<cri::Device>, String> {
+        let devices = definition.array_at(&["volumeDevices"]).iter();
+        let device = |device: &Value| {
+            let name = device.str_at(&["name"]);
+            let path = self.mounted.get(name).ok_or_else(|| format!("volume {name:?} is not mounted"))?;
+            let volume = spec::volumes(pod).iter().find(|volume| volume.str_at(&["name"]) == name);
+            let read_only = volume.map(|volume| volume.at(&["persistentVolumeClaim", "readOnly"]).as_bool());
+            Ok(cri::Device {
+                container_path: device.str_at(&["devicePath"]).to_owned(),
+                host_path: path.to_string_lossy().into_owned(),
+                permissions: if read_only == Some(Some(true)) { "r" } else { "mrw" }.to_owned(),
+            })
+        };
+        devices.map(device).collect()
     }
 
     fn write_hosts(&self, pod: &Value, dir: &Path, ips: &[String]) -> io::Result<PathBuf> {

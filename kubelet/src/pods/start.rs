@@ -263,6 +263,8 @@ impl Actor {
                 Some(running.map(|container| container.id.clone()).ok_or_else(missing)?)
             }
         };
+        let mut options = kubelet.devices.options(pod, definition).await?;
+        options.devices.extend(self.devices(pod, definition)?);
         container::config(Inputs {
             target,
             pod,
@@ -272,7 +274,7 @@ impl Actor {
             image,
             env: &env,
             mounts,
-            options: kubelet.devices.options(pod, definition).await?,
+            options,
             memory: kubelet.facts.memory as i64,
             cgroup_v2: kubelet.cgroups.is_v2(),
         })

@@ -137,26 +137,29 @@ impl Actor {
     }
 
     /// A pod that has run its course: what still runs is stopped, and the sandbox with it. Its containers stay to be looked at.
-    pub(super) async fn finish(&mut self, pod: &Arc<Value>) {
+    /// False when something has to be tried again.
+    pub(super) async fn finish(&mut self, pod: &Arc<Value>) -> bool {
         self.kill_all(pod).await;
         for sandbox in self.observed.sandboxes.clone().iter().filter(|sandbox| sandbox.ready) {
             if let Err(error) = self.kubelet.runtime.stop_sandbox(&sandbox.id).await {
                 tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot stop the sandbox");
-                return;
+                return false;
             }
         }
         if let Err(error) = self.observe(pod).await {
             tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot see the pod's containers");
-            return;
+            return false;
         }
         self.update_probes(pod, true);
         self.kubelet.allocations.clear_conditions(pod.uid());
         self.kubelet.devices.forget(pod.uid());
         self.report(pod, true).await;
         self.kubelet.retry();
-        if let Err(error) = self.release(pod) {
+        let released = self.release(pod).await;
+        if let Err(error) = &released {
             tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot take down the pod's volumes");
         }
+        released.is_ok()
     }
 
     /// Ends a pod that is deleted; true when nothing of it is left.
@@ -207,7 +210,7 @@ impl Actor {
         if !removed {
             self.report(pod, true).await;
         }
-        self.release(pod)?;
+        self.release(pod).await?;
         let kubelet = self.kubelet.clone();
         if !removed && !spec::is_static(pod) {
             let options = DeleteOptions { grace_period: Some(0), ..DeleteOptions::uid(pod.uid()) };
@@ -232,9 +235,9 @@ impl Actor {
     }
 
     /// Gives back what the pod holds of the node besides its containers.
-    fn release(&self, pod: &Value) -> io::Result<()> {
+    async fn release(&self, pod: &Value) -> io::Result<()> {
         let config = &self.kubelet.config;
-        self.kubelet.volumes.unmount(pod.uid(), &config.pod_dir(pod.uid()))?;
+        self.kubelet.volumes.unmount(pod.uid(), &config.pod_dir(pod.uid())).await?;
         if config.file.cgroups_per_qos {
             // Whose quality of service is not known any more: the group is where it is.
             for group in groups(&config.file.cgroup_root, pod.uid()) {

@@ -243,16 +243,33 @@ pub(super) async fn summary(kubelet: &Kubelet) -> Response<Body> {
         let shown = Value::Array(shown.collect());
         let (cpu, memory) = figures(&now, &pod_usage(kubelet, pod.uid()), None);
         let first = own.iter().map(|container| container.started).min().unwrap_or_default();
+        let volumes = volumes(kubelet, &pod, &now).await;
         pods.push(object!({
             "podRef": {"name": (pod.name()), "namespace": (pod.namespace()), "uid": (pod.uid())},
             "startTime": (start_time(first)),
             "containers": (shown),
             "cpu": (cpu),
             "memory": (memory),
+            "volume": (volumes),
         }));
     }
     let summary = object!({"node": (node), "pods": (Value::Array(pods))});
     serve::json(StatusCode::OK, summary.to_json())
+}
+
+/// The volumes of drivers that a pod has, by their names in its spec.
+async fn volumes(kubelet: &Kubelet, pod: &Value, now: &str) -> Value {
+    let mut shown = Vec::new();
+    for (name, mut figures) in kubelet.csi.stats(pod.uid(), now).await {
+        let known = kubelet.volumes.names(pod.uid(), &name);
+        let (name, claim) = known.unwrap_or((name, String::new()));
+        figures.set(&["name"], name);
+        if !claim.is_empty() {
+            figures.set(&["pvcRef"], object!({"name": claim, "namespace": (pod.namespace())}));
+        }
+        shown.push(figures);
+    }
+    Value::Array(shown)
 }
 
 fn start_time(nanoseconds: i64) -> Value {

@@ -14,7 +14,7 @@ use nix::unistd::{Gid, fchownat};
 const SETGID: u32 = 0o2000;
 
 /// Gives everything at and below `path` to the pod's group, if it has one.
-pub(super) fn apply(pod: &Value, path: &Path, read_only: bool) -> io::Result<()> {
+pub(crate) fn apply(pod: &Value, path: &Path, read_only: bool) -> io::Result<()> {
     let context = pod.at(&["spec", "securityContext"]);
     let Some(group) = context.get("fsGroup").as_i64().and_then(|group| u32::try_from(group).ok()) else {
         return Ok(());

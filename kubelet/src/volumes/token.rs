@@ -12,8 +12,13 @@ use parking_lot::Mutex;
 const RENEW_AT: f64 = 0.8;
 const DAY: i64 = 24 * 3600;
 
-struct Token {
-    token: String,
+/// A token that has been issued.
+#[derive(Debug, Clone)]
+pub(crate) struct Token {
+    /// The token itself.
+    pub(crate) text: String,
+    /// When it expires, as the API server writes it.
+    pub(crate) expiration: String,
     requested: i64,
     expires: i64,
 }
@@ -26,13 +31,13 @@ impl Token {
 }
 
 /// The tokens of this node's pods, by pod uid and then by volume and path.
-pub(super) struct Tokens {
+pub(crate) struct Tokens {
     client: Client,
     known: Mutex<HashMap<String, HashMap<String, Token>>>,
 }
 
 impl Tokens {
-    pub(super) fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self { client, known: Mutex::default() }
     }
 
@@ -43,21 +48,26 @@ impl Tokens {
     /// A token for this projection that is good for a while yet.
     pub(super) async fn token(&self, pod: &Value, volume: &str, source: &Value) -> Result<String, String> {
         let key = format!("{volume}/{}", source.str_at(&["path"]));
+        self.issued(pod, &key, source).await.map(|token| token.text)
+    }
+
+    /// A token for `audience` and `expirationSeconds` of `source`, kept under `key` for the pod.
+    pub(crate) async fn issued(&self, pod: &Value, key: &str, source: &Value) -> Result<Token, String> {
         let now = Timestamp::now().as_second();
         let known = self
             .known
             .lock()
             .get(pod.uid())
-            .and_then(|tokens| tokens.get(&key))
-            .map(|token| (token.token.clone(), token.is_fresh(now), token.expires > now));
+            .and_then(|tokens| tokens.get(key))
+            .map(|token| (token.clone(), token.is_fresh(now), token.expires > now));
         if let Some((token, true, _)) = &known {
             return Ok(token.clone());
         }
         match self.request(pod, source).await {
             Ok(token) => {
-                let text = token.token.clone();
-                self.known.lock().entry(pod.uid().to_owned()).or_default().insert(key, token);
-                Ok(text)
+                let mut known = self.known.lock();
+                known.entry(pod.uid().to_owned()).or_default().insert(key.to_owned(), token.clone());
+                Ok(token)
             }
             // An old token is better than none while it lasts.
             Err(error) => match known {
@@ -99,7 +109,8 @@ impl Tokens {
         let answer = self.client.create_part(&SERVICE_ACCOUNTS, target, &body).await?;
         let expires = api::time::parse(answer.str_at(&["status", "expirationTimestamp"]));
         Ok(Token {
-            token: answer.str_at(&["status", "token"]).to_owned(),
+            text: answer.str_at(&["status", "token"]).to_owned(),
+            expiration: answer.str_at(&["status", "expirationTimestamp"]).to_owned(),
             requested,
             expires: expires.map_or(requested + seconds, Timestamp::as_second),
         })
@@ -112,7 +123,8 @@ mod tests {
 
     #[test]
     fn a_token_is_renewed_before_it_expires() {
-        let token = |life| Token { token: String::new(), requested: 0, expires: life };
+        let token =
+            |life| Token { text: String::new(), expiration: String::new(), requested: 0, expires: life };
         assert!(token(3600).is_fresh(2879));
         assert!(!token(3600).is_fresh(2881));
         assert!(!token(30 * DAY).is_fresh(DAY));
