@@ -45,6 +45,7 @@ informers! {
     controller_revisions: resource::CONTROLLER_REVISIONS, owned;
     cron_jobs: resource::CRON_JOBS, whole;
     cluster_roles: resource::CLUSTER_ROLES, whole;
+    csi_drivers: resource::CSI_DRIVERS, whole;
     csrs: resource::CERTIFICATE_SIGNING_REQUESTS, whole;
     daemon_sets: resource::DAEMON_SETS, whole;
     deployments: resource::DEPLOYMENTS, whole;
@@ -67,6 +68,7 @@ informers! {
     policies: resource::VALIDATING_ADMISSION_POLICIES, whole;
     stateful_sets: resource::STATEFUL_SETS, whole;
     storage_classes: resource::STORAGE_CLASSES, whole;
+    volume_attachments: resource::VOLUME_ATTACHMENTS, whole;
 }
 
 impl Informers {

@@ -18,6 +18,7 @@ mod registry;
 mod revisions;
 mod run;
 
+mod attach_detach;
 mod bootstrap_tokens;
 mod certificates;
 mod clusterrole_aggregation;
@@ -47,6 +48,7 @@ mod statefulset;
 mod taint_eviction;
 mod ttl_after_finished;
 mod volume_binder;
+mod volume_expand;
 mod volume_protection;
 
 pub use args::Args;

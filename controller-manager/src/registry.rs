@@ -2,11 +2,11 @@
 
 use crate::context::Context;
 use crate::{
-    bootstrap_tokens, certificates, clusterrole_aggregation, cronjob, daemonset, deployment, disruption,
-    endpoints, endpointslice, endpointslice_mirroring, ephemeral_volume, garbage_collector, job, namespace,
-    node_ipam, node_lifecycle, node_ttl, pod_gc, policy_status, replicaset, resource_quota, root_ca,
-    service_cidr, serviceaccount, serviceaccount_token, statefulset, taint_eviction, ttl_after_finished,
-    volume_binder, volume_protection,
+    attach_detach, bootstrap_tokens, certificates, clusterrole_aggregation, cronjob, daemonset, deployment,
+    disruption, endpoints, endpointslice, endpointslice_mirroring, ephemeral_volume, garbage_collector, job,
+    namespace, node_ipam, node_lifecycle, node_ttl, pod_gc, policy_status, replicaset, resource_quota,
+    root_ca, service_cidr, serviceaccount, serviceaccount_token, statefulset, taint_eviction,
+    ttl_after_finished, volume_binder, volume_expand, volume_protection,
 };
 
 /// A controller: its name for `--controllers`, its service account, and what starts it.
@@ -78,6 +78,8 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
     on("service-cidr-controller", "service-cidrs-controller", service_cidr::start),
     on("taint-eviction-controller", "node-controller", taint_eviction::start),
     on("persistentvolume-binder-controller", "persistent-volume-binder", volume_binder::start),
+    on("persistentvolume-attach-detach-controller", "attachdetach-controller", attach_detach::start),
+    on("persistentvolume-expander-controller", "expand-controller", volume_expand::start),
     on(
         "persistentvolumeclaim-protection-controller",
         "pvc-protection-controller",
@@ -169,8 +171,6 @@ const ABSENT: &[&str] = &[
     "kube-apiserver-serving-clustertrustbundle-publisher-controller",
     "legacy-serviceaccount-token-cleaner-controller",
     "node-route-controller",
-    "persistentvolume-attach-detach-controller",
-    "persistentvolume-expander-controller",
     "podcertificaterequest-cleaner-controller",
     "podgroup-protection-controller",
     "resourceclaim-controller",

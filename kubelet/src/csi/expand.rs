@@ -5,12 +5,14 @@ use std::path::Path;
 use api::quantity::Quantity;
 use api::{Value, object};
 use client::Patch;
+use client::events::Kind;
 use client::resource::PERSISTENT_VOLUME_CLAIMS;
 use tonic::Code;
 
 use super::Csi;
 use super::api::{Capability, CapacityRange, EXPAND, ExpandRequest, ExpandResponse};
 use super::mount::{Source, Wanted, text};
+use crate::events;
 
 impl Csi {
     /// Grows a volume that a pod sees at `path` if its claim does not show the size of the volume yet.
@@ -26,7 +28,7 @@ impl Csi {
             Err(why) => {
                 let message =
                     format!("NodeExpandVolume.NodeExpandVolume failed for volume {:?} : {why}", wanted.name);
-                self.recorder.warning(wanted.pod, "VolumeResizeFailed", &message);
+                events::of_pod(&self.recorder, wanted.pod, Kind::Warning, "VolumeResizeFailed", &message);
             }
         }
     }
@@ -70,8 +72,9 @@ impl Csi {
         match self.client.patch(&PERSISTENT_VOLUME_CLAIMS, path, Patch::Merge, &finished(claim, size)).await {
             Ok(_) => {
                 let message = format!("MountVolume.NodeExpandVolume succeeded for volume {:?}", wanted.name);
-                self.recorder.normal(wanted.pod, "FileSystemResizeSuccessful", &message);
-                self.recorder.normal(claim, "FileSystemResizeSuccessful", &message);
+                let reason = "FileSystemResizeSuccessful";
+                events::of_pod(&self.recorder, wanted.pod, Kind::Normal, reason, &message);
+                self.recorder.normal(claim, reason, &message);
             }
             Err(error) => {
                 tracing::warn!(claim = claim.name(), err = %error, "Cannot note the size of a volume");
