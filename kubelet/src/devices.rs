@@ -22,6 +22,8 @@ use parking_lot::Mutex;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 use tokio::sync::Notify;
 
+use crate::pod_resources::ContainerDevices;
+
 pub(crate) use options::Options;
 pub(crate) use registry::Registry;
 pub(crate) use state::Amounts;
@@ -155,6 +157,48 @@ impl Devices {
             object!({"name": (resource.as_str()), "resources": (Value::Array(healths.collect()))})
         });
         shown.collect()
+    }
+
+    /// The devices of a container, one by one.
+    pub(crate) fn given(&self, uid: &str, container: &str) -> Vec<ContainerDevices> {
+        let state = self.state.lock();
+        let mut shown = Vec::new();
+        for (resource, given) in state.of(uid, container).into_iter().flatten() {
+            for id in given.ids() {
+                let holds = |(_, ids): &(&i64, &Vec<String>)| ids.contains(&id);
+                let nodes = given.devices.iter().filter(holds).map(|(node, _)| *node);
+                let nodes: Vec<_> =
+                    nodes.filter(|node| *node != state::NOWHERE).map(|id| api::NumaNode { id }).collect();
+                let topology = (!nodes.is_empty()).then_some(api::TopologyInfo { nodes });
+                shown.push(ContainerDevices { resource: resource.clone(), ids: vec![id], topology });
+            }
+        }
+        shown
+    }
+
+    /// The devices that can be given away or have been, one by one.
+    pub(crate) fn healthy(&self) -> Vec<ContainerDevices> {
+        let state = self.state.lock();
+        let mut shown = Vec::new();
+        for (resource, entry) in &state.resources {
+            for id in &entry.healthy {
+                let topology = entry.devices.get(id).and_then(|device| device.topology.clone());
+                shown.push(ContainerDevices { resource: resource.clone(), ids: vec![id.clone()], topology });
+            }
+        }
+        shown.sort_by(|one, other| (&one.resource, &one.ids).cmp(&(&other.resource, &other.ids)));
+        shown
+    }
+
+    /// Has devices and gives them to a container, for tests.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, uid: &str, container: &str, resource: &str, ids: &[&str]) {
+        let device =
+            |id: &&str| api::Device { id: (*id).to_owned(), health: api::HEALTHY.to_owned(), topology: None };
+        let mut state = self.state.lock();
+        state.update(resource, ids.iter().map(device).collect());
+        let wish = state::Wish { uid, container, resource, count: ids.len() };
+        state.give(&wish, &ids.iter().map(|id| (*id).to_owned()).collect(), api::Allocated::default());
     }
 
     fn write(&self) {

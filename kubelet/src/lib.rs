@@ -28,6 +28,7 @@ mod network;
 mod node;
 mod objects;
 mod plugins;
+mod pod_resources;
 mod pods;
 mod probes;
 mod server;
@@ -94,6 +95,7 @@ pub(crate) struct Kubelet {
     pub(crate) pressures: RwLock<Vec<Pressure>>,
     pub(crate) collector: Collector,
     pub(crate) probe_metrics: probes::Metrics,
+    pub(crate) pod_resources: pod_resources::Metrics,
 }
 
 /// A pod on this node.
@@ -233,6 +235,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         pressures: RwLock::default(),
         collector: Collector::default(),
         probe_metrics: probes::Metrics::new(),
+        pod_resources: pod_resources::Metrics::new(),
         config,
         runtime,
         client,
@@ -305,6 +308,7 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
             () = stopped.cancelled() => Ok(()),
         }
     });
+    pod_resources::start(kubelet).context("cannot serve the resources of pods")?;
     if kubelet.config.file.rotate_certificates {
         until_stop("certificate-rotation", Box::pin(certificates::rotate(kubelet.clone())));
     }

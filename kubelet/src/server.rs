@@ -43,6 +43,7 @@ pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
     let metrics = serve::metrics::registry(daemon::KUBERNETES_VERSION);
     serve::metrics::register(&metrics, kubelet.devices.registrations.clone());
     serve::metrics::register(&metrics, kubelet.devices.durations.clone());
+    kubelet.pod_resources.register(&metrics);
     if let Some(address) = kubelet.config.healthz {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;

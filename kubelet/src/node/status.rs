@@ -11,6 +11,9 @@ use crate::devices::Amounts;
 use crate::eviction::Pressure;
 use crate::pods::manager::Allocatable;
 
+/// What this node can do that older ones cannot, as schedulers call it.
+const RESTART_ALL: &str = "RestartAllContainersOnContainerExits";
+
 /// What can change from one report to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
@@ -212,6 +215,7 @@ pub(crate) fn generate(kubelet: &Kubelet, node: &Value, findings: &Findings, now
         }),
     );
     status.push("images", Value::Array(findings.images.clone()));
+    status.push("declaredFeatures", object!([RESTART_ALL]));
     let in_use = kubelet.csi.in_use();
     if !in_use.is_empty() || !node.array_at(&["status", "volumesInUse"]).is_empty() {
         status.push("volumesInUse", Value::Array(in_use.into_iter().map(Value::from).collect()));

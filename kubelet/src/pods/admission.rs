@@ -21,11 +21,6 @@ pub(crate) fn check(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, Strin
         let message = "dynamic resources (resourceClaims) are not supported by this kubelet".to_owned();
         return Err(("UnexpectedAdmissionError".to_owned(), message));
     }
-    if let Some(name) = spec::restarts_all(pod) {
-        let message =
-            format!("container {name}: the action RestartAllContainers is not supported by this kubelet");
-        return Err(("UnexpectedAdmissionError".to_owned(), message));
-    }
     let others = kubelet.admitted(pod.uid());
     let node = kubelet.node.read().clone();
     if let Some(node) = &node {

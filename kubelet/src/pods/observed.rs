@@ -3,6 +3,7 @@
 use api::Value;
 use k8s_cri::v1 as cri;
 
+use super::spec;
 use crate::cri::{Result, Runtime, labels};
 
 /// The state of a container.
@@ -138,6 +139,16 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
+    /// Whether a container has ended in a way that has all of the pod's containers started over.
+    pub(crate) fn restarts_all(&self, pod: &Value) -> bool {
+        spec::all_containers(pod).any(|container| {
+            let newest = self.newest(container.str_at(&["name"]));
+            newest.is_some_and(|last| {
+                last.state == State::Exited && spec::restarts_all(container, last.exit_code)
+            })
+        })
+    }
+
     /// Asks the runtime.
     pub(crate) async fn of_pod(runtime: &Runtime, uid: &str) -> Result<Self> {
         let mut observed = Self::default();

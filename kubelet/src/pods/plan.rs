@@ -35,6 +35,17 @@ pub(crate) struct Kill {
     pub message: String,
 }
 
+/// A container that is removed so that it starts as if it never had been.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reset {
+    /// The runtime's id.
+    pub id: String,
+    /// The container's name.
+    pub name: String,
+    /// Whether it has not ended yet.
+    pub kill: bool,
+}
+
 /// A container that must wait before it is started again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Held {
@@ -59,6 +70,8 @@ pub(crate) struct Plan {
     pub start: Vec<String>,
     /// Containers in their pause.
     pub held: Vec<Held>,
+    /// Containers to remove, in this order, because all are to be started over; nothing else is done then.
+    pub reset: Vec<Reset>,
     /// Resources of running containers to change.
     pub resize: Changes,
     /// Nothing runs and nothing ever will again: the sandbox can go.
@@ -86,10 +99,27 @@ pub(crate) fn plan(view: View<'_>) -> Plan {
     let View { pod, observed, verdicts, backoffs, actuated, now } = view;
     let mut planner = Planner { pod, observed, verdicts, backoffs, actuated, now, plan: Plan::default() };
     match observed.sandbox(pod) {
+        _ if observed.restarts_all(pod) => planner.plan.reset = reset(pod, observed),
         Some(_) => planner.in_sandbox(),
         None => planner.without_sandbox(),
     }
     planner.plan
+}
+
+/// All containers, those last whose end has all of them started over: as long as one is there it is known what goes on.
+fn reset(pod: &Value, observed: &Observed) -> Vec<Reset> {
+    let (mut sources, mut targets) = (Vec::new(), Vec::new());
+    for container in spec::containers(pod).iter().chain(spec::init_containers(pod)) {
+        let name = container.str_at(&["name"]);
+        for found in observed.containers.iter().filter(|found| found.name == name) {
+            let ended = found.state == State::Exited;
+            let source = ended && spec::restarts_all(container, found.exit_code);
+            let side = if source { &mut sources } else { &mut targets };
+            side.push(Reset { id: found.id.clone(), name: name.to_owned(), kill: !ended });
+        }
+    }
+    targets.append(&mut sources);
+    targets
 }
 
 struct Planner<'a> {
@@ -397,6 +427,25 @@ mod tests {
         check(&pod, &observed(true, main.to_vec()), start(&["e"]));
         let ended = [&main[..], &[container("e", State::Exited, 1)]].concat();
         check(&pod, &observed(true, ended), Plan::default());
+    }
+
+    #[test]
+    fn a_rule_has_all_containers_removed_and_started_over() {
+        let rule =
+            object!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [88]}});
+        let source =
+            object!({"name": "w", "image": "x", "restartPolicy": "Never", "restartPolicyRules": [(rule)]});
+        let mut pod = pod("Never");
+        pod.set(&["spec", "containers"], object!([{"name": "m", "image": "x"}, (source)]));
+        let all = |code: i32| {
+            let own = [container("w", State::Exited, code), container("m", State::Running, 0)];
+            observed(true, [&own[..], &[container("i", State::Exited, 0)]].concat())
+        };
+        let reset = |name: &str, kill: bool| Reset { id: format!("id-{name}"), name: name.to_owned(), kill };
+        let expected = vec![reset("m", true), reset("i", false), reset("w", false)];
+        check(&pod, &all(88), Plan { reset: expected, ..Plan::default() });
+        check(&pod, &all(1), Plan::default());
+        check(&pod, &observed(true, Vec::new()), start(&["i"]));
     }
 
     #[test]

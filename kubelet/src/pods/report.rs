@@ -11,12 +11,13 @@ use super::spec;
 use crate::allocation::Conditions;
 
 /// The conditions that are the kubelet's to write.
-const OWN: [&str; 7] = [
+const OWN: [&str; 8] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
     "ContainersReady",
     "PodScheduled",
+    "AllContainersRestarting",
     Conditions::TYPES[0],
     Conditions::TYPES[1],
 ];

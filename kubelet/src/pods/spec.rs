@@ -8,6 +8,8 @@ pub(crate) const SOURCE: &str = "kubernetes.io/config.source";
 pub(crate) const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 /// On mirror pods: the hash of the static pod they show.
 pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+/// The action of a rule that has all containers of a pod started over.
+const RESTART_ALL: &str = "RestartAllContainers";
 /// When the kubelet first saw the pod.
 pub(crate) const SEEN: &str = "kubernetes.io/config.seen";
 
@@ -83,7 +85,10 @@ pub(crate) fn should_restart(pod: &Value, container: &Value, exit_code: i32) -> 
         return false;
     }
     let ruled = !container.str_at(&["restartPolicy"]).is_empty();
-    if ruled && restart_rule(container, exit_code).is_some_and(|rule| rule.str_at(&["action"]) == "Restart") {
+    if ruled
+        && restart_rule(container, exit_code)
+            .is_some_and(|rule| matches!(rule.str_at(&["action"]), "Restart" | RESTART_ALL))
+    {
         return true;
     }
     match policy(pod, container) {
@@ -106,13 +111,15 @@ fn restart_rule(container: &Value, exit_code: i32) -> Option<&Value> {
     })
 }
 
-/// A container that would have all containers of its pod started over.
-pub(crate) fn restarts_all(pod: &Value) -> Option<&str> {
-    let asks = |container: &&Value| {
-        let mut rules = container.array_at(&["restartPolicyRules"]).iter();
-        rules.any(|rule| rule.str_at(&["action"]) == "RestartAllContainers")
-    };
-    all_containers(pod).find(asks).map(|container| container.str_at(&["name"]))
+/// Whether some container of the pod may have all of them started over.
+pub(crate) fn may_restart_all(pod: &Value) -> bool {
+    let mut rules = all_containers(pod).flat_map(|container| container.array_at(&["restartPolicyRules"]));
+    rules.any(|rule| rule.str_at(&["action"]) == RESTART_ALL)
+}
+
+/// Whether a container that ended with this code has all containers of its pod started over.
+pub(crate) fn restarts_all(container: &Value, exit_code: i32) -> bool {
+    restart_rule(container, exit_code).is_some_and(|rule| rule.str_at(&["action"]) == RESTART_ALL)
 }
 
 /// The restart policy that counts for a container: its own or the pod's.
@@ -199,6 +206,18 @@ mod tests {
         let mut other = container;
         other.set(&["restartPolicyRules"], Value::Array(vec![rule("NotIn", 0)]));
         assert!(should_restart(&pod, &other, 42) && !should_restart(&pod, &other, 0));
+    }
+
+    #[test]
+    fn a_rule_may_start_all_containers_over() {
+        let rule = object!({"action": RESTART_ALL, "exitCodes": {"operator": "In", "values": [88]}});
+        let container = object!({"name": "m", "restartPolicy": "Never", "restartPolicyRules": [(rule)]});
+        let pod = object!({"spec": {"restartPolicy": "Never", "containers": [(container.clone())]}});
+        assert!(
+            may_restart_all(&pod) && restarts_all(&container, 88) && should_restart(&pod, &container, 88)
+        );
+        assert!(!restarts_all(&container, 1) && !should_restart(&pod, &container, 1));
+        assert!(!may_restart_all(&object!({"spec": {"containers": [{"name": "m"}]}})));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::actor::{Actor, now};
 use super::container::{self, Inputs};
 use super::observed::{Container, State};
 use super::plan::Plan;
+use super::status::RESTARTING_ALL;
 use super::{amounts, hooks, resources, sandbox, spec};
 use crate::downward;
 use crate::env;
@@ -23,6 +24,9 @@ use crate::images;
 impl Actor {
     /// Takes the steps of a plan; true when anything was done. A failure has been told to the user already.
     pub(super) async fn apply(&mut self, pod: &Arc<Value>, plan: &Plan) -> Result<bool, ()> {
+        if !plan.reset.is_empty() {
+            return self.reset(pod, plan).await.map(|()| true);
+        }
         let mut did = !plan.kill.is_empty();
         for kill in &plan.kill {
             if !self.kill(pod, &kill.id, &kill.name, &kill.message, &[]).await {
@@ -62,6 +66,26 @@ impl Actor {
             }
         }
         resized.map(|()| did).map_err(|_| ())
+    }
+
+    /// Removes all containers of the pod, which then start over. Their logs stay.
+    async fn reset(&mut self, pod: &Arc<Value>, plan: &Plan) -> Result<(), ()> {
+        let kubelet = self.kubelet.clone();
+        for reset in &plan.reset {
+            let remove = async {
+                if reset.kill {
+                    let recorder = &kubelet.recorder;
+                    events::of_container(recorder, pod, &reset.name, Kind::Normal, "Killing", "killing");
+                    kubelet.runtime.stop_container(&reset.id, 0).await?;
+                }
+                kubelet.runtime.remove_container(&reset.id).await
+            };
+            remove.await.map_err(|error| {
+                let pod = spec::describe(pod);
+                tracing::warn!(pod, container = reset.name, err = %error, "Cannot remove a container");
+            })?;
+        }
+        Ok(())
     }
 
     /// The pod's folders and its control group.
@@ -291,6 +315,10 @@ impl Actor {
         let status = all.find(|status| status.str_at(&["name"]) == name);
         // The runtime may have lost what it had; a container that never ran counts as none.
         match status {
+            // What was removed in order to start over has been counted already.
+            Some(status) if status.str_at(&["state", "waiting", "reason"]) == RESTARTING_ALL => {
+                status.get("restartCount").as_i64().and_then(|n| u32::try_from(n).ok()).unwrap_or_default()
+            }
             Some(status) if !status.str_at(&["containerID"]).is_empty() => {
                 status.get("restartCount").as_i64().and_then(|n| u32::try_from(n).ok()).unwrap_or_default()
                     + 1

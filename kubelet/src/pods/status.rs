@@ -3,8 +3,11 @@
 mod conditions;
 mod containers;
 mod resources;
+mod restart;
 
 use api::{Map, Value, object};
+
+pub(crate) use restart::RESTARTING_ALL;
 
 use super::observed::Observed;
 use super::plan::Verdicts;
@@ -138,6 +141,8 @@ enum Standing {
     Waiting,
     /// Ended, or waiting to be started again, with the last exit code.
     Stopped(i64),
+    /// Removed in order to be started over together with all others.
+    Reset,
 }
 
 fn standing(status: &Value) -> Standing {
@@ -147,6 +152,9 @@ fn standing(status: &Value) -> Standing {
     }
     if let Some(code) = state.at(&["terminated", "exitCode"]).as_i64() {
         return Standing::Stopped(code);
+    }
+    if state.str_at(&["waiting", "reason"]) == RESTARTING_ALL {
+        return Standing::Reset;
     }
     match status.at(&["lastState", "terminated", "exitCode"]).as_i64() {
         Some(code) => Standing::Stopped(code),
@@ -172,7 +180,7 @@ fn phase(context: &Context<'_>, init: &[Value], main: &[Value]) -> &'static str 
                 let started = status.get("started").as_bool().unwrap_or_default();
                 pending |= !started && !matches!(standing(status), Standing::Stopped(_));
             }
-            Standing::Stopped(0) => {}
+            Standing::Stopped(0) | Standing::Reset => {}
             Standing::Stopped(code) => {
                 let again = spec::should_restart(pod, container, code as i32);
                 if !again {
@@ -184,15 +192,16 @@ fn phase(context: &Context<'_>, init: &[Value], main: &[Value]) -> &'static str 
     }
     let initialized = main.iter().any(|status| {
         status.get("started").as_bool().unwrap_or_default()
-            || matches!(standing(status), Standing::Stopped(_))
+            || matches!(standing(status), Standing::Stopped(_) | Standing::Reset)
     });
     let standings: Vec<_> = main.iter().map(standing).collect();
     let count = |wanted: fn(&Standing) -> bool| standings.iter().filter(|standing| wanted(standing)).count();
-    let stopped = count(|standing| matches!(standing, Standing::Stopped(_)));
+    let stopped = count(|standing| matches!(standing, Standing::Stopped(_) | Standing::Reset));
     let succeeded = count(|standing| matches!(standing, Standing::Stopped(0)));
     let restartable =
         spec::containers(pod).iter().zip(&standings).any(|(container, standing)| match standing {
             Standing::Stopped(code) => spec::should_restart(pod, container, *code as i32),
+            Standing::Reset => true,
             _ => false,
         });
     if (pending && !initialized) || standings.contains(&Standing::Waiting) && !context.ending {

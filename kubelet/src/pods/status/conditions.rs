@@ -2,12 +2,14 @@
 
 use api::{Map, Value};
 
-use super::Context;
+use super::{Context, restart};
 use crate::allocation::Conditions;
 use crate::pods::spec;
 
 /// Tells that not its own doing ended the pod.
 const DISRUPTION: &str = "DisruptionTarget";
+/// Tells that all containers are being removed to be started over.
+const RESTARTING: &str = "AllContainersRestarting";
 
 /// A condition before it is compared with the last one.
 struct Condition {
@@ -46,6 +48,9 @@ pub(super) fn all(context: &Context<'_>, phase: &str, init: &[Value], main: &[Va
         // Nobody scheduled a static pod, or one that was bound by hand.
         None => out.push(stamped(&Condition::of("PodScheduled", true), old, generation, context.now)),
     }
+    if spec::may_restart_all(context.pod) {
+        out.push(stamped(&restarting_all(context, phase), old, 0, context.now));
+    }
     if !matches!(phase, "Succeeded" | "Failed") {
         out.extend(context.resize.to_values());
     }
@@ -61,6 +66,7 @@ pub(super) fn all(context: &Context<'_>, phase: &str, init: &[Value], main: &[Va
         "Ready",
         "ContainersReady",
         "PodScheduled",
+        RESTARTING,
         Conditions::TYPES[0],
         Conditions::TYPES[1],
     ];
@@ -147,6 +153,18 @@ fn ready(containers: &Condition, pod: &Value) -> Condition {
     }
 }
 
+fn restarting_all(context: &Context<'_>, phase: &str) -> Condition {
+    match phase {
+        "Succeeded" => Condition::because(RESTARTING, false, "PodCompleted", String::new()),
+        "Failed" => Condition::because(RESTARTING, false, "PodFailed", String::new()),
+        _ if restart::is_going_on(context) && restart::has_rest(context) => {
+            let message = "container exited with restart policy rule".to_owned();
+            Condition::because(RESTARTING, true, "RestartAllContainersStarted", message)
+        }
+        _ => Condition::of(RESTARTING, false),
+    }
+}
+
 fn initialized(context: &Context<'_>, phase: &str, init: &[Value], main: &[Value]) -> Condition {
     const KIND: &str = "Initialized";
     if phase == "Succeeded" {
@@ -168,7 +186,10 @@ fn initialized(context: &Context<'_>, phase: &str, init: &[Value], main: &[Value
         })
         .map(|(_, status)| status.str_at(&["name"]))
         .collect();
-    if incomplete.is_empty() {
+    let mut before = context.pod.array_at(&["status", "conditions"]).iter();
+    // A pod that starts all its containers over stays initialized.
+    let was = before.any(|old| old.str_at(&["type"]) == KIND && old.str_at(&["status"]) == "True");
+    if incomplete.is_empty() || was {
         return Condition::of(KIND, true);
     }
     let message = format!("containers with incomplete status: {}", listed(&incomplete));

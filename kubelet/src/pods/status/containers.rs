@@ -94,6 +94,14 @@ impl Shown {
             id: String::new(),
         };
         let Some(old) = old else { return shown };
+        let restarting = super::restart::is_going_on(context) && !context.ending;
+        let waits = old.str_at(&["state", "waiting", "reason"]) == super::RESTARTING_ALL;
+        if kind != Kind::Ephemeral && (waits || restarting && old.at(&["state", "waiting"]).is_null()) {
+            let count = old.get("restartCount").as_i64().unwrap_or_default();
+            (shown.state, shown.last_state) = super::restart::states();
+            shown.restarts = if waits { count } else { count + 1 };
+            return shown;
+        }
         shown.restarts = old.get("restartCount").as_i64().unwrap_or_default();
         if is_object(old.get("lastState")) {
             shown.last_state = old.get("lastState").clone();

@@ -19,6 +19,47 @@ fn container(name: &str, state: State, exit_code: i32) -> Container {
     }
 }
 
+#[test]
+fn a_pod_that_starts_over_runs_on_and_counts_it_once() {
+    let rule = object!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [88]}});
+    let mut pod = object!({
+        "metadata": {"name": "p", "namespace": "d", "uid": "u"},
+        "spec": {"restartPolicy": "Never", "containers": [
+            {"name": "m", "image": "x"},
+            {"name": "w", "image": "x", "restartPolicy": "Never", "restartPolicyRules": [(rule)]},
+        ]},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Initialized", "status": "True", "lastTransitionTime": NOW}],
+            "containerStatuses": [
+                {"name": "m", "state": {"running": {}}, "restartCount": 0, "containerID": "containerd://m"},
+                {"name": "w", "state": {"running": {}}, "restartCount": 0, "containerID": "containerd://w"},
+            ],
+        },
+    });
+    let ended = Container { state: State::Exited, exit_code: 88, ..Container::named("w") };
+    let running = Container { state: State::Running, ..Container::named("m") };
+    let condition = |status: &Value| {
+        let all = status.array_at(&["conditions"]);
+        let found = all.iter().find(|condition| condition.str_at(&["type"]) == "AllContainersRestarting");
+        found.map(|found| found.str_at(&["status"]).to_owned())
+    };
+    let shown = status(&pod, vec![ended, running], false);
+    assert_eq!((shown.str_at(&["phase"]), condition(&shown).as_deref()), ("Running", Some("True")));
+    pod.set(&["status"], shown);
+    // Then all of them are gone; what is reported now stays until each of them runs again.
+    for _ in 0..2 {
+        let now = status(&pod, Vec::new(), false);
+        assert_eq!((now.str_at(&["phase"]), condition(&now).as_deref()), ("Running", Some("False")));
+        for shown in now.array_at(&["containerStatuses"]) {
+            assert_eq!(shown.str_at(&["state", "waiting", "reason"]), RESTARTING_ALL);
+            assert_eq!(shown.at(&["lastState", "terminated", "exitCode"]).as_i64(), Some(137));
+            assert_eq!(shown.get("restartCount").as_i64(), Some(1));
+        }
+        pod.set(&["status"], now);
+    }
+}
+
 fn pod(policy: &str) -> Value {
     object!({
         "metadata": {"name": "p", "generation": 1},

@@ -1,0 +1,189 @@
+//! The pod resources service: which devices the containers of this node have, for those who watch over devices.
+
+mod api;
+
+use std::sync::Arc;
+
+use ::api::Value;
+use async_trait::async_trait;
+use hyper::body::Incoming;
+use prometheus::{IntCounterVec, Opts, Registry};
+use tonic::Status;
+
+use crate::Kubelet;
+use crate::devices::Devices;
+use crate::grpc::{self, Answer, Service};
+use crate::pods::spec;
+pub(crate) use api::ContainerDevices;
+use api::{
+    ALLOCATABLE, AllocatableResponse, GET, GetRequest, GetResponse, LIST, ListResponse, Nothing, PodResources,
+};
+
+/// How often the service was asked.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    all: IntCounterVec,
+    lists: IntCounterVec,
+    allocatable: IntCounterVec,
+    gets: IntCounterVec,
+    failed_gets: IntCounterVec,
+}
+
+impl Metrics {
+    /// Nothing asked yet.
+    pub(crate) fn new() -> Self {
+        let counter = |name: &str, of: &str| {
+            let help = format!(
+                "Cumulative number of requests to the PodResource {of}. Broken down by server api version."
+            );
+            let options = Opts::new(format!("kubelet_pod_resources_endpoint_{name}"), help);
+            IntCounterVec::new(options, &["server_api_version"]).expect("the names are valid")
+        };
+        Self {
+            all: counter("requests_total", "endpoint"),
+            lists: counter("requests_list", "List endpoint"),
+            allocatable: counter("requests_get_allocatable", "GetAllocatableResources endpoint"),
+            gets: counter("requests_get", "Get endpoint"),
+            failed_gets: counter("errors_get", "Get endpoint which returned error"),
+        }
+    }
+
+    /// Shows them at an endpoint.
+    pub(crate) fn register(&self, registry: &Registry) {
+        for counter in [&self.all, &self.lists, &self.allocatable, &self.gets, &self.failed_gets] {
+            serve::metrics::register(registry, counter.clone());
+        }
+    }
+}
+
+/// The pods that run or will run.
+type Pods = Arc<dyn Fn() -> Vec<Arc<Value>> + Send + Sync>;
+
+struct Lister {
+    pods: Pods,
+    devices: Arc<Devices>,
+    metrics: Metrics,
+}
+
+/// Opens the socket `pod-resources/kubelet.sock` in the kubelet's folder, and answers at it until the process ends.
+pub(crate) fn start(kubelet: &Arc<Kubelet>) -> std::io::Result<()> {
+    let dir = kubelet.config.root.join("pod-resources");
+    std::fs::create_dir_all(&dir)?;
+    let listener = grpc::listen(&dir.join("kubelet.sock"))?;
+    let this = kubelet.clone();
+    let lister = Lister {
+        pods: Arc::new(move || this.admitted("")),
+        devices: kubelet.devices.clone(),
+        metrics: kubelet.pod_resources.clone(),
+    };
+    let stop = kubelet.tasks.token();
+    kubelet.tasks.critical("pod-resources", async move {
+        grpc::serve(listener, Arc::new(lister), stop).await;
+        Ok(())
+    });
+    Ok(())
+}
+
+#[async_trait]
+impl Service for Lister {
+    async fn answer(&self, method: &str, request: http::Request<Incoming>) -> Answer {
+        let count = |counter: &IntCounterVec| {
+            self.metrics.all.with_label_values(&["v1"]).inc();
+            counter.with_label_values(&["v1"]).inc();
+        };
+        match method {
+            LIST => {
+                count(&self.metrics.lists);
+                let pods = (self.pods)().iter().map(|pod| self.of(pod)).collect();
+                grpc::unary(request, |_: Nothing| async { Ok(ListResponse { pods }) }).await
+            }
+            ALLOCATABLE => {
+                count(&self.metrics.allocatable);
+                let answer = AllocatableResponse { devices: self.devices.healthy(), cpu_ids: Vec::new() };
+                grpc::unary(request, |_: Nothing| async { Ok(answer) }).await
+            }
+            GET => {
+                count(&self.metrics.gets);
+                grpc::unary(request, |question| async move { self.get(&question) }).await
+            }
+            other => grpc::unimplemented(other),
+        }
+    }
+}
+
+impl Lister {
+    fn get(&self, question: &GetRequest) -> Result<GetResponse, Status> {
+        let pods = (self.pods)();
+        let mut found =
+            pods.iter().filter(|pod| pod.name() == question.name && pod.namespace() == question.namespace);
+        let Some(pod) = found.next() else {
+            self.metrics.failed_gets.with_label_values(&["v1"]).inc();
+            let why = format!("pod {} in namespace {} not found", question.name, question.namespace);
+            return Err(Status::unknown(why));
+        };
+        Ok(GetResponse { pod: Some(self.of(pod)) })
+    }
+
+    fn of(&self, pod: &Value) -> PodResources {
+        let sidecars = spec::init_containers(pod).iter().filter(|container| spec::is_sidecar(container));
+        let containers = sidecars.chain(spec::containers(pod)).map(|container| {
+            let name = container.str_at(&["name"]);
+            let devices = self.devices.given(pod.uid(), name);
+            api::ContainerResources { name: name.to_owned(), devices, cpu_ids: Vec::new() }
+        });
+        PodResources {
+            name: pod.name().to_owned(),
+            namespace: pod.namespace().to_owned(),
+            containers: containers.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ::api::object;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn pods_are_listed_and_found_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let devices = Arc::new(Devices::load(dir.path(), Duration::from_secs(1)).unwrap());
+        devices.pretend("u", "c", "example.com/x", &["a", "b"]);
+        let pod = Arc::new(object!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {
+            "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
+            "containers": [{"name": "c"}],
+        }}));
+        let pods: Pods = Arc::new(move || vec![pod.clone()]);
+        let lister = Arc::new(Lister { pods, devices, metrics: Metrics::new() });
+        let socket = dir.path().join("x.sock");
+        let listener = grpc::listen(&socket).unwrap();
+        let (tasks, metrics) = (daemon::Tasks::new(), lister.metrics.clone());
+        let stop = tasks.token();
+        tasks.plain("lister", async move {
+            grpc::serve(listener, lister, stop).await;
+            Ok(())
+        });
+        let client = grpc::Plugin::new(&socket);
+        let limit = Duration::from_secs(10);
+        let all: ListResponse = client.call(LIST, Nothing {}, limit).await.unwrap();
+        let names: Vec<_> = all.pods[0].containers.iter().map(|container| container.name.as_str()).collect();
+        assert_eq!(names, ["s", "c"]);
+        let shown = &all.pods[0].containers[1].devices;
+        assert_eq!((shown.len(), shown[0].resource.as_str()), (2, "example.com/x"));
+        assert_eq!(shown[1].ids, ["b"]);
+        let free: AllocatableResponse = client.call(ALLOCATABLE, Nothing {}, limit).await.unwrap();
+        assert!(free.devices.iter().flat_map(|devices| &devices.ids).eq(["a", "b"].iter()));
+        let ask = |name: &str| GetRequest { name: name.to_owned(), namespace: "n".to_owned() };
+        let one: GetResponse = client.call(GET, ask("p"), limit).await.unwrap();
+        assert_eq!(one.pod.as_ref(), all.pods.first());
+        let missing = client.call::<_, GetResponse>(GET, ask("q"), limit).await.unwrap_err();
+        assert_eq!(missing.to_string(), "rpc error: code = Unknown desc = pod q in namespace n not found");
+        assert_eq!(metrics.all.with_label_values(&["v1"]).get(), 4);
+        assert_eq!(metrics.failed_gets.with_label_values(&["v1"]).get(), 1);
+        let unknown = client.call::<_, Nothing>("/v1.PodResourcesLister/Nonsense", Nothing {}, limit).await;
+        assert_eq!(unknown.unwrap_err().code, tonic::Code::Unimplemented);
+    }
+}
