@@ -8,6 +8,7 @@ use super::{Entry, Errors, Field, Strategy};
 
 pub(super) const STRATEGIES: &[Entry] = &[("", "events", &CORE), ("events.k8s.io", "events", &EVENTS)];
 
+/// The fields by which events are selected, and below them those of the other view: its places are those of the first.
 const FIELDS: &[Field] = &[
     Field::text("involvedObject.kind", &["involvedObject", "kind"]),
     Field::text("involvedObject.namespace", &["involvedObject", "namespace"]),
@@ -18,7 +19,20 @@ const FIELDS: &[Field] = &[
     Field::text("involvedObject.fieldPath", &["involvedObject", "fieldPath"]),
     Field::text("reason", &["reason"]),
     Field::text("reportingComponent", &["reportingComponent"]),
+    Field::text("type", &["type"]),
     Field { or: &["reportingComponent"], ..Field::text("source", &["source", "component"]) },
+];
+
+const SEEN_AS: &[Field] = &[
+    Field::text("regarding.kind", &["regarding", "kind"]),
+    Field::text("regarding.namespace", &["regarding", "namespace"]),
+    Field::text("regarding.name", &["regarding", "name"]),
+    Field::text("regarding.uid", &["regarding", "uid"]),
+    Field::text("regarding.apiVersion", &["regarding", "apiVersion"]),
+    Field::text("regarding.resourceVersion", &["regarding", "resourceVersion"]),
+    Field::text("regarding.fieldPath", &["regarding", "fieldPath"]),
+    Field::text("reason", &["reason"]),
+    Field::text("reportingController", &["reportingController"]),
     Field::text("type", &["type"]),
 ];
 
@@ -32,7 +46,7 @@ static CORE: Strategy = Strategy {
 };
 
 static EVENTS: Strategy = Strategy {
-    fields: FIELDS,
+    fields: SEEN_AS,
     create_on_update: true,
     ttl: Some(std::time::Duration::from_secs(3600)),
     validate: |event, errors| {
@@ -165,6 +179,14 @@ fn validate_change(new: &Value, old: &Value, errors: &mut Errors) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_views_have_their_selectable_fields_in_one_order() {
+        let core = FIELDS.iter().map(|f| f.label.replace("involvedObject", "regarding"));
+        let core = core.map(|label| label.replace("reportingComponent", "reportingController"));
+        let seen: Vec<&str> = SEEN_AS.iter().map(|f| f.label).collect();
+        assert_eq!(core.take(seen.len()).collect::<Vec<_>>(), seen);
+    }
     use api::object;
 
     #[test]
