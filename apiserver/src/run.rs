@@ -247,7 +247,7 @@ async fn compact(storage: Arc<Storage>, interval: Duration) {
     let (mut version, mut revision) = (0, 0);
     loop {
         tokio::time::sleep(interval).await;
-        match storage.etcd().compact(version, revision).await {
+        match storage.compact(version, revision).await {
             Ok((next_version, now)) => (version, revision) = (next_version, now),
             Err(e) => tracing::warn!(error = %e, "compaction of etcd failed"),
         }

@@ -18,6 +18,7 @@ pub use record::Record;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use api::{ApiError, Value, error::Result};
@@ -40,6 +41,8 @@ pub struct Storage {
     custom: CustomResources,
     /// Revision up to which every cache is complete; zero before the first load.
     progress: watch::Sender<i64>,
+    /// Lists of earlier revisions are not to be had any more.
+    compacted: AtomicI64,
 }
 
 impl Storage {
@@ -52,7 +55,14 @@ impl Storage {
         };
         let caches = TABLE.prefixes.iter().enumerate().map(cache).collect();
         let custom = CustomResources::default();
-        Ok(Arc::new(Self { etcd, encryption, caches, custom, progress: watch::Sender::new(0) }))
+        Ok(Arc::new(Self {
+            etcd,
+            encryption,
+            caches,
+            custom,
+            progress: watch::Sender::new(0),
+            compacted: AtomicI64::new(0),
+        }))
     }
 
     /// Loads the caches and follows etcd for ever; reconnects by itself.
@@ -117,6 +127,22 @@ impl Storage {
     /// The revision up to which every cache is complete.
     pub fn revision(&self) -> i64 {
         *self.progress.borrow()
+    }
+
+    /// The oldest revision that lists can be had of.
+    pub fn compacted(&self) -> i64 {
+        self.compacted.load(Ordering::Relaxed)
+    }
+
+    /// One round of compaction, see [`etcd::Etcd::compact`]. Lists of what etcd has forgotten end with it, as do tokens to
+    /// go on with them.
+    ///
+    /// # Errors
+    /// etcd does not answer.
+    pub async fn compact(&self, version: i64, revision: i64) -> Result<(i64, i64)> {
+        let next = self.etcd.compact(version, revision).await?;
+        self.compacted.fetch_max(revision, Ordering::Relaxed);
+        Ok(next)
     }
 
     /// Waits until the caches hold everything acknowledged before this call, and returns that revision.

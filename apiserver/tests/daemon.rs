@@ -218,6 +218,31 @@ fn what_was_acknowledged_survives_a_kill_and_watches_go_on() {
 }
 
 #[test]
+fn a_list_whose_revision_is_forgotten_goes_on_with_what_is_there() {
+    let cluster = Cluster::start_with(|_| vec!["--etcd-compaction-interval=1s".to_owned()]);
+    for name in ["a", "b", "c", "d"] {
+        cluster.create(MAPS, &map(name, "1"));
+    }
+    let first = cluster.get(&format!("{MAPS}?limit=2"));
+    assert_eq!(names(&first), ["a", "b"]);
+    let metadata = read(&first).get("metadata").clone();
+    let next = |token: &str| cluster.get(&format!("{MAPS}?limit=2&continue={token}"));
+    assert_eq!(names(&next(metadata.str_at(&["continue"]))), ["c", "d"]);
+    cluster.create(MAPS, &map("cc", "1"));
+    wait_until("the token is too old", SOON, || next(metadata.str_at(&["continue"])).code == 410).unwrap();
+    let gone = read(&next(metadata.str_at(&["continue"])));
+    assert_eq!(gone.str_at(&["reason"]), "Expired");
+    let rest = next(gone.str_at(&["metadata", "continue"]));
+    assert_eq!(names(&rest), ["c", "cc"]);
+    let exact = format!(
+        "{MAPS}?resourceVersionMatch=Exact&resourceVersion={}",
+        metadata.str_at(&["resourceVersion"])
+    );
+    let why = read(&cluster.get(&exact)).str_at(&["message"]).to_owned();
+    assert_eq!(why, "The resourceVersion for the provided list is too old.");
+}
+
+#[test]
 fn malformed_requests_are_refused_and_harm_nothing() {
     let cluster = Cluster::start();
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));

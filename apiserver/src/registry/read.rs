@@ -32,6 +32,9 @@ pub struct ListOptions {
     pub exact: bool,
 }
 
+/// What a continue token says whose list goes on with whatever is there.
+const ANY_REVISION: i64 = -1;
+
 /// Where a page ended: the content of a continue token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Continue {
@@ -50,13 +53,18 @@ impl Continue {
         })?;
         let value = value.value;
         let start = value.str_at(&["start"]).trim_end_matches('\0').to_owned();
-        match value.get("rv").as_i64() {
-            Some(revision) if value.str_at(&["v"]) == "meta.k8s.io/v1" && !start.is_empty() => {
-                Ok(Self { revision, start })
+        let invalid = |why: &str| Err(refuse(format!("continue key is not valid: {why}")));
+        match (value.str_at(&["v"]), value.get("rv").as_i64().unwrap_or(0)) {
+            ("meta.k8s.io/v1", 0) => {
+                invalid("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
             }
-            _ => Err(refuse(
-                "continue key is not valid: server does not recognize this encoded version".to_owned(),
-            )),
+            ("meta.k8s.io/v1", _) if start.is_empty() => {
+                invalid("encoded start key empty (version meta.k8s.io/v1)")
+            }
+            ("meta.k8s.io/v1", revision) => Ok(Self { revision, start }),
+            (version, _) => {
+                invalid(format!("server does not recognize this encoded version {version}").trim_end())
+            }
         }
     }
 
@@ -275,15 +283,16 @@ impl Call {
     /// The objects at the revision that was asked for, and the revision to tell.
     async fn snapshot(&self, options: &ListOptions) -> Result<(Arc<Snapshot>, i64)> {
         let storage = &self.server.storage;
-        let exact = options.from.as_ref().map(|f| f.revision).or(options.revision.filter(|_| options.exact));
+        let exact = match &options.from {
+            Some(from) => Some(from.revision).filter(|r| *r > 0),
+            None => options.revision.filter(|_| options.exact),
+        };
         if let Some(revision) = exact {
             storage.reach(revision).await?;
-            let gone = || {
-                ApiError::expired(
-                    "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
-                )
-            };
-            return self.cache_now()?.at(revision).map(|s| (Arc::new(s), revision)).ok_or_else(gone);
+            let cache = self.cache_now()?;
+            let there = (revision >= storage.compacted()).then(|| cache.at(revision)).flatten();
+            let snapshot = there.ok_or_else(|| too_old(options.from.as_ref()))?;
+            return Ok((Arc::new(snapshot), revision));
         }
         let reached = match options.revision {
             None => storage.catch_up().await?,
@@ -298,6 +307,19 @@ impl Call {
         let revision = reached.max(snapshot.revision);
         Ok((snapshot, revision))
     }
+}
+
+/// A revision that is no longer known; whoever was in the middle of a list may go on with what is there now.
+fn too_old(from: Option<&Continue>) -> ApiError {
+    let Some(from) = from else {
+        return ApiError::expired("The resourceVersion for the provided list is too old.");
+    };
+    let mut error = ApiError::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    error.status_mut().continue_token =
+        Continue { revision: ANY_REVISION, start: from.start.clone() }.encode();
+    error
 }
 
 impl Page {

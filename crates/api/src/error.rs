@@ -27,6 +27,8 @@ pub struct Status {
     pub details: Details,
     /// True when the details are written even if there are none.
     pub explicit_details: bool,
+    /// Token with which a list that failed can go on; empty when it cannot.
+    pub continue_token: String,
 }
 
 /// What a failure is about. Empty fields are left out.
@@ -69,6 +71,7 @@ impl ApiError {
             message: message.into(),
             details: Details::default(),
             explicit_details: false,
+            continue_token: String::new(),
         }))
     }
 
@@ -255,6 +258,9 @@ impl ApiError {
         let mut status = object!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": (&s.message),
         });
+        if !s.continue_token.is_empty() {
+            status.set(&["metadata", "continue"], s.continue_token.as_str());
+        }
         let out = status.make_object();
         if !s.reason.is_empty() {
             out.push("reason", (&s.reason).into());
@@ -292,6 +298,7 @@ impl ApiError {
                     .unwrap_or(0),
             },
             explicit_details: !body.get("details").is_null(),
+            continue_token: text(&["metadata", "continue"]),
         }))
     }
 }
