@@ -130,9 +130,10 @@ async fn delete_options(exchange: &mut Exchange) -> Result<DeleteOptions> {
         exchange.trail.request_object(&Value::Null, || options.clone());
         options
     };
-    let dry_run = value.array_at(&["dryRun"]).iter().any(|d| d.as_str() == Some("All"));
-    if dry_run {
-        exchange.query.set("dryRun", "All");
+    if !body.is_empty() {
+        // A body says it all: the query does not count any more.
+        let told = value.array_at(&["dryRun"]).iter().filter_map(Value::as_str).map(str::to_owned);
+        exchange.query.set_all("dryRun", told.collect());
     }
     DeleteOptions::parse(&exchange.query, &value)
 }

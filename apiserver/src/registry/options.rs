@@ -106,7 +106,7 @@ impl DeleteOptions {
     /// Reads the query and the body; a body wins.
     pub fn parse(query: &Query, body: &Value) -> Result<Self> {
         let mut options = Self::default();
-        if body.as_object().is_some_and(|m| !m.is_empty()) {
+        if !body.is_null() {
             options.grace = body.get("gracePeriodSeconds").as_i64();
             options.uid = body.at(&["preconditions", "uid"]).as_str().map(str::to_owned);
             options.resource_version =

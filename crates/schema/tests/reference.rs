@@ -111,6 +111,7 @@ fn fields_that_upstream_tracked_are_tracked() {
             manager: &id.manager,
             subresource: "",
             api_version: &api_version,
+            kind: "",
             ty,
             reset: &reset,
             now: Timestamp::UNIX_EPOCH,

@@ -40,6 +40,7 @@ static VOLATILE_TEXT: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         r"(X509SHA256=)[0-9a-f]{64}",
         r"(uid: )\S+",
         r"(resourceVersion: )\S+",
+        r#"(resourceVersion\\*":\\*")\d+"#,
     ]
     .iter()
     .map(|pattern| Regex::new(pattern).expect("a valid expression"))
