@@ -101,6 +101,7 @@ pub fn applies(data: &[u8]) {
         manager: "fuzz",
         subresource: "",
         api_version: &api_version,
+        kind: "",
         ty,
         reset: &Filter::None,
         now: jiff::Timestamp::UNIX_EPOCH,
