@@ -13,6 +13,10 @@ use crate::tasks::Tasks;
 /// How long tasks may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(30);
 
+/// Stack of a thread, of which only what is used takes memory. Documents of clients nest, and so do calls of those who read
+/// them: an overflow would end the daemon.
+const STACK: usize = 8 << 20;
+
 /// Runs a daemon on one thread: parses flags, sets up logging, calls `setup`, which starts tasks and returns, and waits for
 /// their end or a signal. Exit code 0 after a signal or when all tasks ended well, 1 otherwise.
 pub fn main<A, S>(name: &'static str, setup: S) -> ExitCode
@@ -52,7 +56,7 @@ where
         eprintln!("Error: {why}");
         return ExitCode::FAILURE;
     }
-    let runtime = match runtime.enable_all().thread_name(name).build() {
+    let runtime = match runtime.enable_all().thread_name(name).thread_stack_size(STACK).build() {
         Ok(runtime) => runtime,
         Err(e) => {
             eprintln!("Error: cannot start the runtime: {e}");
