@@ -40,7 +40,7 @@ fn validate_config_map(object: &Value, errors: &mut Errors) {
         size += decoded_len(value.text());
     }
     if size > SIZE_MAX {
-        errors.push(FieldError::too_long(&Path::new(""), SIZE_MAX));
+        errors.push(FieldError::too_long(&Path::new("[]"), SIZE_MAX));
     }
 }
 

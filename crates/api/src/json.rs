@@ -12,6 +12,9 @@ use crate::value::{Map, Value};
 /// How deep objects and arrays may nest; far more than any API type needs.
 pub const MAX_DEPTH: usize = 200;
 
+/// How many keys that appear twice are reported: as many as upstream tells of.
+const MAX_DUPLICATES: usize = 100;
+
 /// A decoded document and what was noticed on the way.
 #[derive(Debug, Default)]
 pub struct Decoded {
@@ -75,6 +78,9 @@ enum Step {
 
 impl Findings {
     fn report(&self, key: &CompactString, position: usize) {
+        if self.duplicates.borrow().len() >= MAX_DUPLICATES {
+            return;
+        }
         let mut parent = String::new();
         for step in self.path.borrow().iter() {
             match step {
@@ -198,6 +204,19 @@ impl<'de> Visitor<'de> for Node<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_duplicates_are_reported_as_anybody_is_told_of() {
+        let text = format!("{{{}}}", vec![r#""a":1"#; 1000].join(","));
+        assert_eq!(decode(text.as_bytes()).unwrap().duplicates.len(), MAX_DUPLICATES);
+    }
+
+    #[test]
+    fn numbers_are_read_exactly() {
+        for text in ["1.8446744473709559e+31", "0.1", "2.2250738585072014e-308"] {
+            assert_eq!(String::from_utf8(decode(text.as_bytes()).unwrap().value.to_json()).unwrap(), text);
+        }
+    }
 
     #[test]
     fn duplicate_keys_are_reported_with_their_paths_and_the_last_wins() {

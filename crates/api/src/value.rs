@@ -1,11 +1,15 @@
 //! Object values: the tree every request body, stored object and patch is handled as.
 //!
 //! A map keeps the order of its keys (the declaration order once the schema has been applied) as a vector: Kubernetes
-//! objects have few keys per map, so a scan beats a hash and the whole object stays compact.
+//! objects have few keys per map, so a scan beats a hash and the whole object stays compact; maps of many have an index.
+
+mod map;
 
 use compact_str::CompactString;
 use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, SerializeMap, Serializer};
+
+pub use map::Map;
 
 /// One JSON value. Numbers keep Go's distinction between integers and floats.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,140 +31,7 @@ pub enum Value {
     Object(Map),
 }
 
-/// An object's members, in order; keys are unique.
-#[derive(Clone, Debug, Default)]
-pub struct Map(Vec<(CompactString, Value)>);
-
-/// Maps are equal when they hold the same members in any order.
-impl PartialEq for Map {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len() && self.0.iter().all(|(k, v)| other.get(k) == Some(v))
-    }
-}
-
 static NULL: Value = Value::Null;
-
-impl Map {
-    /// An empty map; does not allocate.
-    pub const fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    /// An empty map with room for `n` members.
-    pub fn with_capacity(n: usize) -> Self {
-        Self(Vec::with_capacity(n))
-    }
-
-    /// The number of members.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// True without members.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The member named `key`.
-    pub fn get(&self, key: &str) -> Option<&Value> {
-        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v)
-    }
-
-    /// The member named `key`, to change.
-    pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
-        self.0.iter_mut().find(|(k, _)| k == key).map(|(_, v)| v)
-    }
-
-    /// True when there is a member named `key`.
-    pub fn contains_key(&self, key: &str) -> bool {
-        self.get(key).is_some()
-    }
-
-    /// Sets `key`, in its place when it is there already, else at the end. Returns the value it replaced.
-    pub fn insert(&mut self, key: impl Into<CompactString>, value: impl Into<Value>) -> Option<Value> {
-        let (key, value) = (key.into(), value.into());
-        match self.get_mut(&key) {
-            Some(old) => Some(std::mem::replace(old, value)),
-            None => {
-                self.0.push((key, value));
-                None
-            }
-        }
-    }
-
-    /// Appends a member the caller knows to be absent.
-    pub fn push(&mut self, key: impl Into<CompactString>, value: Value) {
-        self.0.push((key.into(), value));
-    }
-
-    /// Takes the member named `key` out, keeping the order of the others.
-    pub fn remove(&mut self, key: &str) -> Option<Value> {
-        let at = self.0.iter().position(|(k, _)| k == key)?;
-        Some(self.0.remove(at).1)
-    }
-
-    /// The member named `key`, inserted as null when absent.
-    pub fn entry(&mut self, key: &str) -> &mut Value {
-        let at = self.0.iter().position(|(k, _)| k == key).unwrap_or_else(|| {
-            self.0.push((CompactString::from(key), Value::Null));
-            self.0.len() - 1
-        });
-        &mut self.0[at].1
-    }
-
-    /// The members in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> + Clone {
-        self.0.iter().map(|(k, v)| (k.as_str(), v))
-    }
-
-    /// The members in order, values to change.
-    pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = (&str, &mut Value)> {
-        self.0.iter_mut().map(|(k, v)| (k.as_str(), v))
-    }
-
-    /// The keys in order.
-    pub fn keys(&self) -> impl ExactSizeIterator<Item = &str> + Clone {
-        self.0.iter().map(|(k, _)| k.as_str())
-    }
-
-    /// The values in order.
-    pub fn values(&self) -> impl ExactSizeIterator<Item = &Value> + Clone {
-        self.0.iter().map(|(_, v)| v)
-    }
-
-    /// Keeps the members for which `keep` says so.
-    pub fn retain(&mut self, mut keep: impl FnMut(&str, &mut Value) -> bool) {
-        self.0.retain_mut(|(k, v)| keep(k, v));
-    }
-
-    /// Sorts the members by key, as Go prints maps.
-    pub fn sort_keys(&mut self) {
-        self.0.sort_by(|a, b| a.0.cmp(&b.0));
-    }
-
-    /// Sorts the members by a rank of their keys; members of equal rank keep their order.
-    pub fn sort_by_key<R: Ord>(&mut self, mut rank: impl FnMut(&str) -> R) {
-        self.0.sort_by_key(|(k, _)| rank(k));
-    }
-}
-
-impl IntoIterator for Map {
-    type Item = (CompactString, Value);
-    type IntoIter = std::vec::IntoIter<Self::Item>;
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
-    }
-}
-
-impl<K: Into<CompactString>, V: Into<Value>> FromIterator<(K, V)> for Map {
-    fn from_iter<I: IntoIterator<Item = (K, V)>>(members: I) -> Self {
-        let mut map = Map::new();
-        for (key, value) in members {
-            map.insert(key, value);
-        }
-        map
-    }
-}
 
 impl Value {
     /// An empty object.

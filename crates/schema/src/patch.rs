@@ -40,6 +40,9 @@ pub enum Error {
     Other(String),
 }
 
+/// As many bytes of JSON as all copies of a JSON patch may make, which else could double an object again and again.
+pub const MAX_COPIED: usize = 3 << 20;
+
 /// As many operations as a JSON patch may have.
 pub const MAX_OPERATIONS: usize = 10_000;
 
@@ -55,7 +58,7 @@ impl From<Error> for ApiError {
                 error
             }
             Error::TooMany(_) => {
-                let message = format!("Request entity is too large: {text}");
+                let message = format!("Request entity too large: {text}");
                 ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
             }
             Error::Other(text) => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "", text),

@@ -3,7 +3,7 @@
 
 use api::Value;
 
-use super::{Error, MAX_OPERATIONS};
+use super::{Error, MAX_COPIED, MAX_OPERATIONS};
 use crate::decode::Mode;
 
 /// Applies a JSON patch. Also returns what is unknown in its operations, unless `mode` is `Ignore`.
@@ -17,8 +17,9 @@ pub fn json(mut doc: Value, patch: &Value, mode: Mode) -> Result<(Value, Vec<Str
             }
         }
     }
+    let mut copied = 0;
     for op in operations {
-        apply(&mut doc, op)?;
+        apply(&mut doc, op, &mut copied)?;
     }
     // What a patch looks into is written with its keys in order.
     for op in operations {
@@ -83,7 +84,7 @@ fn operations(patch: &Value, mode: Mode) -> Result<&[Value], Error> {
     Ok(operations)
 }
 
-fn apply(doc: &mut Value, op: &Value) -> Result<(), Error> {
+fn apply(doc: &mut Value, op: &Value, copies: &mut usize) -> Result<(), Error> {
     let pointer = |key: &str| {
         op.get(key).as_str().ok_or_else(|| {
             Error::DoesNotApply(format!(
@@ -114,6 +115,12 @@ fn apply(doc: &mut Value, op: &Value) -> Result<(), Error> {
             let from = pointer("from")?;
             let (parent, key) = parent(doc, from, "copy operation does not apply: doc is missing from path")?;
             let copied = get(parent, &key)?.cloned().unwrap_or_default();
+            *copies += copied.to_json().len();
+            if *copies > MAX_COPIED {
+                return Err(Error::DoesNotApply(format!(
+                    "Unable to complete the copy, the accumulated size increase of copy is {copies}, exceeding the limit {MAX_COPIED}"
+                )));
+            }
             add(
                 doc,
                 pointer("path")?,

@@ -29,11 +29,10 @@ fn merge_objects(doc: &mut Map, patch: Map) {
 }
 
 fn merge_members(doc: &mut Map, patch: Map) {
+    let mut gone = Vec::new();
     for (key, value) in patch {
         match (doc.get_mut(&key), value) {
-            (_, Value::Null) => {
-                doc.remove(&key);
-            }
+            (_, Value::Null) => gone.push(key),
             (Some(Value::Object(inner)), Value::Object(patch)) => merge_objects(inner, patch),
             // A list that replaces a value keeps its nulls; anything else that is new loses them.
             (Some(Value::Object(_)), value) => {
@@ -45,6 +44,7 @@ fn merge_members(doc: &mut Map, patch: Map) {
             }
         }
     }
+    doc.remove_all(&gone);
 }
 
 fn prune_nulls(value: &mut Value) {

@@ -59,6 +59,7 @@ fn merge_map(mut original: Map, mut patch: Map, ty: Option<Ty<'_>>) -> Result<Ma
     }
     retain_keys(&mut original, &mut patch)?;
     set_orders(&mut original, &mut patch, ty)?;
+    let mut gone = Vec::new();
     for (key, mut value) in patch {
         let deletes = key.strip_prefix(DELETE_FROM);
         let key = match deletes {
@@ -66,7 +67,7 @@ fn merge_map(mut original: Map, mut patch: Map, ty: Option<Ty<'_>>) -> Result<Ma
             None => key.as_str(),
         };
         if value.is_null() {
-            original.remove(key);
+            gone.push(key.into());
             continue;
         }
         let old = match original.get_mut(key) {
@@ -78,9 +79,7 @@ fn merge_map(mut original: Map, mut patch: Map, ty: Option<Ty<'_>>) -> Result<Ma
                         (Some(value), _) => {
                             original.insert(key, value);
                         }
-                        (None, Some(_)) => {
-                            original.remove(key);
-                        }
+                        (None, Some(_)) => gone.push(key.into()),
                         (None, None) => {}
                     }
                 }
@@ -103,6 +102,7 @@ fn merge_map(mut original: Map, mut patch: Map, ty: Option<Ty<'_>>) -> Result<Ma
             (_, value) => value,
         };
     }
+    original.remove_all(&gone);
     Ok(original)
 }
 

@@ -183,3 +183,19 @@ fn what_does_not_decode_is_quoted() {
         " \"\" is invalid: patch: Invalid value: \"map[data:map[a:1]]\": json: cannot unmarshal number into Go struct field ConfigMap.data of type string"
     );
 }
+
+#[test]
+fn copies_of_a_json_patch_are_bounded() {
+    let doc = value(&format!(r#"{{"data":{{"a":"{}"}}}}"#, "x".repeat(1000)));
+    let doubling = |n: usize| {
+        let copies: Vec<String> =
+            (0..n).map(|i| format!(r#"{{"op":"copy","from":"/data","path":"/data/b{i}"}}"#)).collect();
+        json(doc.clone(), &value(&format!("[{}]", copies.join(","))), Mode::Warn)
+    };
+    assert!(doubling(8).is_ok());
+    let refused = doubling(40).unwrap_err().to_string();
+    assert!(
+        refused.starts_with("Unable to complete the copy, the accumulated size increase of copy is "),
+        "{refused}"
+    );
+}
