@@ -17,7 +17,7 @@ use api::{ApiError, names};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::header::{
-    CACHE_CONTROL, HeaderValue, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, USER_AGENT, WWW_AUTHENTICATE,
+    CACHE_CONTROL, HOST, HeaderValue, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, USER_AGENT, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -146,10 +146,21 @@ impl Unread {
     }
 }
 
+/// What is wrong with a request that Go's servers refuse before anything looks at it.
+fn malformed(head: &http::request::Parts) -> Option<&'static str> {
+    if head.version == http::Version::HTTP_11 && !head.headers.contains_key(HOST) {
+        return Some("400 Bad Request: missing required Host header");
+    }
+    (!crate::request::is_escaped(head.uri.path())).then_some("400 Bad Request")
+}
+
 /// Answers a request.
 pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
     let (mut head, body) = request.into_parts();
+    if let Some(why) = malformed(&head) {
+        return crate::render::respond(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", why);
+    }
     let query = Query::parse(head.uri.query());
     let info = RequestInfo::new(&head.method, head.uri.path(), &query);
     let form = Form::negotiate(&head.headers, false, Offer::ALL).unwrap_or_default();

@@ -169,7 +169,7 @@ impl Form {
 
 /// The media type of a body, without parameters; JSON when none is given.
 pub fn content_type(headers: &HeaderMap) -> &str {
-    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let Ok(value) = headers.get(CONTENT_TYPE).map_or(Ok(""), |v| v.to_str()) else { return "unreadable" };
     let media_type = value.split(';').next().unwrap_or_default().trim();
     if media_type.is_empty() { SUPPORTED[0] } else { media_type }
 }
@@ -178,7 +178,7 @@ pub fn content_type(headers: &HeaderMap) -> &str {
 pub fn decode(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Decoded> {
     match content_type(headers) {
         "application/json" => json(body, kind),
-        "application/yaml" => yaml(body),
+        "application/yaml" => yaml::read_body(body).map_err(|e| unrecognized(&e, kind, body)),
         "application/vnd.kubernetes.protobuf" => {
             let found = schema::proto::decode_object(body, |api_version, kind| {
                 let gv = api::meta::GroupVersion::parse(api_version)?;
@@ -187,7 +187,7 @@ pub fn decode(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Decoded> {
             let unknown = || {
                 ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind})"))
             };
-            let value = found.map_err(|e| ApiError::bad_request(e.to_string()))?.ok_or_else(unknown)?;
+            let value = found.map_err(|e| unrecognized(&e, kind, body))?.ok_or_else(unknown)?;
             Ok(Decoded { value, ..Decoded::default() })
         }
         _ => Err(ApiError::unsupported_media_type(&SUPPORTED)),
@@ -196,14 +196,32 @@ pub fn decode(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Decoded> {
 
 /// Reads a JSON body; the error quotes what cannot be read.
 pub fn json(body: &[u8], kind: &str) -> Result<Decoded> {
-    api::json::decode(body).map_err(|e| {
-        let text = String::from_utf8_lossy(body);
-        let shown = if text.is_empty() { "<empty>".to_owned() } else { text.chars().take(1024).collect() };
-        ApiError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {} ({shown})",
-            go_syntax_error(body, &e)
-        ))
+    // Go's decoder puts a replacement character where bytes are no UTF-8.
+    let read = match std::str::from_utf8(body) {
+        Ok(_) => api::json::decode(body),
+        Err(_) => api::json::decode(String::from_utf8_lossy(body).as_bytes()),
+    };
+    read.map_err(|e| {
+        let why = go_syntax_error(body, &e);
+        unrecognized(&format!("couldn't get version/kind; json parse error: {why}"), kind, body)
     })
+}
+
+/// A body that cannot be read, which the message shows the beginning of: as text what begins as an object in JSON.
+fn unrecognized(why: &dyn std::fmt::Display, kind: &str, body: &[u8]) -> ApiError {
+    const SHOWN: usize = 30;
+    let begin = &body[..body.len().min(SHOWN)];
+    let mut shown = match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(begin).into_owned(),
+        Some(_) => begin.iter().map(|b| format!("{b:02x}")).collect(),
+    };
+    if body.len() > SHOWN {
+        shown.push_str(" ...");
+    }
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {why} ({shown})"
+    ))
 }
 
 /// A syntax error in the words of Go's decoder.
@@ -217,12 +235,20 @@ pub fn go_syntax_error(body: &[u8], e: &serde_json::Error) -> String {
         .map(<[u8]>::len)
         .sum::<usize>();
     let at = (lines + e.column()).saturating_sub(1);
-    let character = body.get(at).map_or(' ', |b| char::from(*b));
     let text = e.to_string();
-    if let Some(place) = in_literal(body, at) {
-        return format!("invalid character '{character}' {place}");
+    if text.starts_with("number out of range") {
+        let number = number_around(body, at);
+        return format!("json: cannot unmarshal number {number} into Go value of type float64");
     }
-    let place = if text.starts_with("key must be a string") {
+    let character = quoted(body.get(at).map_or(' ', |b| char::from(*b)));
+    if let Some(place) = in_literal(body, at) {
+        return format!("invalid character {character} {place}");
+    }
+    let place = if text.starts_with("control character") {
+        "in string literal"
+    } else if text.contains("recursion limit exceeded") || text.contains("exceeded max depth") {
+        "exceeded max depth"
+    } else if text.starts_with("key must be a string") {
         "looking for beginning of object key string"
     } else if text.starts_with("expected `:`") {
         "after object key"
@@ -235,7 +261,27 @@ pub fn go_syntax_error(body: &[u8], e: &serde_json::Error) -> String {
     } else {
         "looking for beginning of value"
     };
-    format!("invalid character '{character}' {place}")
+    format!("invalid character {character} {place}")
+}
+
+/// A character as Go's decoder quotes it.
+fn quoted(character: char) -> String {
+    match character {
+        '\'' => r"'\''".to_owned(),
+        '"' => "'\"'".to_owned(),
+        other => {
+            let text = api::field::go_quote(&other.to_string());
+            format!("'{}'", text.trim_matches('"'))
+        }
+    }
+}
+
+/// The beginning of the number that stands at or right before a place.
+fn number_around(body: &[u8], at: usize) -> String {
+    let of_number = |b: &u8| b.is_ascii_digit() || b"+-.eE".contains(b);
+    let at = at.min(body.len());
+    let start = body[..at].iter().rposition(|b| !of_number(b)).map_or(0, |i| i + 1);
+    body[start..].iter().copied().take_while(of_number).take(64).map(char::from).collect()
 }
 
 /// Where the literal breaks off that stands at or right before `at`.
@@ -257,6 +303,28 @@ fn in_literal(body: &[u8], at: usize) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_show_how_a_body_begins() {
+        let refused = |body: &str| json(body.as_bytes(), "Pod").unwrap_err().to_string();
+        let ends = |body: &str, end: &str| assert!(refused(body).ends_with(end), "{}", refused(body));
+        ends("[1,\0]", r"invalid character '\x00' looking for beginning of value (5b312c005d)");
+        ends("[\"\0\"]", r"invalid character '\x00' in string literal (5b2200225d)");
+        ends(
+            "[1e999, 2]",
+            "json: cannot unmarshal number 1e999 into Go value of type float64 (5b31653939392c20325d)",
+        );
+        ends("", "unexpected end of JSON input (<empty>)");
+        ends("[", "unexpected end of JSON input (5b)");
+        ends(
+            &"{\"a\":".repeat(1000),
+            r#"invalid character '{' exceeded max depth ({"a":{"a":{"a":{"a":{"a":{"a": ...)"#,
+        );
+        ends(
+            &"[".repeat(1000),
+            &format!("invalid character '[' exceeded max depth ({} ...)", "5b".repeat(30)),
+        );
+    }
 
     fn form(accept: &str) -> Option<Form> {
         let mut headers = HeaderMap::new();

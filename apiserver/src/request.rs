@@ -155,10 +155,14 @@ pub struct Query {
 }
 
 impl Query {
-    /// Reads the part of a URL after the question mark.
+    /// Reads the part of a URL after the question mark. Pairs that cannot be decoded are left out, and those with a
+    /// semicolon, as Go's servers do.
     pub fn parse(query: Option<&str>) -> Self {
         let mut values: HashMap<String, Vec<String>> = HashMap::new();
         for pair in query.unwrap_or_default().split('&').filter(|p| !p.is_empty()) {
+            if pair.contains(';') || !is_escaped(pair) {
+                continue;
+            }
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             values.entry(unplus(key)).or_default().push(unplus(value));
         }
@@ -199,6 +203,12 @@ impl Query {
     }
 }
 
+/// True when two hexadecimal digits stand after every percent sign.
+pub fn is_escaped(text: &str) -> bool {
+    let mut after = text.split('%').skip(1).map(str::as_bytes);
+    after.all(|rest| matches!(rest, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()))
+}
+
 fn unplus(text: &str) -> String {
     decoded(&text.replace('+', " "))
 }
@@ -221,6 +231,8 @@ mod tests {
     fn requests_are_read_as_upstream_reads_them() {
         use Method as M;
         check(M::GET, "/api/v1/pods", "list /v1 ns= pods/ name= rest=");
+        check(M::GET, "/api/v1/pods?watch=%zz", "list /v1 ns= pods/ name= rest=");
+        check(M::GET, "/api/v1/pods?watch=1;x=2", "list /v1 ns= pods/ name= rest=");
         check(M::GET, "/api/v1/pods?watch=1", "watch /v1 ns= pods/ name= rest=");
         check(M::GET, "/api/v1/watch/namespaces/a/pods", "watch /v1 ns=a pods/ name= rest=");
         check(M::GET, "/api/v1/namespaces", "list /v1 ns= namespaces/ name= rest=");

@@ -30,6 +30,8 @@ mod documents;
 mod encryption;
 #[path = "daemon/fairness.rs"]
 mod fairness;
+#[path = "daemon/hostile.rs"]
+mod hostile;
 #[path = "daemon/kms.rs"]
 mod kms;
 #[path = "daemon/mutations.rs"]

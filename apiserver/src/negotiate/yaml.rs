@@ -9,10 +9,25 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{Error, Spanned};
 
+/// How deep mappings and sequences may nest: as deep as in JSON.
+const MAX_DEPTH: usize = 127;
+
 /// Reads a YAML body.
 pub fn yaml(body: &[u8]) -> Result<Decoded> {
-    let text = std::str::from_utf8(body).map_err(|_| ApiError::bad_request("yaml: invalid UTF-8"))?;
-    let refuse = |e: Error| ApiError::bad_request(format!("error converting YAML to JSON: yaml: {e}"));
+    read_body(body).map_err(|why| match std::str::from_utf8(body) {
+        Ok(_) => ApiError::bad_request(format!("error converting YAML to JSON: {why}")),
+        Err(_) => ApiError::bad_request(why),
+    })
+}
+
+/// Reads a YAML body; the error is a sentence in one line.
+pub(super) fn read_body(body: &[u8]) -> std::result::Result<Decoded, String> {
+    let text = std::str::from_utf8(body).map_err(|_| "yaml: invalid UTF-8".to_owned())?;
+    let refuse = |e: Error| {
+        let whole = e.to_string();
+        let line = whole.lines().next().unwrap_or_default();
+        format!("yaml: {}", line.strip_prefix("error: ").unwrap_or(line))
+    };
     let decoded: Document = read(text).map_err(refuse)?;
     let Document(Decoded { value, duplicates, .. }) = decoded;
     let complaint = if duplicates.is_empty() { None } else { complaint(text).map_err(refuse)? };
@@ -20,7 +35,10 @@ pub fn yaml(body: &[u8]) -> Result<Decoded> {
 }
 
 fn read<T: serde::de::DeserializeOwned>(text: &str) -> std::result::Result<T, Error> {
-    let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::PassThrough };
+    let options = serde_saphyr::options! {
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH },
+    };
     serde_saphyr::from_str_with_options(text, options)
 }
 

@@ -41,16 +41,18 @@ const ATTRIBUTES: [&str; 15] = [
     "src",
     "usemap",
 ];
+/// Packed bytes that are unpacked at a time: a small page may unpack to a thousand times its size.
+const PIECE: usize = 4 << 10;
 /// Bytes that an unfinished tag may take.
 const MEMORY_LIMIT: usize = 1 << 20;
 
 /// Where pages are seen.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// The path of the proxy, without a slash at its end.
-    pub(super) prefix: String,
+    pub(crate) prefix: String,
     /// Hosts that mean the same server: the one that is proxied, and the one the client asked.
-    pub(super) hosts: [String; 2],
+    pub(crate) hosts: [String; 2],
 }
 
 impl Place {
@@ -71,7 +73,7 @@ impl Place {
     }
 
     /// An answer with its links and its redirection moved.
-    pub(super) fn answer(&self, mut head: Parts, body: Body) -> Result<(Parts, Body)> {
+    pub(crate) fn answer(&self, mut head: Parts, body: Body) -> Result<(Parts, Body)> {
         if let Some(location) = head.headers.get(LOCATION).and_then(|v| v.to_str().ok()) {
             if let Some(moved) = self.moved(location) {
                 head.headers.insert(LOCATION, HeaderValue::try_from(moved).map_err(ApiError::internal)?);
@@ -202,6 +204,14 @@ impl Page {
     }
 
     fn write(&mut self, piece: &[u8]) -> std::result::Result<Bytes, BoxError> {
+        let mut out = Vec::new();
+        for piece in piece.chunks(PIECE) {
+            out.extend_from_slice(&self.write_some(piece)?);
+        }
+        Ok(out.into())
+    }
+
+    fn write_some(&mut self, piece: &[u8]) -> std::result::Result<Bytes, BoxError> {
         match &mut self.unpack {
             Unpack::Plain => self.rewriter.write(piece)?,
             Unpack::Gzip(unpack) => {

@@ -30,6 +30,8 @@ pub struct ListOptions {
     pub revision: Option<i64>,
     /// True when exactly that revision is asked for.
     pub exact: bool,
+    /// How long a watch lasts.
+    pub seconds: Option<i64>,
 }
 
 /// What a continue token says whose list goes on with whatever is there.
@@ -68,7 +70,7 @@ impl Continue {
         }
     }
 
-    fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         let token =
             object!({"v": "meta.k8s.io/v1", "rv": (self.revision), "start": (format!("{}\0", self.start))});
         URL_SAFE_NO_PAD.encode(token.to_json())
@@ -98,14 +100,15 @@ impl ListOptions {
             if text.is_empty() {
                 return Ok(None);
             }
-            let why = || {
-                ApiError::bad_request(format!(
-                    "strconv.ParseInt: parsing {}: invalid syntax",
-                    api::field::go_quote(text)
-                ))
-            };
-            text.parse().map(Some).map_err(|_| why())
+            text.parse().map(Some).map_err(|_| {
+                let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+                let in_range = digits.is_empty() || digits.bytes().any(|b| !b.is_ascii_digit());
+                let why = if in_range { "invalid syntax" } else { "value out of range" };
+                let text = api::field::go_quote(text);
+                ApiError::bad_request(format!("strconv.ParseInt: parsing {text}: {why}"))
+            })
         };
+        let seconds = number("timeoutSeconds")?;
         let limit = number("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
         let revision = parse_revision(query.get("resourceVersion"))?;
         let exact = match query.get("resourceVersionMatch") {
@@ -120,7 +123,7 @@ impl ListOptions {
             ));
         }
         check_match(query, revision, from.is_some())?;
-        Ok(Self { labels, fields, limit, from, revision, exact })
+        Ok(Self { labels, fields, limit, from, revision, exact, seconds })
     }
 
     /// True for an object that is selected.

@@ -35,11 +35,14 @@ impl WatchOptions {
     /// Reads the query of a watch.
     pub fn parse(query: &Query, row: &Resource) -> Result<Self> {
         let initial = query.has("sendInitialEvents").then(|| query.is_true("sendInitialEvents"));
+        let list = ListOptions::parse(query, row)?;
+        // What is less than nothing is over at once; nothing leaves it to the server.
+        let seconds = list.seconds.filter(|s| *s != 0).map(|s| u64::try_from(s).unwrap_or(0));
         let options = Self {
-            list: ListOptions::parse(query, row)?,
+            list,
             bookmarks: query.is_true("allowWatchBookmarks"),
             initial,
-            timeout: query.get("timeoutSeconds").parse().ok().filter(|s| *s > 0).map(Duration::from_secs),
+            timeout: seconds.map(Duration::from_secs),
         };
         options.check(query)?;
         Ok(options)

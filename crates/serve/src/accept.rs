@@ -58,6 +58,11 @@ impl Default for Limits {
     }
 }
 
+/// The most headers of a request over HTTP/1.1: a proxy that tells who its user is sends one for each group.
+const HEADERS: usize = 512;
+/// The most that the head of a request may take over HTTP/2, as in upstream.
+const HEAD: u32 = 1 << 20;
+
 /// A server: how to speak to those who connect.
 #[derive(Clone, Default)]
 pub struct Server {
@@ -156,11 +161,12 @@ impl Server {
 
     fn builder(&self) -> Builder<TokioExecutor> {
         let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.limits.header);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(self.limits.header).max_headers(HEADERS);
         builder
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.limits.streams)
+            .max_header_list_size(HEAD)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(15));
         builder

@@ -89,11 +89,13 @@ impl Client {
     /// # Errors
     /// There is no answer.
     pub fn send(&self, method: &str, path: &str, body: Option<(&str, &[u8])>) -> Result<Response> {
-        let (head, mut lines) = self.open(method, path, body)?;
-        let mut all = Vec::new();
+        let (head, lines) = self.open(method, path, body)?;
+        Self::whole(head, lines)
+    }
+
+    fn whole(head: Head, mut lines: Lines) -> Result<Response> {
         while lines.fill()? {}
-        all.append(&mut lines.buffer);
-        let body = String::from_utf8_lossy(&all).into_owned();
+        let body = String::from_utf8_lossy(&lines.buffer).into_owned();
         Ok(Response { code: head.code, headers: head.headers, body })
     }
 
@@ -128,6 +130,25 @@ impl Client {
         let head = format!("GET {next} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.get_mut().write_all(head.as_bytes())?;
         Ok((first.code, Head::read(&mut stream)?.code))
+    }
+
+    /// Sends a request whose body is framed already, as a header of this client says.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn send_framed(&self, method: &str, path: &str, media_type: &str, framed: &[u8]) -> Result<Response> {
+        let mut stream = self.connect()?;
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{}Content-Type: {media_type}\r\n\r\n",
+            self.headers
+        );
+        stream.get_mut().write_all(head.as_bytes())?;
+        // The server may refuse a body before it has all of it.
+        let _ = stream.get_mut().write_all(framed);
+        let _ = stream.get_mut().flush();
+        let head = Head::read(&mut stream)?;
+        let chunked = head.chunked;
+        Self::whole(head, Lines { stream, chunked, buffer: Vec::new() })
     }
 
     fn connect(&self) -> Result<Stream> {
