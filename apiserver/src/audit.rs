@@ -8,7 +8,7 @@ mod backend;
 mod batch;
 mod event;
 mod log;
-mod policy;
+pub(crate) mod policy;
 mod rotate;
 mod trail;
 mod webhook;

@@ -3,7 +3,7 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/authentication/>.
 
-mod jwt;
+pub(crate) mod jwt;
 pub mod pem;
 pub mod service_account;
 mod static_tokens;

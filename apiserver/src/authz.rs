@@ -126,6 +126,12 @@ pub enum Decision {
     },
 }
 
+/// True for a file that is a valid configuration.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn is_configuration(text: &str) -> bool {
+    config::parse(text, None).is_ok()
+}
+
 /// One of `--authorization-mode`.
 enum Method {
     /// Everything is allowed.

@@ -24,6 +24,8 @@ pub mod config_file;
 pub mod custom;
 pub mod discovery;
 pub mod fairness;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod handlers;
 pub mod http;
 pub mod kinds;

@@ -1,7 +1,7 @@
 //! What the API server hands through: logs and streams of pods from their kubelets, and HTTP to nodes, pods and Services.
 
 mod http;
-mod links;
+pub(crate) mod links;
 mod pods;
 
 use std::net::IpAddr;

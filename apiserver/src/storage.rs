@@ -5,10 +5,10 @@
 //! up to `r` is in its cache. A consistent read asks etcd for its revision and waits until the caches have reached it.
 
 mod cache;
-mod encryption;
+pub(crate) mod encryption;
 mod etcd;
 mod feed;
-mod form;
+pub(crate) mod form;
 mod record;
 
 pub use cache::{Cache, Event, Reading, Snapshot, Stored, Waited, set_resource_version};

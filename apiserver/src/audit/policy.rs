@@ -107,7 +107,7 @@ struct RuleFile {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct PolicyFile {
+pub(crate) struct PolicyFile {
     #[serde(rename = "metadata")]
     _metadata: serde_json::Map<String, serde_json::Value>,
     rules: Vec<RuleFile>,
@@ -141,7 +141,7 @@ impl Policy {
             .map_err(|e| anyhow::anyhow!("loading audit policy file: {e}: from file {}", path.display()))
     }
 
-    fn new(file: PolicyFile) -> Result<Self> {
+    pub(crate) fn new(file: PolicyFile) -> Result<Self> {
         let mut errors = Vec::new();
         let everywhere = stages(&file.omit_stages, &Path::new("omitStages"), &mut errors);
         let root = Path::new("rules");

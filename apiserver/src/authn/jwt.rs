@@ -5,7 +5,7 @@
 mod claims;
 mod config;
 mod issuer;
-mod keys;
+pub(crate) mod keys;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -130,8 +130,14 @@ impl Jwts {
     }
 }
 
+/// True for a file that is a valid configuration.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn is_configuration(text: &str) -> bool {
+    config::parse(text, &[]).is_ok()
+}
+
 /// Who a token says has issued it.
-fn issuer_of(token: &str) -> Option<String> {
+pub(crate) fn issuer_of(token: &str) -> Option<String> {
     let mut parts = token.split('.');
     let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
     if parts.next().is_some() {

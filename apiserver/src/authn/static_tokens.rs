@@ -24,7 +24,7 @@ impl StaticTokens {
         Self::parse(&text).with_context(|| format!("in the token file {}", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut tokens = HashMap::new();
         for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let cells = cells(line);

@@ -4,7 +4,7 @@
 //! `k8s:enc:<provider>:v1:<key>:`, and the full key in etcd is authenticated with it.
 //! Source: <https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/>.
 
-mod config;
+pub(crate) mod config;
 mod keys;
 mod kms;
 mod plugin;
@@ -36,7 +36,7 @@ pub struct Encryption {
 }
 
 /// The providers of all resources.
-struct Providers {
+pub(crate) struct Providers {
     text: String,
     /// By group and resource, either of which may be `*`.
     chains: HashMap<(String, String), Arc<Chain>>,

@@ -15,7 +15,7 @@ use crate::resources::{Resource, TABLE};
 const IN_JSON: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
 
 /// What is stored of an object of a built-in kind.
-pub(super) fn write(row: &Resource, object: &Value) -> Vec<u8> {
+pub(crate) fn write(row: &Resource, object: &Value) -> Vec<u8> {
     match IN_JSON.contains(&row.group) {
         true => object.to_json(),
         false => proto::encode_object(object, schema_of(row)),
@@ -23,7 +23,7 @@ pub(super) fn write(row: &Resource, object: &Value) -> Vec<u8> {
 }
 
 /// An object of a built-in kind, in the version of `row`; none when the bytes are no such object.
-pub(super) fn read(row: &Resource, bytes: &[u8]) -> Option<Value> {
+pub(crate) fn read(row: &Resource, bytes: &[u8]) -> Option<Value> {
     let object = if bytes.starts_with(&proto::MAGIC) {
         // Versions that are served no longer look like today's.
         let of = |gv: &str, kind: &str| {
@@ -44,7 +44,7 @@ pub(super) fn read(row: &Resource, bytes: &[u8]) -> Option<Value> {
 }
 
 /// A document in JSON.
-pub(super) fn json(bytes: &[u8]) -> Option<Value> {
+pub(crate) fn json(bytes: &[u8]) -> Option<Value> {
     api::json::decode(bytes).ok().map(|d| d.value)
 }
 

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey};
 
 /// Algorithms that upstream knows; whether they are supported here is said by [`supported`].
-pub(super) const ALGORITHMS: [&str; 9] =
+pub(crate) const ALGORITHMS: [&str; 9] =
     ["ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"];
 
 /// True for algorithms of which signatures can be verified: all but those of curve P-521.
@@ -18,7 +18,7 @@ pub(super) fn supported(algorithm: &str) -> bool {
 
 /// The keys of an issuer.
 #[derive(Debug, Default)]
-pub(super) struct KeySet(Vec<Key>);
+pub(crate) struct KeySet(Vec<Key>);
 
 #[derive(Debug)]
 struct Key {
@@ -42,12 +42,12 @@ enum Material {
 
 impl KeySet {
     /// Reads a key set. Keys of kinds that verify nothing here are left out.
-    pub(super) fn parse(document: &Value) -> Self {
+    pub(crate) fn parse(document: &Value) -> Self {
         Self(document.array_at(&["keys"]).iter().filter_map(Key::parse).collect())
     }
 
     /// True when one of the keys made the signature. Without an `id` every key is tried.
-    pub(super) fn verify(&self, algorithm: &str, id: &str, message: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verify(&self, algorithm: &str, id: &str, message: &[u8], signature: &[u8]) -> bool {
         let fits = |key: &&Key| {
             (id.is_empty() || key.id == id) && (key.algorithm.is_empty() || key.algorithm == algorithm)
         };

@@ -74,7 +74,7 @@ struct KmsFile {
 ///
 /// # Errors
 /// It is no valid configuration, or asks for what is not supported.
-pub(super) fn parse(text: &str, reloads: bool) -> Result<Providers> {
+pub(crate) fn parse(text: &str, reloads: bool) -> Result<Providers> {
     if text.is_empty() {
         bail!("encryption provider configuration file is empty");
     }
