@@ -119,6 +119,16 @@ fn patch(uid: &str, old: &Value, new: &Value) -> Value {
     let before = old.array_at(&["conditions"]);
     if let Some(conditions) = status.at_mut(&["conditions"]).and_then(Value::as_array_mut) {
         conditions.retain(is_own);
+        for condition in conditions.iter_mut() {
+            let kind = condition.str_at(&["type"]).to_owned();
+            let old = before.iter().find(|old| old.str_at(&["type"]) == kind);
+            // Conditions are merged: what one does not say any more has to be taken out.
+            for field in ["reason", "message"] {
+                if condition.get(field).is_null() && old.is_some_and(|old| !old.get(field).is_null()) {
+                    condition.set(&[field], Value::Null);
+                }
+            }
+        }
         let has = |conditions: &[Value], kind| conditions.iter().any(|c| c.str_at(&["type"]) == kind);
         // These are there only while they are true.
         for kind in Conditions::TYPES {
@@ -175,6 +185,16 @@ mod tests {
         assert_eq!(patch.at(&["status", "resources", "limits"]), &expected);
         let deleted = object!({"$patch": "delete", "type": "PodResizePending"});
         assert_eq!(patch.array_at(&["status", "conditions"]), [deleted]);
+    }
+
+    #[test]
+    fn a_condition_that_holds_again_has_no_reason_any_more() {
+        let old = object!({"conditions": [
+            {"type": "Ready", "status": "False", "reason": "ContainersNotReady", "message": "m"},
+        ]});
+        let patch = patch("u", &old, &object!({"conditions": [{"type": "Ready", "status": "True"}]}));
+        let expected = object!({"type": "Ready", "status": "True", "reason": null, "message": null});
+        assert_eq!(patch.array_at(&["status", "conditions"]), [expected]);
     }
 
     #[test]
