@@ -8,11 +8,12 @@ use std::time::Duration;
 use k8s_cri::v1 as cri;
 use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
+use prost::Message;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
-use crate::grpc::channel;
 pub(crate) use crate::grpc::{Error, Result};
+use crate::grpc::{Plugin, channel};
 
 /// The largest answer that is taken: a node full of containers.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -29,8 +30,27 @@ impl Error {
 pub(crate) struct Runtime {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    /// For calls that the generated client does not know.
+    other: Plugin,
     timeout: Duration,
 }
+
+const UPDATE_SANDBOX: &str = "/runtime.v1.RuntimeService/UpdatePodSandboxResources";
+
+/// Other resources of a sandbox: a message that CRI has had since v1.33.
+#[derive(Clone, PartialEq, Message)]
+struct UpdateSandbox {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(message, optional, tag = "2")]
+    overhead: Option<cri::LinuxContainerResources>,
+    #[prost(message, optional, tag = "3")]
+    resources: Option<cri::LinuxContainerResources>,
+}
+
+/// Its answer.
+#[derive(Clone, PartialEq, Message)]
+struct SandboxUpdated {}
 
 impl Runtime {
     /// Makes the connection; it is set up with the first call, and again whenever it broke.
@@ -38,6 +58,7 @@ impl Runtime {
         Self {
             runtime: RuntimeServiceClient::new(channel(runtime)).max_decoding_message_size(MAX_MESSAGE),
             images: ImageServiceClient::new(channel(images)).max_decoding_message_size(MAX_MESSAGE),
+            other: Plugin::new(runtime),
             timeout,
         }
     }
@@ -172,6 +193,24 @@ impl Runtime {
         Ok(())
     }
 
+    /// Tells the runtime what the containers of a sandbox have together from now on, and what the sandbox needs itself.
+    /// Runtimes that do not know of this need not.
+    pub(crate) async fn update_sandbox(
+        &self,
+        id: &str,
+        overhead: cri::LinuxContainerResources,
+        resources: cri::LinuxContainerResources,
+    ) -> Result<()> {
+        let request =
+            UpdateSandbox { id: id.to_owned(), overhead: Some(overhead), resources: Some(resources) };
+        match self.other.call::<_, SandboxUpdated>(UPDATE_SANDBOX, request, self.timeout).await {
+            Err(error) if error.code == Code::Unimplemented => Ok(()),
+            // Some say it in words only.
+            Err(error) if error.code == Code::Unknown && error.message.contains("not implemented") => Ok(()),
+            answer => answer.map(drop),
+        }
+    }
+
     /// The memory that a container uses, in bytes, if the runtime knows.
     pub(crate) async fn container_memory(&self, id: &str) -> Result<Option<u64>> {
         let request = cri::ContainerStatsRequest { container_id: id.to_owned() };
@@ -274,5 +313,55 @@ fn gone_is_fine<T>(result: std::result::Result<T, tonic::Status>) -> Result<()> 
     match result {
         Err(status) if status.code() != Code::NotFound => Err(status.into()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use hyper::body::Incoming;
+    use tonic::Status;
+
+    use super::*;
+    use crate::grpc::{self, Answer, Service};
+
+    /// A runtime that answers with the code that the sandbox is called by.
+    struct Fake;
+
+    #[async_trait]
+    impl Service for Fake {
+        async fn answer(&self, method: &str, request: http::Request<Incoming>) -> Answer {
+            assert_eq!(method, UPDATE_SANDBOX);
+            grpc::unary(request, |question: UpdateSandbox| async move {
+                assert_eq!(question.resources.unwrap_or_default().cpu_shares, 512);
+                match question.id.as_str() {
+                    "fine" => Ok(SandboxUpdated {}),
+                    "old" => Err(Status::unimplemented("unknown method")),
+                    "older" => Err(Status::unknown("not implemented yet")),
+                    _ => Err(Status::internal("no room")),
+                }
+            })
+            .await
+        }
+    }
+
+    #[tokio::test]
+    async fn runtimes_may_refuse_other_resources_but_need_not_know_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("cri.sock");
+        let (listener, tasks) = (grpc::listen(&socket).unwrap(), daemon::Tasks::new());
+        let stop = tasks.token();
+        tasks.plain("runtime", async move {
+            grpc::serve(listener, Arc::new(Fake), stop).await;
+            Ok(())
+        });
+        let runtime = Runtime::new(&socket, &socket, Duration::from_secs(10));
+        for (id, refused) in [("fine", None), ("old", None), ("older", None), ("full", Some("no room"))] {
+            let resources = cri::LinuxContainerResources { cpu_shares: 512, ..Default::default() };
+            let answer = runtime.update_sandbox(id, Default::default(), resources).await;
+            assert_eq!(answer.err().map(|error| error.message).as_deref(), refused, "{id}");
+        }
     }
 }

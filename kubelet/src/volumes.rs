@@ -243,7 +243,14 @@ fn empty_dir(context: &Context<'_>) -> io::Result<PathBuf> {
     let fresh = !path.exists();
     make_dir(&path, 0o777)?;
     let settings = context.volume.get("emptyDir");
-    if settings.str_at(&["medium"]) == "Memory" && !linux::mount::is_mount_point(&path)? {
+    let medium = settings.str_at(&["medium"]);
+    if medium.starts_with(HUGE_PAGES) {
+        if !linux::mount::is_mount_point(&path)? {
+            linux::mount::hugetlbfs(&path, page_size(context.pod, medium).map_err(io::Error::other)?)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
+            ownership::apply(context.pod, &path, false)?;
+        }
+    } else if medium == "Memory" && !linux::mount::is_mount_point(&path)? {
         let limit = settings.str_at(&["sizeLimit"]).parse::<Quantity>().ok().map(|size| size.units());
         linux::mount::tmpfs(&path, limit.filter(|size| *size > 0).map(i64::unsigned_abs))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777))?;
@@ -254,6 +261,37 @@ fn empty_dir(context: &Context<'_>) -> io::Result<PathBuf> {
     Ok(path)
 }
 
+/// The media of folders whose files consist of huge pages: this, or this with a size.
+const HUGE_PAGES: &str = "HugePages";
+
+/// The size of the huge pages of a folder; the error is a sentence.
+fn page_size(pod: &Value, medium: &str) -> Result<u64, String> {
+    let wanted = medium.strip_prefix("HugePages-").map(str::to_owned);
+    let containers = crate::pods::spec::all_containers(pod).map(|container| container.get("resources"));
+    let requests =
+        containers.chain([pod.at(&["spec", "resources"])]).filter_map(|r| r.get("requests").as_object());
+    let sizes = requests.flat_map(|map| map.iter()).filter_map(|(name, _)| name.strip_prefix("hugepages-"));
+    let mut sizes: Vec<&str> =
+        sizes.filter(|size| wanted.as_ref().is_none_or(|wanted| wanted == size)).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let size = match sizes.as_slice() {
+        [size] => *size,
+        [] => {
+            return Err(format!(
+                "medium {medium}: hugePages storage requested, but there is no resource request for huge pages"
+            ));
+        }
+        _ => {
+            return Err(format!(
+                "medium: {medium} can't be used if container requests multiple huge page sizes"
+            ));
+        }
+    };
+    let size: Quantity = size.parse().map_err(|_| format!("invalid size of huge pages {size:?}"))?;
+    u64::try_from(size.units()).map_err(|error| error.to_string())
+}
+
 /// Makes a folder with its parents; the folder itself gets exactly this mode.
 fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     if path.is_dir() {
@@ -261,4 +299,35 @@ fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     }
     fs::create_dir_all(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_huge_pages_have_the_size_that_containers_ask_for() {
+        let pod =
+            |requests: Value| object!({"spec": {"containers": [{"resources": {"requests": (requests)}}]}});
+        let one = pod(object!({"hugepages-2Mi": "4Mi", "cpu": "1"}));
+        let two = pod(object!({"hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi"}));
+        for (pod, medium, expected) in [
+            (&one, "HugePages", Ok(2 << 20)),
+            (&two, "HugePages-1Gi", Ok(1 << 30)),
+            (
+                &one,
+                "HugePages-1Gi",
+                Err(
+                    "medium HugePages-1Gi: hugePages storage requested, but there is no resource request for huge pages",
+                ),
+            ),
+            (
+                &two,
+                "HugePages",
+                Err("medium: HugePages can't be used if container requests multiple huge page sizes"),
+            ),
+        ] {
+            assert_eq!(page_size(pod, medium), expected.map_err(str::to_owned), "{medium}");
+        }
+    }
 }

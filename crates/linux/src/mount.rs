@@ -77,6 +77,13 @@ pub fn tmpfs(path: &Path, size: Option<u64>) -> io::Result<()> {
     Ok(())
 }
 
+/// Mounts a file system whose files consist of huge pages of this size.
+pub fn hugetlbfs(path: &Path, page_size: u64) -> io::Result<()> {
+    let options = format!("pagesize={page_size}");
+    mount(Some("nodev"), path, Some("hugetlbfs"), MsFlags::empty(), Some(options.as_str()))?;
+    Ok(())
+}
+
 /// Makes `source` appear at `target` too, with what is mounted below it.
 pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
     mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;

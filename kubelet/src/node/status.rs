@@ -4,6 +4,7 @@ use std::path::Path;
 
 use api::quantity::{Format, Quantity};
 use api::{Map, Value, object};
+use linux::hugepages::HugePages;
 
 use crate::Kubelet;
 use crate::config::Config;
@@ -70,13 +71,15 @@ async fn images(kubelet: &Kubelet) -> Vec<Value> {
 }
 
 /// What the node has in all and what pods may use of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Capacity {
     cpu: i64,
     memory: i64,
     storage: i64,
     pods: i64,
     allocatable_storage: i64,
+    /// The huge pages.
+    pub huge_pages: Vec<HugePages>,
     /// What pods may use.
     pub allocatable: Allocatable,
 }
@@ -86,18 +89,24 @@ impl Capacity {
     pub(crate) fn of(config: &Config, facts: &linux::facts::Facts) -> Self {
         let (cpu, memory) = (facts.cpus as i64 * 1000, facts.memory as i64);
         let storage = disk(&config.root);
+        let huge_pages = linux::hugepages::read(Path::new(HugePages::ROOT));
+        // What is set aside for them cannot be used otherwise.
+        let huge: u64 = huge_pages.iter().map(HugePages::bytes).sum();
         let reserved = |resource: &str, measure: fn(&Quantity) -> i64| -> i64 {
             let both = [&config.file.system_reserved, &config.file.kube_reserved];
             both.iter().filter_map(|map| map.get(resource)?.parse().ok()).map(|q: Quantity| measure(&q)).sum()
         };
         let threshold = |signal: &str, of: i64| evicted_at(config, signal, of);
-        let free = memory - reserved("memory", Quantity::units) - threshold("memory.available", memory);
+        let free = memory
+            - reserved("memory", Quantity::units)
+            - threshold("memory.available", memory)
+            - huge as i64;
         let disk_free =
             storage - reserved("ephemeral-storage", Quantity::units) - threshold("nodefs.available", storage);
         let allocatable =
             Allocatable { cpu: (cpu - reserved("cpu", Quantity::millis)).max(0), memory: free.max(0) };
         let pods = i64::from(config.file.max_pods);
-        Self { cpu, memory, storage, pods, allocatable_storage: disk_free.max(0), allocatable }
+        Self { cpu, memory, storage, pods, allocatable_storage: disk_free.max(0), huge_pages, allocatable }
     }
 }
 
@@ -137,8 +146,9 @@ fn resources(capacity: &Capacity, allocatable: bool) -> Value {
     };
     out.push("cpu", cores(cpu).into());
     out.push("ephemeral-storage", storage.into());
-    for size in huge_pages() {
-        out.push(format!("hugepages-{size}"), "0".into());
+    for pages in &capacity.huge_pages {
+        let bytes = Quantity::from_units(pages.bytes() as i64, Format::BinarySi);
+        out.push(format!("hugepages-{}", pages.resource_size()), bytes.to_string().into());
     }
     out.push("memory", kibibytes(memory).into());
     out.push("pods", capacity.pods.to_string().into());
@@ -163,25 +173,6 @@ fn extended(capacity: &mut Value, allocatable: &mut Value, before: &Value, devic
         capacity.set(&[name.as_str()], "0");
         allocatable.set(&[name.as_str()], "0");
     }
-}
-
-/// The sizes of huge pages that the kernel knows, as resource names have them.
-fn huge_pages() -> Vec<String> {
-    let entries = std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
-    let sizes = entries.filter_map(|entry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()
-    });
-    let mut sizes: Vec<u64> = sizes.collect();
-    sizes.sort_unstable_by(|a, b| b.cmp(a));
-    sizes
-        .into_iter()
-        .map(|kib| match kib {
-            kib if kib % (1 << 20) == 0 => format!("{}Gi", kib >> 20),
-            kib if kib % (1 << 10) == 0 => format!("{}Mi", kib >> 10),
-            kib => format!("{kib}Ki"),
-        })
-        .collect()
 }
 
 /// The status to report; `node` holds the one before.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use api::Value;
 use k8s_cri::v1 as cri;
+use linux::hugepages::HugePages;
 
 use super::{amounts, resources, sandbox, spec};
 use crate::config::Config;
@@ -53,6 +54,8 @@ pub(crate) struct Inputs<'a> {
     pub target: Option<String>,
     /// Whether the node has control groups of version 2.
     pub cgroup_v2: bool,
+    /// The huge pages of the node.
+    pub huge_pages: &'a [HugePages],
 }
 
 /// Makes the configuration; an error is a sentence for the container's status.
@@ -108,11 +111,14 @@ pub(crate) struct Machine<'a> {
     pub memory: i64,
     /// Whether the node has control groups of version 2.
     pub cgroup_v2: bool,
+    /// The huge pages of the node.
+    pub huge_pages: &'a [HugePages],
 }
 
 impl<'a> Machine<'a> {
     fn of(inputs: &Inputs<'a>) -> Self {
-        Self { config: inputs.config, memory: inputs.memory, cgroup_v2: inputs.cgroup_v2 }
+        let Inputs { config, memory, cgroup_v2, huge_pages, .. } = *inputs;
+        Self { config, memory, cgroup_v2, huge_pages }
     }
 }
 
@@ -132,6 +138,7 @@ pub(crate) fn linux_resources(
         cpu_shares: resources::shares(request.or(limit).unwrap_or_default()) as i64,
         memory_limit_in_bytes: resources::amount(&effective, "limits", "memory").unwrap_or_default(),
         oom_score_adj: resources::oom_score(pod, container, machine.memory),
+        hugepage_limits: huge_page_limits(pod, container, machine.huge_pages),
         ..Default::default()
     };
     if let Some(limit) = limit.filter(|limit| *limit > 0 && file.cpu_cfs_quota) {
@@ -142,6 +149,20 @@ pub(crate) fn linux_resources(
         out.unified.insert("memory.oom.group".to_owned(), "1".to_owned());
     }
     out
+}
+
+/// How much of each size of huge pages a container may use: nothing, unless it or its pod says otherwise.
+fn huge_page_limits(pod: &Value, container: &Value, pages: &[HugePages]) -> Vec<cri::HugepageLimit> {
+    let limit = |pages: &HugePages| {
+        let resource = format!("hugepages-{}", pages.resource_size());
+        let own = resources::of_container(container, "limits", &resource);
+        let limit = own.or_else(|| resources::amount(pod.at(&["spec", "resources"]), "limits", &resource));
+        cri::HugepageLimit {
+            page_size: pages.group_size(),
+            limit: limit.and_then(|limit| u64::try_from(limit).ok()).unwrap_or_default(),
+        }
+    };
+    pages.iter().map(limit).collect()
 }
 
 /// A field of the container's security context, or else of the pod's.
@@ -242,5 +263,28 @@ fn seccomp(inputs: &Inputs<'_>, privileged: bool) -> Result<cri::SecurityProfile
         "" if inputs.config.file.seccomp_default => Ok(of(ProfileType::RuntimeDefault)),
         "" | "Unconfined" => Ok(of(ProfileType::Unconfined)),
         other => Err(format!("unknown seccomp profile type {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::object;
+
+    use super::*;
+
+    #[test]
+    fn huge_pages_are_for_those_who_ask_for_them() {
+        let pages = [HugePages { size: 1 << 30, count: 0 }, HugePages { size: 2 << 20, count: 9 }];
+        let container = object!({"resources": {"limits": {"hugepages-2Mi": "4Mi"}}});
+        let limits = |pod: &Value, container: &Value| -> Vec<(String, u64)> {
+            huge_page_limits(pod, container, &pages).into_iter().map(|l| (l.page_size, l.limit)).collect()
+        };
+        let expected =
+            |gigantic: u64, huge: u64| vec![("1GB".to_owned(), gigantic), ("2MB".to_owned(), huge)];
+        assert_eq!(limits(&Value::object(), &container), expected(0, 4 << 20));
+        assert_eq!(limits(&Value::object(), &Value::object()), expected(0, 0));
+        let pod =
+            object!({"spec": {"resources": {"limits": {"hugepages-1Gi": "1Gi", "hugepages-2Mi": "2Mi"}}}});
+        assert_eq!(limits(&pod, &container), expected(1 << 30, 4 << 20));
     }
 }

@@ -70,10 +70,14 @@ fn of_containers(pod: &Value, kind: &str, resource: &str) -> i64 {
     init.max(main + sidecars)
 }
 
+/// What a pod needs of a resource besides its containers.
+pub(crate) fn overhead(pod: &Value, resource: &str) -> i64 {
+    parse(pod.at(&["spec", "overhead", resource]), resource).unwrap_or_default()
+}
+
 /// What a pod has of a resource, its overhead included.
 pub(crate) fn sum(pod: &Value, kind: &str, resource: &str) -> i64 {
-    let overhead = parse(pod.at(&["spec", "overhead", resource]), resource).unwrap_or_default();
-    of_pod(pod, kind, resource).unwrap_or_default() + overhead
+    of_pod(pod, kind, resource).unwrap_or_default() + overhead(pod, resource)
 }
 
 /// What a pod requests of a resource.
@@ -89,8 +93,7 @@ pub(crate) fn limit(pod: &Value, resource: &str) -> Option<i64> {
     }
     let all = spec::all_containers(pod)
         .all(|container| of_container(container, "limits", resource).is_some_and(|n| n > 0));
-    let overhead = parse(pod.at(&["spec", "overhead", resource]), resource).unwrap_or_default();
-    if all { of_pod(pod, "limits", resource).map(|limit| limit + overhead) } else { None }
+    if all { of_pod(pod, "limits", resource).map(|limit| limit + overhead(pod, resource)) } else { None }
 }
 
 /// The limits of a pod's own control group.

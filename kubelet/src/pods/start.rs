@@ -301,6 +301,7 @@ impl Actor {
             options,
             memory: kubelet.facts.memory as i64,
             cgroup_v2: kubelet.cgroups.is_v2(),
+            huge_pages: &kubelet.capacity.huge_pages,
         })
     }
 

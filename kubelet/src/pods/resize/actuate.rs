@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::Value;
+use k8s_cri::v1 as cri;
 use linux::cgroup::Limits;
 
 use super::{Amounts, Changes, Update};
@@ -21,6 +22,48 @@ enum Resource {
 /// A limit in an order in which none is the most.
 fn ordered(limit: Option<i64>) -> i64 {
     limit.filter(|limit| *limit >= 0).unwrap_or(i64::MAX)
+}
+
+/// The pod's control group, with the limits that it has by now.
+struct Group {
+    path: String,
+    limits: Limits,
+}
+
+/// Limits with those of `over` in place of their own.
+fn merged(limits: &Limits, over: &Limits) -> Limits {
+    Limits {
+        cpu_shares: over.cpu_shares.or(limits.cpu_shares),
+        cpu_quota_us: over.cpu_quota_us.or(limits.cpu_quota_us),
+        cpu_period_us: over.cpu_period_us.or(limits.cpu_period_us),
+        memory: over.memory.or(limits.memory),
+        pids: over.pids.or(limits.pids),
+    }
+}
+
+/// What a sandbox needs itself, and what of the group's limits is left for its containers.
+fn of_sandbox(
+    pod: &Value,
+    limits: &Limits,
+    period: u64,
+) -> (cri::LinuxContainerResources, cri::LinuxContainerResources) {
+    let need = |resource: &str| resources::overhead(pod, resource);
+    let (cpu, memory) = (need("cpu"), need("memory"));
+    let mut overhead = cri::LinuxContainerResources { memory_limit_in_bytes: memory, ..Default::default() };
+    if cpu > 0 {
+        overhead.cpu_shares = resources::shares(cpu) as i64;
+        overhead.cpu_quota = resources::quota(cpu, period);
+        overhead.cpu_period = period as i64;
+    }
+    let less = |amount: i64, overhead: i64| if amount > 0 { (amount - overhead).max(0) } else { amount };
+    let rest = cri::LinuxContainerResources {
+        cpu_shares: less(limits.cpu_shares.unwrap_or_default() as i64, overhead.cpu_shares),
+        cpu_quota: less(limits.cpu_quota_us.unwrap_or_default(), overhead.cpu_quota),
+        cpu_period: limits.cpu_period_us.unwrap_or_default() as i64,
+        memory_limit_in_bytes: less(limits.memory.unwrap_or_default(), memory),
+        ..Default::default()
+    };
+    (overhead, rest)
 }
 
 impl Actor {
@@ -52,15 +95,16 @@ impl Actor {
             self.check_memory(&group, &have, &wanted, &changes.memory).await?;
         }
         let mut current = HashMap::new();
+        let mut group = Group { path: group, limits: have };
         if !changes.memory.is_empty() || everything {
             // A limit is never lifted.
             let limit = wanted.memory.or(have.memory);
             let set = Limits { memory: limit, ..Limits::default() };
             let grows = ordered(limit) > ordered(have.memory);
             let shrinks = ordered(limit) < ordered(have.memory);
-            self.set_group(&group, &set, grows)?;
+            self.set_group(pod, &mut group, ("memory", &set), grows).await?;
             self.update_all(pod, Resource::Memory, &changes.memory, &mut current).await?;
-            self.set_group(&group, &set, shrinks)?;
+            self.set_group(pod, &mut group, ("memory", &set), shrinks).await?;
         }
         if !changes.cpu.is_empty() || everything {
             let quota = wanted.cpu_quota_us.or(have.cpu_quota_us);
@@ -68,11 +112,11 @@ impl Actor {
                 Limits { cpu_quota_us: quota, cpu_period_us: wanted.cpu_period_us, ..Limits::default() };
             let weight = Limits { cpu_shares: wanted.cpu_shares, ..Limits::default() };
             let (old, new) = (ordered(have.cpu_quota_us), ordered(quota));
-            self.set_group(&group, &limit, new > old)?;
-            self.set_group(&group, &weight, wanted.cpu_shares > have.cpu_shares)?;
+            self.set_group(pod, &mut group, ("cpu", &limit), new > old).await?;
+            self.set_group(pod, &mut group, ("cpu", &weight), wanted.cpu_shares > have.cpu_shares).await?;
             self.update_all(pod, Resource::Cpu, &changes.cpu, &mut current).await?;
-            self.set_group(&group, &weight, wanted.cpu_shares < have.cpu_shares)?;
-            self.set_group(&group, &limit, new < old)?;
+            self.set_group(pod, &mut group, ("cpu", &weight), wanted.cpu_shares < have.cpu_shares).await?;
+            self.set_group(pod, &mut group, ("cpu", &limit), new < old).await?;
         }
         if changes.whole {
             self.kubelet.allocations.actuate_pod(pod);
@@ -80,11 +124,40 @@ impl Actor {
         Ok(())
     }
 
-    fn set_group(&self, group: &str, limits: &Limits, now: bool) -> Result<(), String> {
+    /// Changes the pod's control group. The runtime is told before, and may refuse.
+    async fn set_group(
+        &self,
+        pod: &Value,
+        group: &mut Group,
+        (resource, limits): (&str, &Limits),
+        now: bool,
+    ) -> Result<(), String> {
         if !now || !self.kubelet.config.file.cgroups_per_qos {
             return Ok(());
         }
-        self.kubelet.cgroups.update(group, limits).map_err(|error| error.to_string())
+        let merged = merged(&group.limits, limits);
+        self.tell_runtime(pod, &merged).await.map_err(|why| {
+            format!("failed to notify runtime for UpdatePodSandboxResources (resource={resource}); resize rejected: {why}")
+        })?;
+        if let Err(error) = self.kubelet.cgroups.update(&group.path, limits) {
+            if let Err(error) = self.tell_runtime(pod, &group.limits).await {
+                tracing::error!(pod = %spec::describe(pod), err = error, "Cannot take back what the runtime was told");
+            }
+            return Err(error.to_string());
+        }
+        group.limits = merged;
+        Ok(())
+    }
+
+    async fn tell_runtime(&self, pod: &Value, limits: &Limits) -> Result<(), String> {
+        let Some(sandbox) = self.observed.sandbox(pod) else { return Ok(()) };
+        let file = &self.kubelet.config.file;
+        let period = file.cpu_cfs_quota_period.0.as_micros() as u64;
+        let (overhead, resources) = of_sandbox(pod, limits, period);
+        let told = self.kubelet.runtime.update_sandbox(&sandbox.id, overhead, resources).await;
+        told.map_err(|error| {
+            format!("updatePodSandboxResources failed for sanboxID {:?}: {error}", sandbox.id)
+        })
     }
 
     async fn update_all(
@@ -120,6 +193,7 @@ impl Actor {
             config: &self.kubelet.config,
             memory: self.kubelet.facts.memory as i64,
             cgroup_v2: self.kubelet.cgroups.is_v2(),
+            huge_pages: &self.kubelet.capacity.huge_pages,
         };
         let linux = container::linux_resources(pod, &definition, &machine);
         self.kubelet.runtime.update_container(&update.id, linux).await.map_err(|error| error.to_string())?;
@@ -164,5 +238,29 @@ impl Actor {
             [one] => Err(format!("cannot decrease memory limits: {one}")),
             several => Err(format!("cannot decrease memory limits: [{}]", several.join(", "))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::object;
+
+    use super::*;
+
+    #[test]
+    fn the_runtime_is_told_what_containers_have_besides_the_overhead() {
+        let limits = Limits { cpu_shares: Some(1024), memory: Some(100 << 20), ..Limits::default() };
+        let quota = Limits { cpu_quota_us: Some(100_000), cpu_period_us: Some(100_000), ..Limits::default() };
+        let all = merged(&limits, &quota);
+        let pod = object!({"spec": {"overhead": {"cpu": "250m", "memory": "10Mi"}}});
+        let (overhead, rest) = of_sandbox(&pod, &all, 100_000);
+        assert_eq!(
+            (overhead.cpu_shares, overhead.cpu_quota, overhead.memory_limit_in_bytes),
+            (256, 25_000, 10 << 20)
+        );
+        assert_eq!((rest.cpu_shares, rest.cpu_quota, rest.memory_limit_in_bytes), (768, 75_000, 90 << 20));
+        let (overhead, rest) = of_sandbox(&Value::object(), &limits, 100_000);
+        assert_eq!(overhead, cri::LinuxContainerResources::default());
+        assert_eq!((rest.cpu_shares, rest.cpu_quota), (1024, 0));
     }
 }
