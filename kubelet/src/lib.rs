@@ -5,8 +5,8 @@
 //! state comes from the runtime's labels and the pods' statuses, and no container is touched.
 //!
 //! Mirrors upstream's kubelet v1.36: configuration file, flags, labels, folders, events, statuses, endpoints. What it does
-//! not do (yet): resource
-//! managers, user namespaces. Where a pod or a setting asks for one of these it is refused, not ignored.
+//! not do (yet): resource managers, user namespaces, claims to devices. Where a pod or a setting asks for one of these it is
+//! refused, not ignored.
 
 mod allocation;
 mod args;

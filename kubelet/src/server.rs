@@ -6,6 +6,7 @@ mod logs;
 mod pods;
 mod stats;
 mod streams;
+mod volumes;
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -183,7 +184,10 @@ impl Endpoints {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match segments.as_slice() {
             ["healthz", ..] if reads => self.health.respond(request.uri()).await.unwrap_or_else(not_found),
-            ["metrics"] if reads => serve::metrics::respond(&self.metrics),
+            ["metrics"] if reads => {
+                let volumes = volumes::gather(&self.kubelet).await;
+                serve::metrics::respond_all(&[&self.metrics, &volumes])
+            }
             ["metrics", "resource"] if reads => stats::resource(&self.kubelet).await,
             ["metrics", "cadvisor"] if reads => cadvisor::respond(&self.kubelet).await,
             ["metrics", "probes"] if reads => serve::metrics::respond(&self.kubelet.probe_metrics.registry),

@@ -39,8 +39,14 @@ pub fn register(registry: &Registry, collector: impl Collector + 'static) {
 
 /// The answer to a scrape.
 pub fn respond(registry: &Registry) -> Response<Body> {
+    respond_all(&[registry])
+}
+
+/// The answer to a scrape of several registries, none of which has a family of another.
+pub fn respond_all(registries: &[&Registry]) -> Response<Body> {
+    let families: Vec<_> = registries.iter().flat_map(|registry| registry.gather()).collect();
     let mut lines = Vec::new();
-    if let Err(e) = TextEncoder::new().encode(&registry.gather(), &mut lines) {
+    if let Err(e) = TextEncoder::new().encode(&families, &mut lines) {
         return text(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode metrics: {e}\n"));
     }
     let mut response = Response::new(full(lines));
