@@ -49,7 +49,7 @@ pub fn objects(data: &[u8]) {
     let Some(new) = canonical(row, new) else { return };
     let mut status = new.clone();
     (strategy.prepare_status)(&mut status, &old);
-    validate_metadata_update(row, &new, &old, &mut errors);
+    validate_metadata_update(row, "", &new, &old, &mut errors);
     (strategy.validate_update)(&new, &old, &mut errors);
     for part in strategy.parts {
         let mut changed = new.clone();
