@@ -86,7 +86,10 @@ impl Patch {
     fn check_type(call: &Call, patched: &Value, shown: &str) -> Result<()> {
         let (version, kind) = (patched.get("apiVersion"), patched.get("kind"));
         let given = |v: &Value, is: &str| v.as_str().is_some_and(|text| !text.is_empty() && text != is);
-        let (was, is) = (call.row.api_version(), call.row.kind);
+        let (was, is) = match call.subresource.as_str() {
+            "scale" => ("autoscaling/v1".to_owned(), "Scale"),
+            _ => (call.row.api_version(), call.row.kind),
+        };
         if !given(version, &was) && !given(kind, is) {
             return Ok(());
         }

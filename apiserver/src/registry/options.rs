@@ -36,8 +36,11 @@ impl WriteOptions {
         if given.len() > MANAGER_MAX {
             errors.push(FieldError::too_long(&Path::new("fieldManager"), MANAGER_MAX));
         }
-        let dry_run: Vec<&str> =
-            query.all("dryRun").iter().map(String::as_str).filter(|d| !d.is_empty()).collect();
+        for (at, c) in given.char_indices().filter(|(_, c)| c.is_control()) {
+            let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+            errors.push(FieldError::invalid(&Path::new("fieldManager"), given, why));
+        }
+        let dry_run: Vec<&str> = query.all("dryRun").iter().map(String::as_str).collect();
         if dry_run.iter().any(|d| *d != "All") {
             let value = Value::from(dry_run.to_vec());
             errors.push(FieldError::not_supported(&Path::new("dryRun"), value, &["All"]));
