@@ -113,7 +113,7 @@ pub(crate) type Answer = http::Response<tonic::body::Body>;
 /// What others may call.
 #[async_trait]
 pub(crate) trait Service: Send + Sync + 'static {
-    /// Answers a call of `/package.Service/Method`; [`unimplemented`] those that there are not.
+    /// Answers a call of `/package.Service/Method`; with [`unimplemented()`] where there is no such thing.
     async fn answer(&self, method: &str, request: http::Request<Incoming>) -> Answer;
 }
 
