@@ -13,8 +13,8 @@ use super::driver::Driver;
 use super::files::attachment;
 use super::mount::{Failure, Source, Wanted};
 
-/// What has to be known before a driver can be asked for a volume.
-#[derive(Debug, Clone, Default)]
+/// What has to be known before a driver can be asked for a volume: secrets too, so that nothing prints it.
+#[derive(Clone, Default)]
 pub(super) struct Facts {
     /// The driver's object; null when there is none.
     pub(super) object: Value,

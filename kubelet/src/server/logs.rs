@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::Value;
 use futures::Stream;
 use http::{HeaderValue, Response, StatusCode, header};
-use jiff::{Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp};
 use serve::Body;
 use tokio::sync::mpsc;
 
@@ -88,8 +88,9 @@ fn options(query: Option<&str>) -> Result<(Options, bool), String> {
             "tailLines" if value != "all" => options.tail = Some(number()?),
             "limitBytes" => options.limit = Some(number()?),
             "sinceSeconds" => {
-                let seconds = number()? as i64;
-                options.since = Timestamp::now().checked_sub(seconds.seconds()).ok();
+                // What is too long ago for a time is everything.
+                let ago = i64::try_from(number()?).ok().map(SignedDuration::from_secs);
+                options.since = ago.and_then(|ago| Timestamp::now().checked_sub(ago).ok());
             }
             "sinceTime" => options.since = api::time::parse(&value),
             "stream" if value != "All" && !value.is_empty() => options.stream = Some(value),
