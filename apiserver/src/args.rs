@@ -4,7 +4,6 @@
 //! Source: <https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/>.
 
 mod audit;
-mod fixed;
 mod oidc;
 
 use std::net::IpAddr;
@@ -13,7 +12,13 @@ use clap::Parser;
 use daemon::{GoDuration, KeyValues, LoggingFlags};
 
 pub use audit::AuditFlags;
-pub use fixed::FixedFlags;
+/// The flags that must not change anything.
+#[derive(Clone, Debug)]
+pub struct Fixed;
+
+impl daemon::fixed::Table for Fixed {
+    const ROWS: &'static str = include_str!("../data/flags.txt");
+}
 pub use oidc::OidcFlags;
 
 /// The Kubernetes API server validates and configures data for the API objects, and serves them over REST and watch.
@@ -271,7 +276,7 @@ pub struct Args {
     pub oidc: OidcFlags,
     /// Flags that must not change anything.
     #[command(flatten)]
-    pub fixed: FixedFlags,
+    pub fixed: daemon::fixed::FixedFlags<Fixed>,
     /// Logging.
     #[command(flatten)]
     pub logging: LoggingFlags,

@@ -1,9 +1,23 @@
-//! Command line flags: upstream's names. Those that repeat a field of the configuration file win over it.
+//! Command line flags, by upstream's names. None is unknown, and none is ignored: what is not supported is refused with
+//! the reason. Most stand for a field of the configuration file and win over it.
+
+mod fields;
 
 use std::path::PathBuf;
 
 use clap::Parser;
+use daemon::fixed::{FixedFlags, Table};
 use daemon::{Flags, KeyValues, LoggingFlags};
+
+pub use fields::FieldFlags;
+
+/// The flags that must not change anything.
+#[derive(Clone, Debug)]
+pub struct Fixed;
+
+impl Table for Fixed {
+    const ROWS: &'static str = include_str!("../data/flags.txt");
+}
 
 /// The node agent: runs the pods that are bound to this node.
 #[derive(Parser, Clone, Debug)]
@@ -12,6 +26,9 @@ pub struct Args {
     /// The kubelet's configuration file (KubeletConfiguration, kubelet.config.k8s.io/v1beta1).
     #[arg(long, default_value = "")]
     pub config: String,
+    /// A folder of files `*.conf`, each a part of a configuration that is laid over the file, in the order of their names.
+    #[arg(long, default_value = "")]
+    pub config_dir: String,
     /// How to reach the API server; without it the kubelet runs static pods only.
     #[arg(long, default_value = "")]
     pub kubeconfig: String,
@@ -24,93 +41,33 @@ pub struct Args {
     /// The node's addresses, comma-separated: one, or one of each family.
     #[arg(long, default_value = "")]
     pub node_ip: String,
-    /// The container runtime's socket.
-    #[arg(long, default_value = "")]
-    pub container_runtime_endpoint: String,
-    /// The image service's socket, when it is another.
-    #[arg(long, default_value = "")]
-    pub image_service_endpoint: String,
     /// Where the kubelet keeps its files.
     #[arg(long, default_value = "/var/lib/kubelet")]
     pub root_dir: PathBuf,
     /// Where certificates are kept.
     #[arg(long, default_value = "/var/lib/kubelet/pki")]
     pub cert_dir: PathBuf,
-    /// Taints to register the node with: `key=value:effect,...`.
-    #[arg(long, default_value = "")]
-    pub register_with_taints: String,
     /// Labels to register the node with.
     #[arg(long, default_value = "")]
     pub node_labels: KeyValues,
-    /// Whether to register the node at all.
-    #[arg(long)]
-    pub register_node: Option<bool>,
-    /// The provider's name for the machine.
-    #[arg(long, default_value = "")]
-    pub provider_id: String,
     /// The cloud provider; only "" and "external" exist.
     #[arg(long, default_value = "")]
     pub cloud_provider: String,
-    /// The address to serve on.
-    #[arg(long)]
-    pub address: Option<String>,
-    /// The port to serve on.
-    #[arg(long)]
-    pub port: Option<u16>,
-    /// The address of the health endpoint.
-    #[arg(long)]
-    pub healthz_bind_address: Option<String>,
-    /// The port of the health endpoint; 0 turns it off.
-    #[arg(long)]
-    pub healthz_port: Option<u16>,
-    /// Whether requests without credentials are let in as system:anonymous.
-    #[arg(long)]
-    pub anonymous_auth: Option<bool>,
-    /// Whether bearer tokens are reviewed by the API server.
-    #[arg(long)]
-    pub authentication_token_webhook: Option<bool>,
-    /// AlwaysAllow or Webhook.
-    #[arg(long)]
-    pub authorization_mode: Option<String>,
-    /// The authority of client certificates.
-    #[arg(long)]
-    pub client_ca_file: Option<String>,
-    /// The serving certificate.
-    #[arg(long)]
-    pub tls_cert_file: Option<String>,
-    /// The serving certificate's key.
-    #[arg(long)]
-    pub tls_private_key_file: Option<String>,
-    /// The cluster's DNS servers.
-    #[arg(long, value_delimiter = ',')]
-    pub cluster_dns: Vec<String>,
-    /// The cluster's DNS domain.
-    #[arg(long)]
-    pub cluster_domain: Option<String>,
-    /// The resolver file that pods inherit.
-    #[arg(long)]
-    pub resolv_conf: Option<String>,
-    /// The folder of static pods.
-    #[arg(long)]
-    pub pod_manifest_path: Option<String>,
-    /// How many pods may run here.
-    #[arg(long)]
-    pub max_pods: Option<u32>,
-    /// Whether swap is a reason not to start.
-    #[arg(long)]
-    pub fail_swap_on: Option<bool>,
-    /// Whether control groups of version 1 are a reason not to start.
-    #[arg(long)]
-    pub fail_cgroupv1: Option<bool>,
-    /// The control group driver; only cgroupfs is supported.
-    #[arg(long)]
-    pub cgroup_driver: Option<String>,
     /// The control group of the container runtime; statistics only.
     #[arg(long, default_value = "")]
     pub runtime_cgroups: String,
-    /// Feature gates.
+    /// The configuration of credential providers (CredentialProviderConfig): a file, or a folder of them.
     #[arg(long, default_value = "")]
-    pub feature_gates: KeyValues,
+    pub image_credential_provider_config: PathBuf,
+    /// The folder of the credential providers' programs.
+    #[arg(long, default_value = "")]
+    pub image_credential_provider_bin_dir: PathBuf,
+    /// Those that stand for a field of the configuration file.
+    #[command(flatten)]
+    pub fields: FieldFlags,
+    /// Those that must not change anything.
+    #[command(flatten)]
+    pub fixed: FixedFlags<Fixed>,
     /// Logging.
     #[command(flatten)]
     pub logging: LoggingFlags,
@@ -119,5 +76,15 @@ pub struct Args {
 impl Flags for Args {
     fn logging(&self) -> &LoggingFlags {
         &self.logging
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_fixed_flags_is_in_order() {
+        assert_eq!(daemon::fixed::check_table::<Fixed>(), Ok(()));
     }
 }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use api::{Value, object};
 
 use crate::args::Args;
 
@@ -40,10 +39,10 @@ pub struct Config {
     pub healthz: Option<SocketAddr>,
     /// Labels to register with.
     pub labels: Vec<(String, String)>,
-    /// Taints to register with.
-    pub taints: Vec<Value>,
-    /// The provider's name for the machine.
-    pub provider_id: String,
+    /// The configuration of credential providers; empty when there are none.
+    pub credential_providers: PathBuf,
+    /// The folder of their programs.
+    pub credential_provider_dir: PathBuf,
     /// An outside cloud controller finishes the node.
     pub external_cloud: bool,
     /// The file's own fields, flags merged in.
@@ -53,11 +52,10 @@ pub struct Config {
 impl Config {
     /// Reads the file that the flags name and checks everything.
     pub fn load(args: &Args) -> anyhow::Result<Self> {
-        let mut file = match args.config.as_str() {
-            "" => KubeletConfiguration::default(),
-            path => file::read(Path::new(path))?,
-        };
-        merge(&mut file, args);
+        args.fixed.check().map_err(anyhow::Error::msg)?;
+        let mut document = file::read(&args.config, &args.config_dir)?;
+        args.fields.apply(&mut document).map_err(anyhow::Error::msg)?;
+        let file = file::decode(document)?;
         file.validate()?;
         if !matches!(args.cloud_provider.as_str(), "" | "external") {
             bail!("--cloud-provider={} is not supported: only \"external\" is", args.cloud_provider);
@@ -66,7 +64,7 @@ impl Config {
         let hostname = linux::facts::read().context("cannot read the machine's facts")?.hostname;
         let name = if args.hostname_override.is_empty() { &hostname } else { &args.hostname_override };
         let runtime_socket = socket(&file.container_runtime_endpoint)?;
-        let image_socket = match args.image_service_endpoint.as_str() {
+        let image_socket = match file.image_service_endpoint.as_str() {
             "" => runtime_socket.clone(),
             endpoint => socket(endpoint)?,
         };
@@ -86,8 +84,8 @@ impl Config {
             address,
             healthz: (file.healthz_port != 0).then(|| SocketAddr::new(healthz_ip, file.healthz_port)),
             labels: args.node_labels.0.clone().into_iter().collect(),
-            taints: taints(&args.register_with_taints)?,
-            provider_id: args.provider_id.clone(),
+            credential_providers: args.image_credential_provider_config.clone(),
+            credential_provider_dir: args.image_credential_provider_bin_dir.clone(),
             external_cloud: args.cloud_provider == "external",
             file,
             hostname,
@@ -153,70 +151,9 @@ fn default_ip() -> Option<IpAddr> {
     socket.local_addr().ok().map(|address| address.ip())
 }
 
-fn taints(flag: &str) -> anyhow::Result<Vec<Value>> {
-    let parse = |text: &str| {
-        let (pair, effect) = text.rsplit_once(':').with_context(|| format!("invalid taint {text:?}"))?;
-        if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
-            bail!("invalid taint effect in {text:?}");
-        }
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let mut taint = object!({"key": key, "effect": effect});
-        if !value.is_empty() {
-            taint.set(&["value"], value);
-        }
-        Ok(taint)
-    };
-    flag.split(',').filter(|text| !text.is_empty()).map(parse).collect()
-}
-
-fn merge(file: &mut KubeletConfiguration, args: &Args) {
-    fn put<T: Clone>(to: &mut T, from: &Option<T>) {
-        if let Some(from) = from {
-            *to = from.clone();
-        }
-    }
-    put(&mut file.address, &args.address);
-    put(&mut file.port, &args.port);
-    put(&mut file.healthz_bind_address, &args.healthz_bind_address);
-    put(&mut file.healthz_port, &args.healthz_port);
-    put(&mut file.authentication.anonymous.enabled, &args.anonymous_auth);
-    put(&mut file.authentication.webhook.enabled, &args.authentication_token_webhook);
-    put(&mut file.authorization.mode, &args.authorization_mode);
-    put(&mut file.authentication.x509.client_ca_file, &args.client_ca_file);
-    put(&mut file.tls_cert_file, &args.tls_cert_file);
-    put(&mut file.tls_private_key_file, &args.tls_private_key_file);
-    put(&mut file.cluster_domain, &args.cluster_domain);
-    put(&mut file.resolv_conf, &args.resolv_conf);
-    put(&mut file.static_pod_path, &args.pod_manifest_path);
-    put(&mut file.max_pods, &args.max_pods);
-    put(&mut file.fail_swap_on, &args.fail_swap_on);
-    put(&mut file.fail_cgroup_v1, &args.fail_cgroupv1);
-    put(&mut file.cgroup_driver, &args.cgroup_driver);
-    put(&mut file.register_node, &args.register_node);
-    if !args.cluster_dns.is_empty() {
-        file.cluster_dns = args.cluster_dns.clone();
-    }
-    if !args.container_runtime_endpoint.is_empty() {
-        file.container_runtime_endpoint = args.container_runtime_endpoint.clone();
-    }
-    for (gate, value) in &args.feature_gates.0 {
-        file.feature_gates.insert(gate.clone(), value == "true");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn taints_are_parsed_or_refused() {
-        let parsed = taints("a=b:NoSchedule,c:NoExecute").unwrap();
-        assert_eq!(parsed[0], object!({"key": "a", "effect": "NoSchedule", "value": "b"}));
-        assert_eq!(parsed[1], object!({"key": "c", "effect": "NoExecute"}));
-        for bad in ["a", "a=b:Never"] {
-            assert!(taints(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn sockets_are_unix_sockets() {

@@ -1,12 +1,15 @@
 //! Images: whether to pull them, with which credentials, and what to say when that fails.
 
 pub(crate) mod collect;
+mod keyring;
+mod providers;
+mod records;
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use api::Value;
-use base64::Engine as _;
 use client::Recorder;
 use client::events::Kind;
 use k8s_cri::v1 as cri;
@@ -17,6 +20,9 @@ use crate::cri::Runtime;
 use crate::events;
 use crate::objects::Objects;
 use crate::pods::backoff::Backoffs;
+use keyring::{Credential, Keyring};
+pub(crate) use providers::Providers;
+pub(crate) use records::{Records, Verification};
 
 /// Why a container waits for its image: the reason and message of its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,20 +49,47 @@ pub(crate) struct Request<'a> {
 pub(crate) struct Images {
     runtime: Runtime,
     recorder: Recorder,
-    /// One at a time, or as many as there are.
+    /// As many at a time as there are.
     pulls: Semaphore,
     /// What went wrong last, by pod uid and image.
     failures: Mutex<HashMap<(String, String), String>>,
+    pub(crate) providers: Providers,
+    records: Records,
+    /// Where the node's own credentials may be.
+    folders: Vec<PathBuf>,
 }
 
 impl Images {
-    /// `serialize`: pull one image at a time.
-    pub(crate) fn new(runtime: Runtime, recorder: Recorder, serialize: bool) -> Self {
-        let pulls = Semaphore::new(if serialize { 1 } else { Semaphore::MAX_PERMITS });
-        Self { runtime, recorder, pulls, failures: Mutex::default() }
+    /// `parallel`: how many images are pulled at a time, all when it is none. `root` is the kubelet's folder.
+    pub(crate) fn new(
+        (runtime, recorder): (Runtime, Recorder),
+        parallel: Option<usize>,
+        (providers, records): (Providers, Records),
+        root: &Path,
+    ) -> Self {
+        let pulls = Semaphore::new(parallel.unwrap_or(Semaphore::MAX_PERMITS));
+        let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker"));
+        let folders = [root.to_owned()].into_iter().chain(home).chain(["/.docker".into(), "/".into()]);
+        let folders = folders.collect();
+        Self { runtime, recorder, pulls, failures: Mutex::default(), providers, records, folders }
     }
 
-    /// Makes sure that a container's image is there, by its pull policy.
+    /// Goes on with the records of an earlier process, from what the runtime has.
+    pub(crate) async fn recover(&self) -> crate::cri::Result<()> {
+        let images = self.runtime.images().await?.into_iter();
+        let images: Vec<_> =
+            images.map(|image| (image.id, [image.repo_tags, image.repo_digests].concat())).collect();
+        self.records.recover(&images);
+        Ok(())
+    }
+
+    /// Forgets who may use images that are gone since before `since`.
+    fn prune(&self, images: &[cri::Image], since: jiff::Timestamp) {
+        let ids: Vec<String> = images.iter().map(|image| image.id.clone()).collect();
+        self.records.prune(&ids, since);
+    }
+
+    /// Makes sure that a container's image is there and that its pod may use it, by its pull policy.
     pub(crate) async fn ensure(
         &self,
         request: Request<'_>,
@@ -74,21 +107,23 @@ impl Images {
                 return Err(Waiting { reason: "ImageInspectError", message });
             }
         };
-        match (policy, present) {
-            ("Never", None) => {
-                let message = format!("Container image {image:?} is not present with pull policy of Never");
-                self.event(pod, container, Kind::Warning, "ErrImageNeverPull", &message);
-                Err(Waiting { reason: "ErrImageNeverPull", message })
-            }
-            ("Never" | "IfNotPresent" | "", Some(present)) => {
+        if let (Some(present), "Never" | "IfNotPresent" | "") = (present, policy) {
+            let credentials = self.credentials(pod, image, objects);
+            if !self.records.must_pull(image, &present.id, credentials).await {
                 let message = format!(
                     "Container image {image:?} already present on machine and can be accessed by the pod"
                 );
                 self.event(pod, container, Kind::Normal, "Pulled", &message);
-                Ok(present)
+                return Ok(present);
             }
-            _ => self.pull(request, objects, backoffs).await,
         }
+        if policy == "Never" {
+            // Whether the image is here is told only to those who may use it.
+            let message = format!("Container image {image:?} is not present with pull policy of Never");
+            self.event(pod, container, Kind::Warning, "ErrImageNeverPull", &message);
+            return Err(Waiting { reason: "ErrImageNeverPull", message });
+        }
+        self.pull(request, objects, backoffs).await
     }
 
     async fn pull(
@@ -149,20 +184,54 @@ impl Images {
         sandbox: cri::PodSandboxConfig,
         objects: &Objects,
     ) -> Result<cri::Image, String> {
-        let auths = credentials(pod, image, objects).await;
+        let credentials = self.credentials(pod, image, objects).await;
+        self.records.begin(image).map_err(|error| {
+            format!("Failed to record image pull intent for container image {image:?}: {error}")
+        })?;
+        let pulled = self.pull_with(image, &sandbox, &credentials).await;
+        let outcome = pulled.as_ref().ok().map(|(found, credential)| (found.id.as_str(), *credential));
+        self.records.end(image, outcome);
+        pulled.map(|(found, _)| found)
+    }
+
+    /// Without credentials when there are none, else with each in turn. Returns the one that was good.
+    async fn pull_with<'c>(
+        &self,
+        image: &str,
+        sandbox: &cri::PodSandboxConfig,
+        credentials: &'c [Credential],
+    ) -> Result<(cri::Image, Option<&'c Credential>), String> {
         let mut last = None;
-        // Without credentials when there are none, else with each in turn.
-        let tries = if auths.is_empty() { vec![None] } else { auths.into_iter().map(Some).collect() };
-        for auth in tries {
-            match self.runtime.pull(image, auth, sandbox.clone()).await {
+        let tries = if credentials.is_empty() { vec![None] } else { credentials.iter().map(Some).collect() };
+        for credential in tries {
+            match self.runtime.pull(image, credential.map(Credential::auth), sandbox.clone()).await {
                 Ok(_) => {
                     let found = self.runtime.image(image).await.map_err(|error| error.to_string())?;
-                    return found.ok_or_else(|| "the image is not there after it was pulled".to_owned());
+                    let found = found.ok_or("the image is not there after it was pulled")?;
+                    return Ok((found, credential));
                 }
                 Err(error) => last = Some(error.to_string()),
             }
         }
         Err(last.unwrap_or_default())
+    }
+
+    /// The credentials that fit an image: of the pod's pull secrets, of the node's files, of credential providers.
+    async fn credentials(&self, pod: &Value, image: &str, objects: &Objects) -> Vec<Credential> {
+        let repository = keyring::repository(image);
+        let mut secrets = Keyring::default();
+        for reference in pod.array_at(&["spec", "imagePullSecrets"]) {
+            match objects.secret(pod.namespace(), reference.str_at(&["name"])).await {
+                Ok(Some(secret)) => secrets.add_secret(&secret),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(pod = pod.name(), err = %error, "Cannot read a pull secret"),
+            }
+        }
+        let mut node = Keyring::default();
+        node.add_node(&self.folders.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+        let mut provided = Keyring::default();
+        self.providers.add(&mut provided, pod, &repository).await;
+        [secrets, node, provided].into_iter().flat_map(|keyring| keyring.lookup(&repository)).collect()
     }
 
     /// Forgets a pod.
@@ -172,82 +241,5 @@ impl Images {
 
     fn event(&self, pod: &Value, container: &Value, kind: Kind, reason: &str, message: &str) {
         events::of_container(&self.recorder, pod, container.str_at(&["name"]), kind, reason, message);
-    }
-}
-
-/// The credentials that the pod's pull secrets have for an image's registry.
-async fn credentials(pod: &Value, image: &str, objects: &Objects) -> Vec<cri::AuthConfig> {
-    let mut found = Vec::new();
-    for reference in pod.array_at(&["spec", "imagePullSecrets"]) {
-        let Ok(Some(secret)) = objects.secret(pod.namespace(), reference.str_at(&["name"])).await else {
-            continue;
-        };
-        for (key, data) in crate::env::data(&secret, "secret") {
-            let Ok(document) = serde_json::from_slice::<Value>(&data) else { continue };
-            let auths = match key.as_str() {
-                ".dockerconfigjson" => document.get("auths"),
-                ".dockercfg" => &document,
-                _ => continue,
-            };
-            found.extend(matching(auths, image));
-        }
-    }
-    found
-}
-
-fn matching(auths: &Value, image: &str) -> Vec<cri::AuthConfig> {
-    let pairs = auths.as_object().into_iter().flat_map(|map| map.iter());
-    let fits = |server: &str| {
-        let server = server.trim_start_matches("https://").trim_start_matches("http://");
-        let server = server.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
-        let hub = matches!(server, "index.docker.io" | "docker.io") && is_of_hub(image);
-        hub || image.strip_prefix(server).is_some_and(|rest| rest.starts_with(['/', ':']))
-    };
-    pairs.filter(|(server, _)| fits(server)).map(|(server, entry)| auth(server, entry)).collect()
-}
-
-/// Images without a registry's name come from Docker's.
-fn is_of_hub(image: &str) -> bool {
-    let first = image.split('/').next().unwrap_or_default();
-    !image.contains('/') || first == "docker.io" || !(first.contains(['.', ':']) || first == "localhost")
-}
-
-fn auth(server: &str, entry: &Value) -> cri::AuthConfig {
-    let encoded = entry.str_at(&["auth"]);
-    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap_or_default();
-    let decoded = String::from_utf8_lossy(&decoded).into_owned();
-    let (user, password) = match decoded.split_once(':') {
-        Some((user, password)) => (user, password.trim_end_matches('\0')),
-        None => (entry.str_at(&["username"]), entry.str_at(&["password"])),
-    };
-    cri::AuthConfig {
-        username: user.to_owned(),
-        password: password.to_owned(),
-        server_address: server.to_owned(),
-        ..Default::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use api::object;
-
-    use super::*;
-
-    #[test]
-    fn credentials_are_found_by_registry() {
-        let auths = object!({
-            "registry.example.org": {"auth": "dTpw"},
-            "https://index.docker.io/v1/": {"username": "hub", "password": "x"},
-        });
-        for (image, user) in [
-            ("registry.example.org/a/b:1", Some("u")),
-            ("busybox", Some("hub")),
-            ("library/busybox:1", Some("hub")),
-            ("other.example.org/a", None),
-        ] {
-            let found = matching(&auths, image);
-            assert_eq!(found.first().map(|auth| auth.username.as_str()), user, "{image}");
-        }
     }
 }

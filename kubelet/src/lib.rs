@@ -48,15 +48,15 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use allocation::Allocations;
-pub use args::Args;
+pub use args::{Args, FieldFlags, Fixed};
 use config::Config;
 use cri::Runtime;
 use csi::Csi;
 use devices::Devices;
 use env::Services;
 use eviction::{Eviction, Pressure};
-use images::Images;
 use images::collect::Collector;
+use images::{Images, Providers, Records};
 use node::status::Capacity;
 use objects::Objects;
 use pods::manager::{Allocatable, Health};
@@ -215,6 +215,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
     let runtime = Runtime::new(&config.runtime_socket, &config.image_socket, timeout);
     let objects = Arc::new(Objects::new(client.clone(), tasks.clone()));
     let tokens = Arc::new(Tokens::new(client.clone()));
+    let images = images(&config, (&runtime, &recorder), &client, &tokens)?;
     let csi = Csi::new(&config.root, &config.node_name, client.clone(), recorder.clone(), tokens.clone());
     let csi = Arc::new(csi.context("cannot read what there is of CSI volumes")?);
     Ok(Kubelet {
@@ -223,7 +224,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         services: Services::new(),
         volumes: Volumes::new(client.clone(), objects.clone(), tokens, csi.clone()),
         csi,
-        images: Images::new(runtime.clone(), recorder.clone(), config.file.serialize_image_pulls),
+        images,
         tasks: tasks.clone(),
         node: RwLock::default(),
         node_changed: Notify::new(),
@@ -244,6 +245,22 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         facts,
         objects,
     })
+}
+
+fn images(
+    config: &Config,
+    (runtime, recorder): (&Runtime, &Recorder),
+    client: &Client,
+    tokens: &Arc<Tokens>,
+) -> anyhow::Result<Images> {
+    let (providers, programs) = (&config.credential_providers, &config.credential_provider_dir);
+    let providers = Providers::load(providers, programs, client.clone(), tokens.clone())
+        .context("cannot use the credential providers")?;
+    let verification = config.file.verification().map_err(anyhow::Error::msg)?;
+    let records =
+        Records::open(&config.root, verification).context("cannot keep records of pulled images")?;
+    let parallel = config.file.parallel_pulls();
+    Ok(Images::new((runtime.clone(), recorder.clone()), parallel, (providers, records), &config.root))
 }
 
 /// The folders that all pods share.

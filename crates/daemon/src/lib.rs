@@ -36,6 +36,7 @@
 pub mod config;
 pub mod duration;
 pub mod features;
+pub mod fixed;
 pub mod flags;
 pub mod leader_election;
 pub mod logging;

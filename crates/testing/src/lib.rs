@@ -4,6 +4,7 @@
 //! Invariant: whatever a test starts is gone when its value is dropped, also when the test fails.
 
 mod corpus;
+pub mod flags;
 mod http;
 mod pki;
 mod process;

@@ -1,12 +1,13 @@
 //! KubeletConfiguration, `kubelet.config.k8s.io/v1beta1`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::images::Verification;
 use anyhow::{Context, bail};
 use daemon::GoDuration;
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 const KIND: &str = "KubeletConfiguration";
@@ -53,6 +54,9 @@ pub struct KubeletConfiguration {
     pub cpu_cfs_quota_period: GoDuration,
     pub node_status_max_images: i32,
     pub serialize_image_pulls: bool,
+    pub max_parallel_image_pulls: Option<u32>,
+    pub image_pull_credentials_verification_policy: String,
+    pub preloaded_images_verification_allowlist: Vec<String>,
     pub eviction_hard: BTreeMap<String, String>,
     pub crash_loop_back_off: CrashLoopBackOff,
     pub eviction_soft: BTreeMap<String, String>,
@@ -79,6 +83,7 @@ pub struct KubeletConfiguration {
     pub register_node: bool,
     pub register_with_taints: Vec<Json>,
     pub container_runtime_endpoint: String,
+    pub image_service_endpoint: String,
     pub fail_cgroup_v1: bool,
     pub seccomp_default: bool,
     pub allowed_unsafe_sysctls: Vec<String>,
@@ -222,6 +227,9 @@ impl Default for KubeletConfiguration {
             cpu_cfs_quota_period: GoDuration(std::time::Duration::from_millis(100)),
             node_status_max_images: 50,
             serialize_image_pulls: true,
+            max_parallel_image_pulls: None,
+            image_pull_credentials_verification_policy: "NeverVerifyPreloadedImages".to_owned(),
+            preloaded_images_verification_allowlist: Vec::new(),
             eviction_hard: EVICTION_HARD.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
             crash_loop_back_off: CrashLoopBackOff::default(),
             eviction_soft: BTreeMap::new(),
@@ -244,6 +252,7 @@ impl Default for KubeletConfiguration {
             register_node: true,
             register_with_taints: Vec::new(),
             container_runtime_endpoint: "unix:///run/containerd/containerd.sock".to_owned(),
+            image_service_endpoint: String::new(),
             fail_cgroup_v1: true,
             seccomp_default: false,
             allowed_unsafe_sysctls: Vec::new(),
@@ -265,7 +274,7 @@ const EVICTION_HARD: [(&str, &str); 5] = [
 ];
 
 /// Fields whose only effect is on things that do not exist here, or on figures that do not matter.
-const WITHOUT_EFFECT: [&str; 30] = [
+const WITHOUT_EFFECT: [&str; 28] = [
     "kind",
     "apiVersion",
     "httpCheckFrequency",
@@ -274,7 +283,6 @@ const WITHOUT_EFFECT: [&str; 30] = [
     "eventBurst",
     "oomScoreAdj",
     "streamingConnectionIdleTimeout",
-    "imagePullCredentialsVerificationPolicy",
     "volumeStatsAggPeriod",
     "cpuManagerReconcilePeriod",
     "topologyManagerScope",
@@ -295,11 +303,10 @@ const WITHOUT_EFFECT: [&str; 30] = [
     "enableDebugFlagsHandler",
     "memoryThrottlingFactor",
     "enableSystemLogHandler",
-    "maxParallelImagePulls",
 ];
 
 /// Fields that are accepted with this value only.
-const ONLY: [(&str, &str); 14] = [
+const ONLY: [(&str, &str); 27] = [
     ("cpuManagerPolicy", r#""none""#),
     ("memoryManagerPolicy", r#""None""#),
     ("topologyManagerPolicy", r#""none""#),
@@ -313,20 +320,67 @@ const ONLY: [(&str, &str); 14] = [
     ("protectKernelDefaults", "false"),
     ("podsPerCore", "0"),
     ("runOnce", "false"),
+    ("enableContentionProfiling", "false"),
+    ("kernelMemcgNotification", "false"),
+    ("kubeReservedCgroup", r#""""#),
+    ("kubeletCgroups", r#""""#),
+    ("qosReserved", "{}"),
+    ("showHiddenMetricsForVersion", r#""""#),
+    ("staticPodURL", r#""""#),
+    ("staticPodURLHeader", "{}"),
+    ("systemCgroups", r#""""#),
+    ("systemReservedCgroup", r#""""#),
+    ("tlsCipherSuites", "[]"),
+    ("tlsCurvePreferences", "[]"),
+    ("tracing", "null"),
     ("tlsMinVersion", r#""VersionTLS12""#),
 ];
 
-/// Reads a configuration file. Unknown fields are warned of, as upstream does, those that ask for something this kubelet
-/// cannot do are refused.
-pub(super) fn read(path: &Path) -> anyhow::Result<KubeletConfiguration> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    parse(&text).with_context(|| format!("in {}", path.display()))
+/// The configuration as a file has it, with the parts of a folder laid over it; either may be left out.
+pub(super) fn read(path: &str, folder: &str) -> anyhow::Result<Map<String, Json>> {
+    let mut paths: Vec<PathBuf> = match path {
+        "" => Vec::new(),
+        path => vec![path.into()],
+    };
+    if !folder.is_empty() {
+        paths.extend(parts(Path::new(folder)).with_context(|| format!("cannot read the folder {folder}"))?);
+    }
+    let mut whole = Json::Object(Map::new());
+    for path in paths {
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let part = document(&text).with_context(|| format!("in {}", path.display()))?;
+        json_patch::merge(&mut whole, &Json::Object(part));
+    }
+    Ok(whole.as_object().cloned().unwrap_or_default())
 }
 
-fn parse(text: &str) -> anyhow::Result<KubeletConfiguration> {
+/// The files of a folder whose names end with `.conf`, in order, those of folders in it too.
+fn parts(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut entries: Vec<_> = std::fs::read_dir(folder)?.collect::<Result<_, _>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            found.extend(parts(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "conf") {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+fn document(text: &str) -> anyhow::Result<Map<String, Json>> {
     let raw: Json = daemon::config::parse(text, &[API_VERSION], KIND)?;
     let mut fields = raw.as_object().cloned().unwrap_or_default();
     drop_unset(&mut fields);
+    Ok(fields)
+}
+
+/// Makes the configuration of what files and flags say. Unknown fields are warned of, as upstream does, those that ask for
+/// something this kubelet cannot do are refused.
+pub(super) fn decode(fields: Map<String, Json>) -> anyhow::Result<KubeletConfiguration> {
     let known = serde_json::to_value(KubeletConfiguration::default())?;
     for (name, value) in &fields {
         if known.get(name).is_some() || WITHOUT_EFFECT.contains(&name.as_str()) {
@@ -346,7 +400,7 @@ fn parse(text: &str) -> anyhow::Result<KubeletConfiguration> {
 }
 
 /// Takes out zero durations and empty texts, which stand for the default as in upstream's conversion.
-fn drop_unset(fields: &mut serde_json::Map<String, Json>) {
+fn drop_unset(fields: &mut Map<String, Json>) {
     fields.retain(|_, value| !is_zero_text(value));
     for inner in fields.values_mut().filter_map(Json::as_object_mut) {
         drop_unset(inner);
@@ -378,6 +432,17 @@ impl KubeletConfiguration {
         all
     }
 
+    /// How many images are pulled at a time; all when it is none.
+    pub(crate) fn parallel_pulls(&self) -> Option<usize> {
+        if self.serialize_image_pulls { Some(1) } else { self.max_parallel_image_pulls.map(|n| n as usize) }
+    }
+
+    /// Whose credentials have to be shown for images that are here.
+    pub(crate) fn verification(&self) -> Result<Verification, String> {
+        let policy = &self.image_pull_credentials_verification_policy;
+        Verification::new(policy, &self.preloaded_images_verification_allowlist)
+    }
+
     /// Refuses what this kubelet cannot do.
     pub(super) fn validate(&self) -> anyhow::Result<()> {
         if self.cgroup_driver != "cgroupfs" {
@@ -389,6 +454,15 @@ impl KubeletConfiguration {
             bail!("authorization mode {:?} is neither AlwaysAllow nor Webhook", self.authorization.mode);
         }
         crate::eviction::check(self)?;
+        self.verification().map_err(|why| anyhow::anyhow!("invalid configuration: {why}"))?;
+        match self.max_parallel_image_pulls {
+            Some(0) => bail!("invalid configuration: maxParallelImagePulls 0 must be a positive number"),
+            Some(most) if most > 1 && self.serialize_image_pulls => bail!(
+                "invalid configuration: maxParallelImagePulls cannot be larger than 1 unless SerializeImagePulls \
+                 (--serialize-image-pulls) set to false"
+            ),
+            _ => {}
+        }
         let (low, high) = (self.image_gc_low_threshold_percent, self.image_gc_high_threshold_percent);
         if !(0..=100).contains(&low) || !(0..=100).contains(&high) || low >= high {
             bail!(
@@ -421,13 +495,38 @@ impl KubeletConfiguration {
 mod tests {
     use super::*;
 
-    fn document(fields: &str) -> String {
+    fn text(fields: &str) -> String {
         format!("apiVersion: {API_VERSION}\nkind: {KIND}\n{fields}")
+    }
+
+    fn parse(text: &str) -> anyhow::Result<KubeletConfiguration> {
+        decode(document(text)?)
+    }
+
+    #[test]
+    fn parts_of_a_folder_are_laid_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, fields: &str| std::fs::write(dir.path().join(name), text(fields)).unwrap();
+        write(
+            "kubelet.yaml",
+            "maxPods: 5\nclusterDNS: [10.0.0.1]\nsystemReserved: {cpu: \"1\", memory: 1Gi}\n",
+        );
+        std::fs::create_dir(dir.path().join("parts")).unwrap();
+        write("parts/20-later.conf", "maxPods: 7\n");
+        write("parts/10-first.conf", "maxPods: 6\nclusterDNS: [10.0.0.2]\nsystemReserved: {cpu: \"2\"}\n");
+        write("parts/README", "maxPods: 8\n");
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let config = decode(read(&path("kubelet.yaml"), &path("parts")).unwrap()).unwrap();
+        assert_eq!(config.max_pods, 7);
+        assert_eq!(config.cluster_dns, ["10.0.0.2"]);
+        let reserved: Vec<_> = config.system_reserved.into_iter().collect();
+        assert_eq!(reserved, [("cpu".to_owned(), "2".to_owned()), ("memory".to_owned(), "1Gi".to_owned())]);
+        assert!(read(&path("none.yaml"), "").is_err());
     }
 
     #[test]
     fn a_file_of_kubeadm_is_read() {
-        let text = document(
+        let text = text(
             "authentication:\n  anonymous:\n    enabled: false\n  webhook:\n    cacheTTL: 0s\n    enabled: true\n  \
              x509:\n    clientCAFile: /etc/kubernetes/pki/ca.crt\nclusterDNS:\n- 10.43.0.10\nclusterDomain: cluster.local\n\
              cpuManagerReconcilePeriod: 0s\ncrashLoopBackOff: {}\nfileCheckFrequency: 0s\nfailCgroupV1: false\n\
@@ -441,13 +540,13 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_warned_of_and_unsupported_ones_refused() {
-        assert!(parse(&document("noSuchField: 1\n")).is_ok());
-        assert!(parse(&document("cpuManagerPolicy: none\n")).is_ok());
-        assert!(parse(&document("cpuManagerPolicy: static\n")).is_err());
+        assert!(parse(&text("noSuchField: 1\n")).is_ok());
+        assert!(parse(&text("cpuManagerPolicy: none\n")).is_ok());
+        assert!(parse(&text("cpuManagerPolicy: static\n")).is_err());
         for (period, valid) in [("10s", true), ("500ms", false), ("301s", false)] {
-            let text = document(&format!("crashLoopBackOff:\n  maxContainerRestartPeriod: {period}\n"));
+            let text = text(&format!("crashLoopBackOff:\n  maxContainerRestartPeriod: {period}\n"));
             assert_eq!(parse(&text).unwrap().validate().is_ok(), valid, "{period}");
         }
-        assert!(parse(&document("cgroupDriver: systemd\n")).unwrap().validate().is_err());
+        assert!(parse(&text("cgroupDriver: systemd\n")).unwrap().validate().is_err());
     }
 }

@@ -101,8 +101,11 @@ impl Kubelet {
             asked.into_iter().chain([container.image_ref])
         };
         let in_use = containers.into_iter().flat_map(of).collect();
-        let now = Timestamp::now().as_nanosecond() as i64;
-        self.collector.note(self.runtime.images().await?, &in_use, now);
+        let now = Timestamp::now();
+        let images = self.runtime.images().await?;
+        self.images.prune(&images, now);
+        let now = now.as_nanosecond() as i64;
+        self.collector.note(images, &in_use, now);
         Ok(Rules { now, least_age: self.config.file.image_minimum_gc_age.0.as_nanos() as i64 })
     }
 
@@ -191,6 +194,9 @@ impl Kubelet {
 
 /// Looks after images until the process ends.
 pub(crate) async fn run(kubelet: Arc<Kubelet>) {
+    if let Err(error) = kubelet.images.recover().await {
+        tracing::warn!(err = %error, "Cannot look for images that were being pulled when the kubelet ended");
+    }
     loop {
         if let Err(error) = kubelet.collect_images().await {
             tracing::error!(err = error, "Image garbage collection failed");

@@ -30,18 +30,18 @@ pub(super) async fn run(kubelet: &Kubelet) -> client::Result<()> {
         },
         "spec": {},
     });
-    let mut taints = kubelet.config.taints.clone();
     let configured = &kubelet.config.file.register_with_taints;
-    taints.extend(configured.iter().filter_map(|taint| Value::from_serialize(taint).ok()));
+    let mut taints: Vec<Value> =
+        configured.iter().filter_map(|taint| Value::from_serialize(taint).ok()).collect();
     if kubelet.config.external_cloud {
         taints.push(object!({"key": CLOUD_TAINT, "value": "true", "effect": "NoSchedule"}));
     }
     if !taints.is_empty() {
         node.set(&["spec", "taints"], Value::Array(taints));
     }
-    let provider = [&kubelet.config.provider_id, &kubelet.config.file.provider_id];
-    if let Some(id) = provider.into_iter().find(|id| !id.is_empty()) {
-        node.set(&["spec", "providerID"], id.as_str());
+    let provider = kubelet.config.file.provider_id.as_str();
+    if !provider.is_empty() {
+        node.set(&["spec", "providerID"], provider);
     }
     let status = status::generate(kubelet, &node, &findings, &now);
     node.set(&["status"], status);

@@ -1,12 +1,18 @@
-//! Flags that are taken only with values which ask for nothing but what the server does anyway; others are refused with
-//! the reason. They are rows of `data/flags.txt`.
+//! Flags that are taken only with values which ask for nothing but what the daemon does anyway; others are refused with
+//! the reason. They are rows of a table of the daemon's: `name | type | values, the default first | why no other value`.
 
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, Error, FromArgMatches};
-use daemon::GoDuration;
 
-const TABLE: &str = include_str!("../../data/flags.txt");
+use crate::GoDuration;
+
+/// Names the table of a daemon.
+pub trait Table: Clone {
+    /// The rows; lines that begin with `#` are for readers.
+    const ROWS: &'static str;
+}
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -17,8 +23,8 @@ struct Row {
     why: &'static str,
 }
 
-fn rows() -> impl Iterator<Item = Row> {
-    TABLE.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+fn rows(table: &'static str) -> impl Iterator<Item = Row> {
+    table.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
         let mut cells = line.split(" |").map(str::trim);
         Some(Row { name: cells.next()?, kind: cells.next()?, values: cells.next()?, why: cells.next()? })
     })
@@ -54,22 +60,47 @@ impl Row {
 }
 
 /// The flags that were given, of those in the table.
-#[derive(Clone, Debug, Default)]
-pub struct FixedFlags(Vec<(Row, String)>);
+#[derive(Clone, Debug)]
+pub struct FixedFlags<T> {
+    given: Vec<(Row, String)>,
+    table: PhantomData<T>,
+}
 
-impl FixedFlags {
+impl<T> Default for FixedFlags<T> {
+    fn default() -> Self {
+        Self { given: Vec::new(), table: PhantomData }
+    }
+}
+
+/// Whether a table is in order: sorted, with a reason in every row, and every row takes the values it names.
+///
+/// # Errors
+/// The first row that is not.
+pub fn check_table<T: Table>() -> Result<(), String> {
+    let mut before = "";
+    for row in rows(T::ROWS) {
+        if row.name <= before || row.why.is_empty() {
+            return Err(format!("the row of {} is out of place, or without a reason", row.name));
+        }
+        before = row.name;
+        row.values.split(';').try_for_each(|value| row.check(value))?;
+    }
+    Ok(())
+}
+
+impl<T: Table> FixedFlags<T> {
     /// Refuses what is not supported.
     ///
     /// # Errors
     /// The first flag that is not, and why.
     pub fn check(&self) -> Result<(), String> {
-        self.0.iter().try_for_each(|(row, value)| row.check(value))
+        self.given.iter().try_for_each(|(row, value)| row.check(value))
     }
 }
 
-impl clap::Args for FixedFlags {
+impl<T: Table> clap::Args for FixedFlags<T> {
     fn augment_args(command: Command) -> Command {
-        rows().fold(command, |command, row| {
+        rows(T::ROWS).fold(command, |command, row| {
             let arg =
                 Arg::new(row.name).long(row.name).help(format!("Refused with most values: {}.", row.why));
             command.arg(match row.kind {
@@ -88,7 +119,7 @@ impl clap::Args for FixedFlags {
     }
 }
 
-impl FromArgMatches for FixedFlags {
+impl<T: Table> FromArgMatches for FixedFlags<T> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
         let mut flags = Self::default();
         flags.update_from_arg_matches(matches)?;
@@ -96,9 +127,9 @@ impl FromArgMatches for FixedFlags {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
-        for row in rows() {
+        for row in rows(T::ROWS) {
             let values = matches.get_many::<String>(row.name).into_iter().flatten();
-            self.0.extend(values.map(|value| (row, value.clone())));
+            self.given.extend(values.map(|value| (row, value.clone())));
         }
         Ok(())
     }
@@ -109,10 +140,21 @@ mod tests {
     use super::*;
     use clap::Parser;
 
+    #[derive(Clone)]
+    struct Rows;
+
+    impl Table for Rows {
+        const ROWS: &'static str = "# Flags.\n\
+            curves | strings | | they are fixed\n\
+            node-port | int | 0 | there is none\n\
+            timeout | duration | 1m0s | it is fixed\n\
+            watch-cache | bool | true | everything is served from watch caches\n";
+    }
+
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        fixed: FixedFlags,
+        fixed: FixedFlags<Rows>,
     }
 
     fn check(flag: &str, want: &str) {
@@ -122,20 +164,15 @@ mod tests {
 
     #[test]
     fn only_values_that_change_nothing_are_taken() {
-        check("--kubernetes-service-node-port=0.0", "");
-        check("--shutdown-watch-termination-grace-period=0", "");
-        check("--storage-initialization-timeout=60s", "");
+        check("--node-port=0.0", "");
+        check("--timeout=60s", "");
         check("--watch-cache", "");
-        check("--tls-min-version=VersionTLS12", "");
-        check("--tls-curve-preferences=[]", "");
+        check("--curves=[]", "");
         check(
             "--watch-cache=false",
             "--watch-cache=false is not supported: everything is served from watch caches",
         );
-        check(
-            "--kubernetes-service-node-port=1",
-            "--kubernetes-service-node-port=1 is not supported: the Service kubernetes has a cluster address only",
-        );
+        check("--node-port=1", "--node-port=1 is not supported: there is none");
         check(
             "--watch-cache=perhaps",
             "--watch-cache=perhaps is not supported: everything is served from watch caches",
@@ -143,16 +180,19 @@ mod tests {
     }
 
     #[test]
-    fn every_row_has_a_reason_and_takes_its_values() {
-        let mut names: Vec<&str> = rows().map(|r| r.name).collect();
-        assert!(names.is_sorted());
-        names.dedup();
-        assert_eq!(names.len(), rows().count());
-        for row in rows() {
-            assert!(!row.why.is_empty(), "{}", row.name);
-            for value in row.values.split(';') {
-                assert_eq!(row.check(value), Ok(()), "{}", row.name);
-            }
+    fn tables_are_checked() {
+        #[derive(Clone)]
+        struct Unsorted;
+        impl Table for Unsorted {
+            const ROWS: &'static str = "b | int | 0 | why\na | int | 0 | why\n";
         }
+        #[derive(Clone)]
+        struct Silent;
+        impl Table for Silent {
+            const ROWS: &'static str = "a | int | 0 |\n";
+        }
+        assert_eq!(check_table::<Rows>(), Ok(()));
+        assert!(check_table::<Unsorted>().is_err());
+        assert!(check_table::<Silent>().is_err());
     }
 }
