@@ -17,6 +17,6 @@ deploy/up.sh >/dev/null
 ok "coming up again is harmless"
 # kubectl remembers what a server at this address offered, and it may have been another.
 export HOME=$scratch/home
-for part in application names kubectl custom images failures; do
+for part in application names kubectl custom images pods failures; do
     . "tests/cluster/$part.sh"
 done

@@ -1,5 +1,6 @@
 //! The container runtime, by CRI v1 over its unix socket.
 
+mod abilities;
 pub(crate) mod labels;
 
 use std::path::Path;
@@ -11,6 +12,8 @@ use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use prost::Message;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
+
+pub(crate) use abilities::Abilities;
 
 pub(crate) use crate::grpc::{Error, Result};
 use crate::grpc::{Plugin, channel};
@@ -79,11 +82,12 @@ impl Runtime {
         Ok(self.runtime.clone().version(self.request(request)).await?.into_inner())
     }
 
-    /// The runtime's own conditions: `RuntimeReady` and `NetworkReady`.
-    pub(crate) async fn status(&self) -> Result<Vec<cri::RuntimeCondition>> {
+    /// The runtime's own conditions, `RuntimeReady` and `NetworkReady`, and what it can do.
+    pub(crate) async fn status(&self) -> Result<(Vec<cri::RuntimeCondition>, Abilities)> {
         let request = cri::StatusRequest { verbose: false };
         let answer = self.runtime.clone().status(self.request(request)).await?.into_inner();
-        Ok(answer.status.map(|status| status.conditions).unwrap_or_default())
+        let abilities = Abilities::of(&answer);
+        Ok((answer.status.map(|status| status.conditions).unwrap_or_default(), abilities))
     }
 
     /// All pod sandboxes, or those of one pod.

@@ -5,7 +5,7 @@
 //! state comes from the runtime's labels and the pods' statuses, and no container is touched.
 //!
 //! Mirrors upstream's kubelet v1.36: configuration file, flags, labels, folders, events, statuses, endpoints. What it does
-//! not do (yet): resource managers, user namespaces, claims to devices. Where a pod or a setting asks for one of these it is
+//! not do (yet): resource managers, claims to devices. Where a pod or a setting asks for one of these it is
 //! refused, not ignored.
 
 mod allocation;
@@ -33,6 +33,7 @@ mod pods;
 mod probes;
 mod server;
 mod usage;
+mod users;
 mod volumes;
 
 use std::collections::HashMap;
@@ -50,7 +51,7 @@ use tokio::sync::{Notify, watch};
 use allocation::Allocations;
 pub use args::{Args, FieldFlags, Fixed};
 use config::Config;
-use cri::Runtime;
+use cri::{Abilities, Runtime};
 use csi::Csi;
 use devices::Devices;
 use env::Services;
@@ -61,6 +62,7 @@ use node::status::Capacity;
 use objects::Objects;
 use pods::manager::{Allocatable, Health};
 use pods::{Manager, resources, spec, static_pods};
+use users::Ranges;
 use volumes::{Tokens, Volumes};
 
 /// The folder, below the kubelet's own, in which plug-ins make themselves known.
@@ -82,6 +84,10 @@ pub(crate) struct Kubelet {
     pub(crate) volumes: Volumes,
     pub(crate) csi: Arc<Csi>,
     pub(crate) images: Images,
+    /// What the runtime can do; none until it said so.
+    pub(crate) abilities: RwLock<Option<Abilities>>,
+    /// Users that pods have of their own.
+    pub(crate) users: Ranges,
     /// The node's own object.
     pub(crate) node: RwLock<Option<Arc<Value>>>,
     pub(crate) node_changed: Notify,
@@ -180,6 +186,10 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     prepare_folders(&config)?;
     let kubelet = Arc::new(make(config, client, &tasks)?);
     prepare_groups(&kubelet)?;
+    // Where the runtime is not there yet, the reports about the node see it come.
+    if let Ok((_, abilities)) = kubelet.runtime.status().await {
+        *kubelet.abilities.write() = Some(abilities);
+    }
     let manager = Manager::new(kubelet.clone());
     start(&kubelet, &manager)?;
     server::start(&kubelet).await?;
@@ -226,6 +236,8 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         csi,
         images,
         tasks: tasks.clone(),
+        abilities: RwLock::default(),
+        users: Ranges::load(&config).context("cannot give pods users of their own")?,
         node: RwLock::default(),
         node_changed: Notify::new(),
         mirrors_changed: Notify::new(),

@@ -19,6 +19,7 @@ mod report;
 mod resize;
 pub(crate) mod resources;
 pub(crate) mod sandbox;
+mod security;
 pub(crate) mod spec;
 mod start;
 pub(crate) mod static_pods;

@@ -98,6 +98,10 @@ impl Volumes {
         let mut errors = Vec::new();
         for volume in pod.array_at(&["spec", "volumes"]) {
             let context = Context { pod, volume, dir, facts };
+            // Images are mounted by the runtime.
+            if !volume.get("image").is_null() {
+                continue;
+            }
             match self.one(&context).await {
                 Ok(path) => drop(mounted.insert(context.name().to_owned(), path)),
                 Err(error) => errors.push(error),

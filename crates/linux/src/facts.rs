@@ -28,6 +28,8 @@ pub struct Facts {
     pub memory: u64,
     /// Total swap in bytes.
     pub swap: u64,
+    /// Whether the kernel confines processes by AppArmor profiles.
+    pub app_armor: bool,
 }
 
 /// Reads the facts.
@@ -47,6 +49,7 @@ pub fn read() -> io::Result<Facts> {
         cpus: std::thread::available_parallelism()?.get(),
         memory: meminfo_bytes(&meminfo, "MemTotal").unwrap_or_default(),
         swap: meminfo_bytes(&meminfo, "SwapTotal").unwrap_or_default(),
+        app_armor: first_of(&["/sys/module/apparmor/parameters/enabled"]).starts_with('Y'),
     })
 }
 

@@ -93,6 +93,22 @@ pub struct KubeletConfiguration {
     pub rotate_certificates: bool,
     #[serde(rename = "serverTLSBootstrap")]
     pub server_tls_bootstrap: bool,
+    pub user_namespaces: UserNamespaces,
+}
+
+/// Users that pods have of their own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UserNamespaces {
+    /// How many ids each pod gets, a multiple of 65536.
+    #[serde(rename = "idsPerPod")]
+    pub ids_per_pod: u32,
+}
+
+impl Default for UserNamespaces {
+    fn default() -> Self {
+        Self { ids_per_pod: 65_536 }
+    }
 }
 
 /// How containers that crash are started again.
@@ -260,6 +276,7 @@ impl Default for KubeletConfiguration {
             local_storage_capacity_isolation: true,
             rotate_certificates: false,
             server_tls_bootstrap: false,
+            user_namespaces: UserNamespaces::default(),
         }
     }
 }
@@ -454,6 +471,7 @@ impl KubeletConfiguration {
             bail!("authorization mode {:?} is neither AlwaysAllow nor Webhook", self.authorization.mode);
         }
         crate::eviction::check(self)?;
+        crate::users::check_length(self.user_namespaces.ids_per_pod)?;
         self.verification().map_err(|why| anyhow::anyhow!("invalid configuration: {why}"))?;
         match self.max_parallel_image_pulls {
             Some(0) => bail!("invalid configuration: maxParallelImagePulls 0 must be a positive number"),

@@ -8,6 +8,7 @@ use linux::hugepages::HugePages;
 
 use crate::Kubelet;
 use crate::config::Config;
+use crate::cri::Abilities;
 use crate::devices::Amounts;
 use crate::eviction::Pressure;
 use crate::pods::manager::Allocatable;
@@ -38,7 +39,8 @@ impl Findings {
             }
             Err(error) => findings.not_ready.push(format!("container runtime is down: {}", error.message)),
         }
-        if let Ok(conditions) = kubelet.runtime.status().await {
+        if let Ok((conditions, abilities)) = kubelet.runtime.status().await {
+            *kubelet.abilities.write() = Some(abilities);
             for condition in conditions.into_iter().filter(|condition| !condition.status) {
                 let what = match condition.r#type.as_str() {
                     "NetworkReady" => "container runtime network not ready".to_owned(),
@@ -206,6 +208,12 @@ pub(crate) fn generate(kubelet: &Kubelet, node: &Value, findings: &Findings, now
         }),
     );
     status.push("images", Value::Array(findings.images.clone()));
+    let (handlers, features) = kubelet.abilities.read().as_ref().map(Abilities::shown).unwrap_or_default();
+    for (name, shown) in [("runtimeHandlers", handlers), ("features", features)] {
+        if !shown.is_null() || !node.at(&["status", name]).is_null() {
+            status.push(name, shown);
+        }
+    }
     status.push("declaredFeatures", object!([RESTART_ALL]));
     let in_use = kubelet.csi.in_use();
     if !in_use.is_empty() || !node.array_at(&["status", "volumesInUse"]).is_empty() {

@@ -51,6 +51,8 @@ pub(super) struct Actor {
     pub(super) probes: Probes,
     pub(super) backoffs: Backoffs,
     pub(super) image_backoffs: Backoffs,
+    /// The runtime's handler for the pod, once a container was started.
+    pub(super) handler: String,
     /// Why containers wait: reason and message by name.
     pub(super) waiting: HashMap<String, (String, String)>,
     pub(super) evictions: watch::Receiver<Option<Eviction>>,
@@ -93,6 +95,7 @@ impl Actor {
             probes,
             backoffs: Backoffs::up_to(longest.as_nanos() as i64),
             image_backoffs: Backoffs::default(),
+            handler: String::new(),
             waiting: HashMap::new(),
             evictions,
             evicted: None,
@@ -317,6 +320,12 @@ impl Actor {
             resize: &conditions,
             devices: &|name| self.kubelet.devices.health(pod.uid(), name),
             limits: &|| self.kubelet.cgroups.limits(&group),
+            recursive_read_only: self
+                .kubelet
+                .abilities
+                .read()
+                .as_ref()
+                .is_some_and(|can| can.recursive_read_only(&self.handler)),
             observed: &self.observed,
             verdicts: &self.probes.verdicts(),
             waiting: &|name| self.waiting.get(name).cloned(),

@@ -3,7 +3,7 @@
 use api::Value;
 use placement::{HostPorts, NodeAffinity, NodeView, Reason};
 
-use super::{resources, sandbox, spec};
+use super::{resources, sandbox, security, spec};
 use crate::Kubelet;
 use crate::eviction;
 
@@ -13,6 +13,7 @@ pub(crate) fn check(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, Strin
     if let Some(name) = sandbox::forbidden_sysctl(pod, &kubelet.config.file.allowed_unsafe_sysctls) {
         return Err(("SysctlForbidden".to_owned(), format!("forbidden sysctl: {name:?} not allowlisted")));
     }
+    secures(kubelet, pod)?;
     if pod.str_at(&["spec", "os", "name"]) == "windows" {
         let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
         return Err(("PodOSNotSupported".to_owned(), message));
@@ -29,6 +30,20 @@ pub(crate) fn check(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, Strin
     fits(pod, &others, &kubelet.allocatable(), kubelet.config.file.max_pods)?;
     let used = |resource: &str| kubelet.devices.used(resource) as i64;
     node.map_or(Ok(()), |node| has_extended(pod, &others, node.at(&["status", "allocatable"]), &used))
+}
+
+/// Whether the kernel and the runtime can keep the pod as it wants to be kept.
+fn secures(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, String)> {
+    if security::needs_app_armor(pod) && !kubelet.facts.app_armor {
+        let message = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
+        return Err(("AppArmor".to_owned(), message.to_owned()));
+    }
+    let strict = pod.str_at(&["spec", "securityContext", "supplementalGroupsPolicy"]) == "Strict";
+    if strict && kubelet.abilities.read().as_ref().is_some_and(|can| !can.strict_groups()) {
+        let message = "SupplementalGroupsPolicy=Strict is not supported in this node";
+        return Err(("SupplementalGroupsPolicyNotSupported".to_owned(), message.to_owned()));
+    }
+    Ok(())
 }
 
 /// Whether the pod's own wishes about its node and ports can be had here.

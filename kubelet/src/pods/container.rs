@@ -7,28 +7,12 @@ use api::Value;
 use k8s_cri::v1 as cri;
 use linux::hugepages::HugePages;
 
-use super::{amounts, resources, sandbox, spec};
+use super::{amounts, resources, security};
 use crate::config::Config;
 use crate::cri::labels;
 use crate::devices::Options;
 use crate::env;
-
-/// The paths below `/proc` and `/sys` that containers cannot see, as upstream has them.
-const MASKED: [&str; 11] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-];
-/// The paths that containers can only read.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+use crate::users::Users;
 
 /// Everything that the configuration is made of.
 pub(crate) struct Inputs<'a> {
@@ -56,6 +40,8 @@ pub(crate) struct Inputs<'a> {
     pub cgroup_v2: bool,
     /// The huge pages of the node.
     pub huge_pages: &'a [HugePages],
+    /// The users of the pod's own; none: those of the node.
+    pub users: Option<Users>,
 }
 
 /// Makes the configuration; an error is a sentence for the container's status.
@@ -70,7 +56,7 @@ pub(crate) fn config(inputs: Inputs<'_>) -> Result<cri::ContainerConfig, String>
     let is = |field: &str| container.get(field).as_bool().unwrap_or_default();
     let linux = cri::LinuxContainerConfig {
         resources: Some(linux_resources(pod, container, &Machine::of(&inputs))),
-        security_context: Some(security(&inputs)?),
+        security_context: Some(security::of(&inputs)?),
     };
     let Options { envs, mounts, devices, annotations, cdi_devices } = inputs.options;
     // What the container says itself comes after what its devices want.
@@ -163,107 +149,6 @@ fn huge_page_limits(pod: &Value, container: &Value, pages: &[HugePages]) -> Vec<
         }
     };
     pages.iter().map(limit).collect()
-}
-
-/// A field of the container's security context, or else of the pod's.
-fn effective<'a>(inputs: &Inputs<'a>, field: &str) -> &'a Value {
-    match inputs.container.at(&["securityContext", field]) {
-        Value::Null => inputs.pod.at(&["spec", "securityContext", field]),
-        own => own,
-    }
-}
-
-fn security(inputs: &Inputs<'_>) -> Result<cri::LinuxContainerSecurityContext, String> {
-    let own = inputs.container.get("securityContext");
-    let is = |field: &str| own.get(field).as_bool().unwrap_or_default();
-    let privileged = is("privileged");
-    if inputs.pod.at(&["spec", "hostUsers"]).as_bool() == Some(false) {
-        return Err("user namespaces (hostUsers: false) are not supported".to_owned());
-    }
-    let int = |field: &str| effective(inputs, field).as_i64();
-    let image = inputs.image;
-    let image_user = image.uid.as_ref().map(|uid| uid.value);
-    // An image that names nobody runs as root.
-    let default = image.username.is_empty().then(|| image_user.unwrap_or_default());
-    let user = int("runAsUser").or(default);
-    check_non_root(inputs, int("runAsUser"), image_user)?;
-    let capabilities = |field: &str| -> Vec<String> {
-        let names = own.array_at(&["capabilities", field]).iter().filter_map(Value::as_str);
-        names.map(|name| name.trim_start_matches("CAP_").to_owned()).collect()
-    };
-    let unmasked = privileged || own.str_at(&["procMount"]) == "Unmasked";
-    let paths =
-        |all: &[&str]| if unmasked { Vec::new() } else { all.iter().map(|p| (*p).to_owned()).collect() };
-    Ok(cri::LinuxContainerSecurityContext {
-        capabilities: Some(cri::Capability {
-            add_capabilities: capabilities("add"),
-            drop_capabilities: capabilities("drop"),
-            ..Default::default()
-        }),
-        privileged,
-        namespace_options: Some(namespaces(inputs)),
-        run_as_user: user.map(|value| cri::Int64Value { value }),
-        // A group without a user would be refused.
-        run_as_group: int("runAsGroup")
-            .filter(|_| user.is_some() || !image.username.is_empty())
-            .map(|value| cri::Int64Value { value }),
-        run_as_username: if user.is_none() { image.username.clone() } else { String::new() },
-        readonly_rootfs: is("readOnlyRootFilesystem"),
-        supplemental_groups: sandbox::supplemental_groups(inputs.pod),
-        no_new_privs: own.get("allowPrivilegeEscalation").as_bool() == Some(false),
-        masked_paths: paths(&MASKED),
-        readonly_paths: paths(&READ_ONLY),
-        seccomp: Some(seccomp(inputs, privileged)?),
-        ..Default::default()
-    })
-}
-
-fn namespaces(inputs: &Inputs<'_>) -> cri::NamespaceOption {
-    let mut options = sandbox::namespaces(inputs.pod);
-    if let Some(target) = &inputs.target {
-        options.pid = cri::NamespaceMode::Target as i32;
-        options.target_id.clone_from(target);
-    }
-    options
-}
-
-fn check_non_root(inputs: &Inputs<'_>, user: Option<i64>, image_user: Option<i64>) -> Result<(), String> {
-    if effective(inputs, "runAsNonRoot").as_bool() != Some(true) {
-        return Ok(());
-    }
-    let place =
-        format!("(pod: {:?}, container: {})", spec::describe(inputs.pod), inputs.container.str_at(&["name"]));
-    match (user, image_user) {
-        (Some(0), _) => Err(format!("container's runAsUser breaks non-root policy {place}")),
-        (Some(_), _) => Ok(()),
-        (None, Some(0)) => Err(format!("container has runAsNonRoot and image will run as root {place}")),
-        (None, None) if !inputs.image.username.is_empty() => Err(format!(
-            "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root {place}",
-            inputs.image.username
-        )),
-        (None, None) => Err(format!("container has runAsNonRoot and image will run as root {place}")),
-        (None, Some(_)) => Ok(()),
-    }
-}
-
-fn seccomp(inputs: &Inputs<'_>, privileged: bool) -> Result<cri::SecurityProfile, String> {
-    use cri::security_profile::ProfileType;
-    let profile = effective(inputs, "seccompProfile");
-    let of = |kind: ProfileType| cri::SecurityProfile { profile_type: kind as i32, ..Default::default() };
-    if privileged {
-        return Ok(of(ProfileType::Unconfined));
-    }
-    match profile.str_at(&["type"]) {
-        "RuntimeDefault" => Ok(of(ProfileType::RuntimeDefault)),
-        "Localhost" => {
-            let path = inputs.config.root.join("seccomp").join(profile.str_at(&["localhostProfile"]));
-            let localhost_ref = path.to_string_lossy().into_owned();
-            Ok(cri::SecurityProfile { profile_type: ProfileType::Localhost as i32, localhost_ref })
-        }
-        "" if inputs.config.file.seccomp_default => Ok(of(ProfileType::RuntimeDefault)),
-        "" | "Unconfined" => Ok(of(ProfileType::Unconfined)),
-        other => Err(format!("unknown seccomp profile type {other:?}")),
-    }
 }
 
 #[cfg(test)]

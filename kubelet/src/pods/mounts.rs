@@ -10,6 +10,7 @@ use k8s_cri::v1 as cri;
 
 use super::actor::Actor;
 use super::spec;
+use super::start::Around;
 use super::start::make_dir;
 use crate::env;
 use crate::network;
@@ -21,8 +22,8 @@ impl Actor {
         &self,
         pod: &Value,
         definition: &Value,
-        env: &[(String, String)],
-        ips: &[String],
+        (env, ips): (&[(String, String)], &[String]),
+        around: &Around,
     ) -> io::Result<Vec<cri::Mount>> {
         let name = definition.str_at(&["name"]);
         let dir = self.kubelet.config.pod_dir(pod.uid());
@@ -30,16 +31,21 @@ impl Actor {
         let mut hosts_given = false;
         for (i, mount) in definition.array_at(&["volumeMounts"]).iter().enumerate() {
             let volume = mount.str_at(&["name"]);
+            let recursive = self.recursive_read_only(mount, &around.handler).map_err(io::Error::other)?;
+            if let Some(image) = around.image_volumes.get(volume) {
+                if !subpath(mount, env)?.is_empty() {
+                    return Err(io::Error::other(format!(
+                        "volume {volume:?}: subPath of an image is not supported"
+                    )));
+                }
+                mounts.push(of_image(image, mount, recursive));
+                continue;
+            }
             let Some(path) = self.mounted.get(volume) else {
                 return Err(io::Error::other(format!(
                     "volume {volume:?} of container {name:?} is not mounted"
                 )));
             };
-            if mount.str_at(&["recursiveReadOnly"]) == "Enabled" {
-                return Err(io::Error::other(
-                    "recursiveReadOnly: Enabled is not supported by the container runtime",
-                ));
-            }
             let part = subpath(mount, env)?;
             let host = match part.as_str() {
                 "" => path.clone(),
@@ -61,6 +67,7 @@ impl Actor {
                     "Bidirectional" => cri::MountPropagation::PropagationBidirectional as i32,
                     _ => cri::MountPropagation::PropagationPrivate as i32,
                 },
+                recursive_read_only: recursive,
                 ..Default::default()
             });
         }
@@ -71,7 +78,18 @@ impl Actor {
         if !last_words.is_empty() {
             mounts.push(plain(last_words, &make_message_file(&dir.join("containers").join(name))?));
         }
+        if let Some(users) = around.users {
+            for mount in &mut mounts {
+                (mount.uid_mappings, mount.gid_mappings) = (vec![users.mapping()], vec![users.mapping()]);
+            }
+        }
         Ok(mounts)
+    }
+
+    /// Whether what is mounted below a read-only mount is read-only as well; the error is a sentence.
+    fn recursive_read_only(&self, mount: &Value, handler: &str) -> Result<bool, String> {
+        let able = self.kubelet.abilities.read().as_ref().is_some_and(|can| can.recursive_read_only(handler));
+        recursive_read_only(mount, able)
     }
 
     /// The volumes that a container sees as devices.
@@ -101,6 +119,41 @@ impl Actor {
         fs::write(&path, network::hosts(pod, ips, &hostname, &domain, &host_file))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
         Ok(path)
+    }
+}
+
+/// Whether what is mounted below a read-only mount is read-only as well, with a runtime that is able to do that or not; the
+/// error is a sentence.
+pub(super) fn recursive_read_only(mount: &Value, able: bool) -> Result<bool, String> {
+    let (name, mode) = (mount.str_at(&["name"]), mount.str_at(&["recursiveReadOnly"]));
+    if matches!(mode, "" | "Disabled") {
+        return Ok(false);
+    }
+    let propagation = mount.str_at(&["mountPropagation"]);
+    if !mount.get("readOnly").as_bool().unwrap_or_default() {
+        return Err(format!("volume {name:?} requested recursive read-only mode, but it is not read-only"));
+    }
+    if !matches!(propagation, "" | "None") {
+        return Err(format!(
+            "volume {name:?} requested recursive read-only mode, but it is not compatible with propagation {propagation:?}"
+        ));
+    }
+    match (mode, able) {
+        (_, true) => Ok(true),
+        ("IfPossible", false) => Ok(false),
+        _ => Err(format!(
+            "volume {name:?} requested recursive read-only mode, but it is not supported by the runtime"
+        )),
+    }
+}
+
+fn of_image(image: &cri::ImageSpec, mount: &Value, recursive: bool) -> cri::Mount {
+    cri::Mount {
+        container_path: absolute(mount.str_at(&["mountPath"])),
+        readonly: true,
+        recursive_read_only: recursive,
+        image: Some(image.clone()),
+        ..Default::default()
     }
 }
 
@@ -150,6 +203,26 @@ mod tests {
     use api::object;
 
     use super::*;
+
+    #[test]
+    fn mounts_are_read_only_all_the_way_down_where_that_can_be() {
+        for (mount, able, expected) in [
+            (object!({}), true, Ok(false)),
+            (object!({"readOnly": true, "recursiveReadOnly": "Disabled"}), true, Ok(false)),
+            (object!({"readOnly": true, "recursiveReadOnly": "IfPossible"}), true, Ok(true)),
+            (object!({"readOnly": true, "recursiveReadOnly": "IfPossible"}), false, Ok(false)),
+            (object!({"readOnly": true, "recursiveReadOnly": "Enabled"}), true, Ok(true)),
+            (object!({"readOnly": true, "recursiveReadOnly": "Enabled"}), false, Err(())),
+            (object!({"recursiveReadOnly": "Enabled"}), true, Err(())),
+            (
+                object!({"readOnly": true, "recursiveReadOnly": "Enabled", "mountPropagation": "HostToContainer"}),
+                true,
+                Err(()),
+            ),
+        ] {
+            assert_eq!(recursive_read_only(&mount, able).map_err(drop), expected, "{mount:?} {able}");
+        }
+    }
 
     #[test]
     fn a_sub_path_stays_inside_and_has_its_variables() {

@@ -3,13 +3,20 @@
 use api::Value;
 use k8s_cri::v1 as cri;
 
-use super::{resources, spec};
+use super::{resources, security, spec};
 use crate::config::Config;
 use crate::cri::labels;
 use crate::network;
+use crate::users::Users;
 
-/// The configuration. `resolv_conf` is the text of the host's resolver file.
-pub(crate) fn config(pod: &Value, config: &Config, attempt: u32, resolv_conf: &str) -> cri::PodSandboxConfig {
+/// The configuration. `resolv_conf` is the text of the host's resolver file; without `users` the pod has the node's.
+pub(crate) fn config(
+    pod: &Value,
+    config: &Config,
+    attempt: u32,
+    resolv_conf: &str,
+    users: Option<Users>,
+) -> cri::PodSandboxConfig {
     let logs = config.pod_logs(pod.namespace(), pod.name(), pod.uid());
     let hostname = match spec::host_network(pod) {
         true => String::new(),
@@ -32,7 +39,7 @@ pub(crate) fn config(pod: &Value, config: &Config, attempt: u32, resolv_conf: &s
         annotations,
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent: format!("/{}", resources::cgroup(&config.file.cgroup_root, pod)),
-            security_context: Some(security(pod)),
+            security_context: Some(security(pod, users)),
             sysctls: sysctls(pod),
             ..Default::default()
         }),
@@ -66,7 +73,7 @@ fn sysctls(pod: &Value) -> std::collections::HashMap<String, String> {
 }
 
 /// Which namespaces the pod shares, and with whom.
-pub(crate) fn namespaces(pod: &Value) -> cri::NamespaceOption {
+pub(crate) fn namespaces(pod: &Value, users: Option<Users>) -> cri::NamespaceOption {
     let is = |field: &str| pod.at(&["spec", field]).as_bool().unwrap_or_default();
     let node = |on: bool| if on { cri::NamespaceMode::Node as i32 } else { cri::NamespaceMode::Pod as i32 };
     let pid = match (is("hostPID"), is("shareProcessNamespace")) {
@@ -78,20 +85,23 @@ pub(crate) fn namespaces(pod: &Value) -> cri::NamespaceOption {
         network: node(is("hostNetwork")),
         ipc: node(is("hostIPC")),
         pid,
+        userns_options: Some(Users::namespace(users)),
         ..Default::default()
     }
 }
 
-fn security(pod: &Value) -> cri::LinuxSandboxSecurityContext {
+fn security(pod: &Value, users: Option<Users>) -> cri::LinuxSandboxSecurityContext {
     let context = pod.at(&["spec", "securityContext"]);
     let int = |field: &str| context.get(field).as_i64().map(|value| cri::Int64Value { value });
     let privileged =
         |container: &Value| container.at(&["securityContext", "privileged"]).as_bool() == Some(true);
     cri::LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(pod)),
+        namespace_options: Some(namespaces(pod, users)),
+        selinux_options: security::selinux(context.get("seLinuxOptions")),
         run_as_user: int("runAsUser"),
         run_as_group: int("runAsUser").and(int("runAsGroup")),
         supplemental_groups: supplemental_groups(pod),
+        supplemental_groups_policy: security::groups_policy(pod),
         privileged: spec::all_containers(pod).any(privileged),
         seccomp: Some(cri::SecurityProfile {
             profile_type: cri::security_profile::ProfileType::RuntimeDefault as i32,
@@ -151,7 +161,7 @@ mod tests {
             (object!({"hostNetwork": true, "hostPID": true}), Node, Node),
             (object!({"shareProcessNamespace": true}), Pod, Pod),
         ] {
-            let options = namespaces(&object!({"spec": (spec.clone())}));
+            let options = namespaces(&object!({"spec": (spec.clone())}), None);
             assert_eq!((options.network, options.pid), (network as i32, pid as i32), "{spec:?}");
         }
     }

@@ -1,12 +1,13 @@
 //! Carrying out a plan: sandboxes and containers are made here.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use api::Value;
+use api::{Value, object};
 use client::events::Kind;
 use k8s_cri::v1 as cri;
 
@@ -20,6 +21,18 @@ use crate::downward;
 use crate::env;
 use crate::events;
 use crate::images;
+use crate::users::Users;
+
+/// What a container's configuration is made of besides the pod.
+pub(super) struct Around {
+    image: cri::Image,
+    /// The images it mounts, by the names of their volumes.
+    pub(super) image_volumes: HashMap<String, cri::ImageSpec>,
+    /// The runtime's handler for the pod.
+    pub(super) handler: String,
+    /// The users of the pod's own.
+    pub(super) users: Option<Users>,
+}
 
 impl Actor {
     /// Takes the steps of a plan; true when anything was done. A failure has been told to the user already.
@@ -151,9 +164,64 @@ impl Actor {
         }
     }
 
-    fn sandbox_config(&self, pod: &Value, attempt: u32) -> cri::PodSandboxConfig {
+    fn sandbox_config(&self, pod: &Value, attempt: u32, users: Option<Users>) -> cri::PodSandboxConfig {
         let resolv_conf = fs::read_to_string(&self.kubelet.config.file.resolv_conf).unwrap_or_default();
-        sandbox::config(pod, &self.kubelet.config, attempt, &resolv_conf)
+        sandbox::config(pod, &self.kubelet.config, attempt, &resolv_conf, users)
+    }
+
+    /// The users of the pod's own, when it wants such.
+    fn users(&self, pod: &Value, handler: &str) -> Result<Option<Users>, String> {
+        if pod.at(&["spec", "hostUsers"]).as_bool() != Some(false) {
+            return Ok(None);
+        }
+        let able = self.kubelet.abilities.read().as_ref().is_some_and(|can| can.user_namespaces(handler));
+        match (able, handler) {
+            (true, _) => self.kubelet.users.of(pod.uid()).map(Some),
+            (false, "") => {
+                Err("can't set `spec.hostUsers: false`, runtime does not support user namespaces".to_owned())
+            }
+            (false, _) => Err(format!(
+                "can't set `spec.hostUsers: false`, RuntimeClass handler {handler:?} does not support user namespaces"
+            )),
+        }
+    }
+
+    /// The images that a container mounts, by the names of their volumes.
+    async fn image_volumes(
+        &mut self,
+        pod: &Value,
+        definition: &Value,
+        (sandbox, handler): (&cri::PodSandboxConfig, &str),
+    ) -> Result<HashMap<String, cri::ImageSpec>, (String, String)> {
+        let mut found = HashMap::new();
+        for mount in definition.array_at(&["volumeMounts"]) {
+            let name = mount.str_at(&["name"]);
+            let volume = spec::volumes(pod).iter().find(|volume| volume.str_at(&["name"]) == name);
+            let Some(source) = volume.map(|volume| volume.get("image")).filter(|source| !source.is_null())
+            else {
+                continue;
+            };
+            // It is pulled as the image of a container would be.
+            let reference = source.str_at(&["reference"]);
+            let container = object!({
+                "name": (definition.str_at(&["name"])),
+                "image": reference,
+                "imagePullPolicy": (source.str_at(&["pullPolicy"])),
+            });
+            let request =
+                images::Request { pod, container: &container, sandbox: sandbox.clone(), now: now() };
+            let kubelet = self.kubelet.clone();
+            let image = kubelet.images.ensure(request, &kubelet.objects, &mut self.image_backoffs).await;
+            let image = image.map_err(|waiting| (waiting.reason.to_owned(), waiting.message))?;
+            let image = cri::ImageSpec {
+                image: image.id,
+                user_specified_image: reference.to_owned(),
+                runtime_handler: handler.to_owned(),
+                ..cri::ImageSpec::default()
+            };
+            found.insert(name.to_owned(), image);
+        }
+        Ok(found)
     }
 
     async fn make_sandbox(&mut self, pod: &Arc<Value>, attempt: u32, changed: bool) -> Result<(), ()> {
@@ -173,14 +241,12 @@ impl Actor {
                 }
             }
         }
-        let config = self.sandbox_config(pod, attempt);
-        let made = match runtime_handler(&kubelet, pod).await {
-            Ok(handler) => {
-                kubelet.runtime.run_sandbox(config, &handler).await.map_err(|error| error.to_string())
-            }
-            Err(why) => Err(why),
+        let made = async {
+            let handler = runtime_handler(&kubelet, pod).await?;
+            let config = self.sandbox_config(pod, attempt, self.users(pod, &handler)?);
+            kubelet.runtime.run_sandbox(config, &handler).await.map_err(|error| error.to_string())
         };
-        if let Err(why) = made {
+        if let Err(why) = made.await {
             let message = format!("Failed to create pod sandbox: {why}");
             events::of_pod(&kubelet.recorder, pod, Kind::Warning, "FailedCreatePodSandBox", &message);
             return Err(());
@@ -199,7 +265,14 @@ impl Actor {
         let Some(sandbox) = self.observed.sandbox(pod).cloned() else {
             return Err(("ContainerCreating".to_owned(), "the sandbox is not ready".to_owned()));
         };
-        let sandbox_config = self.sandbox_config(pod, sandbox.attempt);
+        let of_sandbox = async {
+            let handler = runtime_handler(&kubelet, pod).await?;
+            Ok((self.users(pod, &handler)?, handler))
+        };
+        let (users, handler) =
+            of_sandbox.await.map_err(|why: String| ("CreateContainerConfigError".to_owned(), why))?;
+        self.handler.clone_from(&handler);
+        let sandbox_config = self.sandbox_config(pod, sandbox.attempt, users);
         let request =
             images::Request { pod, container: definition, sandbox: sandbox_config.clone(), now: now() };
         let image = kubelet.images.ensure(request, &kubelet.objects, &mut self.image_backoffs).await;
@@ -207,7 +280,9 @@ impl Actor {
         let warn = |reason: &str, message: &str| {
             events::of_container(&kubelet.recorder, pod, name, Kind::Warning, reason, message);
         };
-        let config = self.container_config(pod, definition, &image).await.map_err(|message| {
+        let image_volumes = self.image_volumes(pod, definition, (&sandbox_config, &handler)).await?;
+        let around = Around { image, image_volumes, handler, users };
+        let config = self.container_config(pod, definition, &around).await.map_err(|message| {
             warn("Failed", &format!("Error: {message}"));
             ("CreateContainerConfigError".to_owned(), message)
         })?;
@@ -264,7 +339,7 @@ impl Actor {
         &self,
         pod: &Arc<Value>,
         definition: &Value,
-        image: &cri::Image,
+        around: &Around,
     ) -> Result<cri::ContainerConfig, String> {
         let kubelet = &self.kubelet;
         let ips = self.ips(pod);
@@ -278,7 +353,7 @@ impl Actor {
             downward: self.facts(&ips),
         };
         let env = env::variables(pod, definition, &sources).await.map_err(|error| error.to_string())?;
-        let mounts = self.mounts(pod, definition, &env, &ips).map_err(|error| error.to_string())?;
+        let mounts = self.mounts(pod, definition, (&env, &ips), around).map_err(|error| error.to_string())?;
         let target = match definition.str_at(&["targetContainerName"]) {
             "" => None,
             name => {
@@ -295,13 +370,14 @@ impl Actor {
             container: definition,
             config: &kubelet.config,
             restarts: self.restarts(pod, definition),
-            image,
+            image: &around.image,
             env: &env,
             mounts,
             options,
             memory: kubelet.facts.memory as i64,
             cgroup_v2: kubelet.cgroups.is_v2(),
             huge_pages: &kubelet.capacity.huge_pages,
+            users: around.users,
         })
     }
 

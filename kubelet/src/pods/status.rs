@@ -38,6 +38,8 @@ pub(crate) struct Context<'a> {
     pub devices: &'a dyn Fn(&str) -> Vec<Value>,
     /// The limits of the pod's control group.
     pub limits: &'a dyn Fn() -> Limits,
+    /// Whether the pod's runtime makes mounts read-only all the way down.
+    pub recursive_read_only: bool,
     /// The node's addresses.
     pub host_ips: &'a [String],
     /// The time, as the API writes it.

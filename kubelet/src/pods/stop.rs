@@ -228,6 +228,7 @@ impl Actor {
         remove_dir(&kubelet.config.pod_dir(pod.uid()))?;
         remove_dir(&kubelet.config.pod_logs(pod.namespace(), pod.name(), pod.uid()))?;
         kubelet.images.forget(pod.uid());
+        kubelet.users.forget(pod.uid());
         kubelet.allocations.forget(pod.uid());
         kubelet.devices.forget(pod.uid());
         kubelet.retry();

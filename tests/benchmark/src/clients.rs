@@ -62,6 +62,11 @@ impl Clients {
         self.send(Method::POST, path, object.to_string().into_bytes()).await
     }
 
+    /// Sends a request without a body, by the first connection.
+    pub(crate) async fn request(&self, method: Method, path: &str) -> Result<Vec<u8>> {
+        self.send(method, path, Vec::new()).await
+    }
+
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
         Ok(self.nth(0).bytes(method, path, JSON, body).await?)
     }
@@ -96,17 +101,16 @@ impl Clients {
     }
 }
 
-/// Reads events of a watch, one per line, until as many have come; `seen` is told of each.
-pub(crate) async fn events(mut body: Body, count: usize, mut seen: impl FnMut(&[u8])) -> Result<()> {
-    let (mut line, mut left) = (Vec::new(), count);
-    while left > 0 {
+/// Reads events of a watch, one per line, for as long as `seen`, which is told of each, wants more.
+pub(crate) async fn events(mut body: Body, mut seen: impl FnMut(&[u8]) -> bool) -> Result<()> {
+    let (mut line, mut more) = (Vec::new(), true);
+    while more {
         let frame = body.frame().await.context("a watch ended")??;
         let Some(data) = frame.data_ref() else { continue };
         for piece in data.split_inclusive(|b| *b == b'\n') {
             line.extend_from_slice(piece);
             if line.ends_with(b"\n") {
-                seen(&line);
-                left = left.saturating_sub(1);
+                more &= seen(&line);
                 line.clear();
             }
         }

@@ -3,8 +3,11 @@
 //!
 //! The load goes to objects in a namespace of its own, which is deleted at the end. It should be an otherwise idle server:
 //! CPU time is that of whole processes. The Pods name a scheduler that does not exist and stay pending.
+//!
+//! With `--node` it is a kubelet that is measured, by Pods that run on its node.
 
 mod clients;
+mod node;
 mod process;
 mod report;
 mod steps;
@@ -52,6 +55,18 @@ struct Args {
     /// Events for each of them.
     #[arg(long, default_value_t = 500)]
     events: usize,
+    /// The node whose kubelet is measured, instead of an API server; `--pid` is the kubelet's.
+    #[arg(long, default_value = "")]
+    node: String,
+    /// An image on the node with the command sleep.
+    #[arg(long, default_value = "")]
+    image: String,
+    /// How many Pods are started on the node at once, one number after the other.
+    #[arg(long, value_delimiter = ',', default_value = "1,10,100")]
+    at_once: Vec<usize>,
+    /// Seconds for which running Pods are left alone to see what they cost.
+    #[arg(long, default_value_t = 60)]
+    idle: u64,
 }
 
 impl Args {
@@ -90,13 +105,19 @@ async fn run(args: &Args) -> Result<()> {
         [args.pods, args.clients, args.gets, args.lists, args.watchers, args.events].iter().all(|n| *n > 0),
         "nothing can be measured with a count of zero"
     );
+    ensure!(args.node.is_empty() == args.image.is_empty(), "--node and --image need each other");
+    ensure!(args.node.is_empty() || args.start.is_empty(), "the kubelet of --node has to run already");
     let mut reports = Vec::new();
     for (which, kubeconfig) in args.kubeconfig.iter().enumerate() {
         eprintln!("measuring the server of {}", kubeconfig.display());
         let mut report = Report::default();
         let (server, clients) = args.server(which, &mut report).await?;
         let namespace = clients.make_namespace().await?;
-        let measured = steps::all(args, &server, &clients, &namespace, &mut report).await;
+        let measured = if args.node.is_empty() {
+            steps::all(args, &server, &clients, &namespace, &mut report).await
+        } else {
+            node::all(args, &server, &clients, &namespace, &mut report).await
+        };
         let cleaned = clients.clear(&namespace).await;
         measured.with_context(|| format!("measuring the server of {}", kubeconfig.display()))?;
         cleaned.context("removing what was measured with")?;

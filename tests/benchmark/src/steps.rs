@@ -99,9 +99,11 @@ async fn watch(args: &Args, meter: &Meter<'_>, namespace: &str, report: &mut Rep
     let begun = Instant::now();
     let cpu = meter.server.cpu()?;
     let readers = bodies.into_iter().map(|body| async move {
-        let mut took = Vec::with_capacity(args.events);
-        events(body, args.events, |line| {
-            took.extend(sent(line).and_then(|at| begun.elapsed().checked_sub(at)))
+        let (mut took, mut left) = (Vec::with_capacity(args.events), args.events);
+        events(body, |line| {
+            took.extend(sent(line).and_then(|at| begun.elapsed().checked_sub(at)));
+            left -= 1;
+            left > 0
         })
         .await?;
         anyhow::Ok(took)

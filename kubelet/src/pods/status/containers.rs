@@ -191,7 +191,7 @@ impl Shown {
         if !devices.is_empty() {
             out.push("allocatedResourcesStatus", Value::Array(devices));
         }
-        mounts(container, &mut out);
+        mounts(container, context.recursive_read_only, &mut out);
         if let Some(user) =
             newest.filter(|c| c.state != State::Created).and_then(|newest| newest.user.as_ref())
         {
@@ -204,7 +204,7 @@ impl Shown {
     }
 }
 
-fn mounts(container: &Value, out: &mut Map) {
+fn mounts(container: &Value, able: bool, out: &mut Map) {
     let mounts = container.array_at(&["volumeMounts"]);
     if mounts.is_empty() {
         return;
@@ -216,7 +216,8 @@ fn mounts(container: &Value, out: &mut Map) {
         });
         if mount.get("readOnly").as_bool().unwrap_or_default() {
             shown.set(&["readOnly"], true);
-            shown.set(&["recursiveReadOnly"], "Disabled");
+            let recursive = crate::pods::mounts::recursive_read_only(mount, able) == Ok(true);
+            shown.set(&["recursiveReadOnly"], if recursive { "Enabled" } else { "Disabled" });
         }
         shown
     });
