@@ -38,6 +38,7 @@ pub(crate) struct Runtime {
     timeout: Duration,
 }
 
+const CREATE_CONTAINER: &str = "/runtime.v1.RuntimeService/CreateContainer";
 const UPDATE_SANDBOX: &str = "/runtime.v1.RuntimeService/UpdatePodSandboxResources";
 
 /// Other resources of a sandbox: a message that CRI has had since v1.33.
@@ -54,6 +55,45 @@ struct UpdateSandbox {
 /// Its answer.
 #[derive(Clone, PartialEq, Message)]
 struct SandboxUpdated {}
+
+/// A mount of a part of an image: fields that CRI has had since v1.33.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ImagePart {
+    /// The path inside.
+    #[prost(string, tag = "1")]
+    pub container_path: String,
+    /// Images can only be read.
+    #[prost(bool, tag = "3")]
+    pub readonly: bool,
+    /// So can what is mounted below.
+    #[prost(bool, tag = "8")]
+    pub recursive_read_only: bool,
+    /// The image.
+    #[prost(message, optional, tag = "9")]
+    pub image: Option<cri::ImageSpec>,
+    /// The part of it.
+    #[prost(string, tag = "10")]
+    pub image_sub_path: String,
+}
+
+/// The mounts of a container's configuration.
+#[derive(Clone, PartialEq, Message)]
+struct Parts {
+    #[prost(message, repeated, tag = "7")]
+    mounts: Vec<ImagePart>,
+}
+
+/// The request for a container whose configuration is encoded already: messages one after the other are one message with
+/// the fields of both.
+#[derive(Clone, PartialEq, Message)]
+struct CreateEncoded {
+    #[prost(string, tag = "1")]
+    sandbox: String,
+    #[prost(bytes = "vec", tag = "2")]
+    config: Vec<u8>,
+    #[prost(message, optional, tag = "3")]
+    sandbox_config: Option<cri::PodSandboxConfig>,
+}
 
 impl Runtime {
     /// Makes the connection; it is set up with the first call, and again whenever it broke.
@@ -150,19 +190,17 @@ impl Runtime {
         gone_is_fine(self.runtime.clone().remove_pod_sandbox(self.request(request)).await)
     }
 
-    /// Makes a container.
+    /// Makes a container that mounts `parts` of images besides what its configuration says.
     pub(crate) async fn create_container(
         &self,
         sandbox: &str,
-        config: cri::ContainerConfig,
+        (config, parts): (cri::ContainerConfig, Vec<ImagePart>),
         sandbox_config: cri::PodSandboxConfig,
     ) -> Result<String> {
-        let request = cri::CreateContainerRequest {
-            pod_sandbox_id: sandbox.to_owned(),
-            config: Some(config),
-            sandbox_config: Some(sandbox_config),
-        };
-        Ok(self.runtime.clone().create_container(self.request(request)).await?.into_inner().container_id)
+        let request = encoded(sandbox, (config, parts), sandbox_config);
+        let made: cri::CreateContainerResponse =
+            self.other.call(CREATE_CONTAINER, request, self.timeout).await?;
+        Ok(made.container_id)
     }
 
     /// Starts a container.
@@ -309,6 +347,16 @@ impl Runtime {
     }
 }
 
+fn encoded(
+    sandbox: &str,
+    (config, mounts): (cri::ContainerConfig, Vec<ImagePart>),
+    sandbox_config: cri::PodSandboxConfig,
+) -> CreateEncoded {
+    let mut bytes = config.encode_to_vec();
+    bytes.extend(Parts { mounts }.encode_to_vec());
+    CreateEncoded { sandbox: sandbox.to_owned(), config: bytes, sandbox_config: Some(sandbox_config) }
+}
+
 fn image_spec(image: &str) -> cri::ImageSpec {
     cri::ImageSpec { image: image.to_owned(), user_specified_image: image.to_owned(), ..Default::default() }
 }
@@ -349,6 +397,31 @@ mod tests {
             })
             .await
         }
+    }
+
+    #[test]
+    fn parts_of_images_are_among_the_mounts_of_the_configuration() {
+        let config = cri::ContainerConfig {
+            working_dir: "/w".to_owned(),
+            mounts: vec![cri::Mount { container_path: "/plain".to_owned(), ..Default::default() }],
+            ..Default::default()
+        };
+        let image = Some(image_spec("r.io/a"));
+        let part = ImagePart {
+            container_path: "/part".to_owned(),
+            image,
+            image_sub_path: "in".to_owned(),
+            ..ImagePart::default()
+        };
+        let bytes = encoded("s", (config, vec![part]), cri::PodSandboxConfig::default()).encode_to_vec();
+        let read = cri::CreateContainerRequest::decode(bytes.as_slice()).unwrap();
+        let config = read.config.unwrap();
+        let paths: Vec<_> = config.mounts.iter().map(|mount| mount.container_path.as_str()).collect();
+        assert_eq!((read.pod_sandbox_id.as_str(), config.working_dir.as_str()), ("s", "/w"));
+        assert_eq!(paths, ["/plain", "/part"]);
+        assert_eq!(config.mounts[1].image, Some(image_spec("r.io/a")));
+        // What the generated messages do not know is there as well.
+        assert!(bytes.windows(4).any(|window| window == [10 << 3 | 2, 2, b'i', b'n']));
     }
 
     #[tokio::test]

@@ -10,8 +10,8 @@ use k8s_cri::v1 as cri;
 
 use super::actor::Actor;
 use super::spec;
-use super::start::Around;
-use super::start::make_dir;
+use super::start::{Around, make_dir};
+use crate::cri::ImagePart;
 use crate::env;
 use crate::network;
 use crate::volumes;
@@ -24,21 +24,20 @@ impl Actor {
         definition: &Value,
         (env, ips): (&[(String, String)], &[String]),
         around: &Around,
-    ) -> io::Result<Vec<cri::Mount>> {
+    ) -> io::Result<(Vec<cri::Mount>, Vec<ImagePart>)> {
         let name = definition.str_at(&["name"]);
         let dir = self.kubelet.config.pod_dir(pod.uid());
-        let mut mounts = Vec::new();
+        let (mut mounts, mut parts) = (Vec::new(), Vec::new());
         let mut hosts_given = false;
         for (i, mount) in definition.array_at(&["volumeMounts"]).iter().enumerate() {
             let volume = mount.str_at(&["name"]);
             let recursive = self.recursive_read_only(mount, &around.handler).map_err(io::Error::other)?;
             if let Some(image) = around.image_volumes.get(volume) {
-                if !subpath(mount, env)?.is_empty() {
-                    return Err(io::Error::other(format!(
-                        "volume {volume:?}: subPath of an image is not supported"
-                    )));
+                let part = subpath(mount, env)?;
+                match part.is_empty() {
+                    true => mounts.push(of_image(image, mount, recursive)),
+                    false => parts.push(part_of_image(image, mount, recursive, part)),
                 }
-                mounts.push(of_image(image, mount, recursive));
                 continue;
             }
             let Some(path) = self.mounted.get(volume) else {
@@ -83,7 +82,7 @@ impl Actor {
                 (mount.uid_mappings, mount.gid_mappings) = (vec![users.mapping()], vec![users.mapping()]);
             }
         }
-        Ok(mounts)
+        Ok((mounts, parts))
     }
 
     /// Whether what is mounted below a read-only mount is read-only as well; the error is a sentence.
@@ -154,6 +153,16 @@ fn of_image(image: &cri::ImageSpec, mount: &Value, recursive: bool) -> cri::Moun
         recursive_read_only: recursive,
         image: Some(image.clone()),
         ..Default::default()
+    }
+}
+
+fn part_of_image(image: &cri::ImageSpec, mount: &Value, recursive: bool, part: String) -> ImagePart {
+    ImagePart {
+        container_path: absolute(mount.str_at(&["mountPath"])),
+        readonly: true,
+        recursive_read_only: recursive,
+        image: Some(image.clone()),
+        image_sub_path: part,
     }
 }
 

@@ -17,6 +17,7 @@ use super::observed::{Container, State};
 use super::plan::Plan;
 use super::status::RESTARTING_ALL;
 use super::{amounts, hooks, resources, sandbox, spec};
+use crate::cri::ImagePart;
 use crate::downward;
 use crate::env;
 use crate::events;
@@ -340,7 +341,7 @@ impl Actor {
         pod: &Arc<Value>,
         definition: &Value,
         around: &Around,
-    ) -> Result<cri::ContainerConfig, String> {
+    ) -> Result<(cri::ContainerConfig, Vec<ImagePart>), String> {
         let kubelet = &self.kubelet;
         let ips = self.ips(pod);
         let links = pod.at(&["spec", "enableServiceLinks"]).as_bool().unwrap_or(true);
@@ -353,7 +354,8 @@ impl Actor {
             downward: self.facts(&ips),
         };
         let env = env::variables(pod, definition, &sources).await.map_err(|error| error.to_string())?;
-        let mounts = self.mounts(pod, definition, (&env, &ips), around).map_err(|error| error.to_string())?;
+        let mounts = self.mounts(pod, definition, (&env, &ips), around);
+        let (mounts, parts) = mounts.map_err(|error| error.to_string())?;
         let target = match definition.str_at(&["targetContainerName"]) {
             "" => None,
             name => {
@@ -364,7 +366,7 @@ impl Actor {
         };
         let mut options = kubelet.devices.options(pod, definition).await?;
         options.devices.extend(self.devices(pod, definition)?);
-        container::config(Inputs {
+        let config = container::config(Inputs {
             target,
             pod,
             container: definition,
@@ -378,7 +380,8 @@ impl Actor {
             cgroup_v2: kubelet.cgroups.is_v2(),
             huge_pages: &kubelet.capacity.huge_pages,
             users: around.users,
-        })
+        })?;
+        Ok((config, parts))
     }
 
     /// How often the container has been started so far.
