@@ -247,6 +247,12 @@ pub struct Args {
     /// Key of that certificate.
     #[arg(long, default_value = "")]
     pub tls_private_key_file: String,
+    /// Cipher suites to offer with TLS 1.2, by Go's names; all good ones when none is named.
+    #[arg(long, value_delimiter = ',')]
+    pub tls_cipher_suites: Vec<String>,
+    /// The oldest version of TLS: VersionTLS12 or VersionTLS13.
+    #[arg(long, default_value = "")]
+    pub tls_min_version: String,
     /// Further certificates: cert,key or cert,key:name,name.
     #[arg(long)]
     pub tls_sni_cert_key: Vec<String>,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use serve::Tls;
+use serve::tls::Policy;
 
 use crate::args::Args;
 use crate::audit::Auditor;
@@ -89,6 +90,8 @@ impl Args {
             let sni = self.sni()?;
             Tls::with_sni(Path::new(&self.tls_cert_file), Path::new(&self.tls_private_key_file), &sni)?
         };
+        let policy = Policy::parse(&self.tls_min_version, &self.tls_cipher_suites);
+        let tls = tls.with_policy(&policy.map_err(anyhow::Error::msg)?)?;
         let host = if self.external_hostname.is_empty() {
             advertise.to_string()
         } else {

@@ -45,6 +45,8 @@ pub struct Config {
     pub credential_provider_dir: PathBuf,
     /// An outside cloud controller finishes the node.
     pub external_cloud: bool,
+    /// What :10250 offers in the handshake.
+    pub tls_policy: serve::tls::Policy,
     /// The file's own fields, flags merged in.
     pub file: KubeletConfiguration,
 }
@@ -60,6 +62,8 @@ impl Config {
         if !matches!(args.cloud_provider.as_str(), "" | "external") {
             bail!("--cloud-provider={} is not supported: only \"external\" is", args.cloud_provider);
         }
+        let tls_policy = serve::tls::Policy::parse(&file.tls_min_version, &file.tls_cipher_suites);
+        let tls_policy = tls_policy.map_err(|why| anyhow::anyhow!("invalid configuration: {why}"))?;
         let kubeconfig = kubeconfig(args)?;
         let hostname = linux::facts::read().context("cannot read the machine's facts")?.hostname;
         let name = if args.hostname_override.is_empty() { &hostname } else { &args.hostname_override };
@@ -86,6 +90,7 @@ impl Config {
             labels: args.node_labels.0.clone().into_iter().collect(),
             credential_providers: args.image_credential_provider_config.clone(),
             credential_provider_dir: args.image_credential_provider_bin_dir.clone(),
+            tls_policy,
             external_cloud: args.cloud_provider == "external",
             file,
             hostname,

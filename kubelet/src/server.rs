@@ -18,6 +18,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use prometheus::Registry;
 use serve::authn::CertificateAuthenticator;
+use serve::tls::Policy;
 use serve::x509::ClientCa;
 use serve::{Authenticator, Authorizer, Body, Diagnostics, Guard, Health, Server, Tls};
 use tokio::net::TcpListener;
@@ -75,10 +76,11 @@ pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
         async move { Ok::<_, Infallible>(endpoints.handle(request).await) }
     });
     let (tasks, stop) = (kubelet.tasks.clone(), kubelet.tasks.token());
+    let policy = kubelet.config.tls_policy.clone();
     kubelet.tasks.critical("server", async move {
         let tls = match (own, signed) {
             (Some(tls), _) => tls,
-            (None, Some(signed)) => match signed_tls(&listener, signed, &stop).await? {
+            (None, Some(signed)) => match signed_tls(&listener, signed, &policy, &stop).await? {
                 Some(tls) => tls,
                 None => return Ok(()),
             },
@@ -118,19 +120,20 @@ fn tls(kubelet: &Kubelet) -> anyhow::Result<Arc<Tls>> {
     } else {
         Tls::from_files(Path::new(&file.tls_cert_file), Path::new(&file.tls_private_key_file))?
     };
-    Ok(Arc::new(tls))
+    Ok(Arc::new(tls.with_policy(&kubelet.config.tls_policy)?))
 }
 
 /// Waits until a certificate is signed, and turns callers away until then; none when the kubelet ends before that.
 async fn signed_tls(
     listener: &TcpListener,
     mut signed: Current,
+    policy: &Policy,
     stop: &CancellationToken,
 ) -> anyhow::Result<Option<Arc<Tls>>> {
     loop {
         let file = signed.borrow_and_update().clone();
         if let Some(file) = file {
-            return Ok(Some(Arc::new(Tls::from_files(&file, &file)?)));
+            return Ok(Some(Arc::new(Tls::from_files(&file, &file)?.with_policy(policy)?)));
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(None),

@@ -40,6 +40,8 @@ fn what_is_not_supported_is_refused_with_a_reason() {
         ("--max-pods=many", "invalid argument \"many\" for --max-pods"),
         ("--feature-gates=NoSuchGate=true", "unrecognized feature gate: NoSuchGate"),
         ("--image-gc-high-threshold=101", "imageGCHighThresholdPercent"),
+        ("--tls-min-version=VersionTLS11", "TLS 1.2 is the oldest version"),
+        ("--tls-cipher-suites=NO_SUCH", "Cipher suite NO_SUCH not supported"),
         ("--cloud-provider=own", "only \"external\" is"),
     ] {
         let why = with(word).err().unwrap_or_default();

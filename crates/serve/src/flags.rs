@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use crate::tls::{Tls, TlsError};
+use crate::tls::{Policy, Tls, TlsError};
 
 /// Where and with which certificate to serve. The port has no default here: each daemon has its own.
 #[derive(Args, Clone, Debug)]
@@ -26,6 +26,12 @@ pub struct ServingFlags {
     /// File containing the private key matching --tls-cert-file.
     #[arg(long, default_value = "")]
     pub tls_private_key_file: String,
+    /// Cipher suites to offer with TLS 1.2, by Go's names; all good ones when none is named.
+    #[arg(long, value_delimiter = ',')]
+    pub tls_cipher_suites: Vec<String>,
+    /// The oldest version of TLS: VersionTLS12 or VersionTLS13.
+    #[arg(long, default_value = "")]
+    pub tls_min_version: String,
 }
 
 impl ServingFlags {
@@ -43,6 +49,7 @@ impl ServingFlags {
         } else {
             Tls::from_files(Path::new(&self.tls_cert_file), Path::new(&self.tls_private_key_file))?
         };
-        Ok(Arc::new(tls))
+        let policy = Policy::parse(&self.tls_min_version, &self.tls_cipher_suites);
+        Ok(Arc::new(tls.with_policy(&policy.map_err(TlsError::Policy)?)?))
     }
 }

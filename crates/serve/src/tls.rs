@@ -21,6 +21,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+mod policy;
+
+pub use policy::Policy;
+
 /// How often certificate files are looked at for changes.
 const RELOAD_EVERY: Duration = Duration::from_secs(60);
 
@@ -42,6 +46,9 @@ pub enum TlsError {
     /// The protocol versions or the key's kind are not supported.
     #[error("TLS cannot be set up")]
     Setup(#[from] rustls::Error),
+    /// A protocol version or a cipher suite is not known or cannot be offered.
+    #[error("invalid TLS settings: {0}")]
+    Policy(String),
     /// A certificate cannot be made.
     #[error("cannot make a certificate")]
     Make(#[from] rcgen::Error),
@@ -110,12 +117,15 @@ impl Tls {
 
     fn new(pairs: Vec<FilePair>) -> Result<Self, TlsError> {
         let pairs = Arc::new(pairs);
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(Arc::new(AnyClient::new()))
-            .with_cert_resolver(Arc::new(Resolver(Arc::clone(&pairs))));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), pairs })
+        Ok(Self { acceptor: acceptor(&pairs, &Policy::default())?, pairs })
+    }
+
+    /// Offers what a policy lets it offer.
+    ///
+    /// # Errors
+    /// Versions and suites that do not go together.
+    pub fn with_policy(self, policy: &Policy) -> Result<Self, TlsError> {
+        Ok(Self { acceptor: acceptor(&self.pairs, policy)?, pairs: self.pairs })
     }
 
     /// The acceptor of connections.
@@ -140,6 +150,15 @@ impl Tls {
             }
         }
     }
+}
+
+fn acceptor(pairs: &Arc<Vec<FilePair>>, policy: &Policy) -> Result<TlsAcceptor, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(policy.provider())
+        .with_protocol_versions(&policy.versions())?
+        .with_client_cert_verifier(Arc::new(AnyClient::new()))
+        .with_cert_resolver(Arc::new(Resolver(Arc::clone(pairs))));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 impl FilePair {

@@ -26,6 +26,8 @@ pub struct KubeletConfiguration {
     pub port: u16,
     pub tls_cert_file: String,
     pub tls_private_key_file: String,
+    pub tls_cipher_suites: Vec<String>,
+    pub tls_min_version: String,
     pub authentication: Authentication,
     pub authorization: Authorization,
     pub registry_pull_qps: i32,
@@ -220,6 +222,8 @@ impl Default for KubeletConfiguration {
             port: 10250,
             tls_cert_file: String::new(),
             tls_private_key_file: String::new(),
+            tls_cipher_suites: Vec::new(),
+            tls_min_version: String::new(),
             authentication: Authentication::default(),
             authorization: Authorization::default(),
             registry_pull_qps: 5,
@@ -323,7 +327,7 @@ const WITHOUT_EFFECT: [&str; 28] = [
 ];
 
 /// Fields that are accepted with this value only.
-const ONLY: [(&str, &str); 27] = [
+const ONLY: [(&str, &str); 25] = [
     ("cpuManagerPolicy", r#""none""#),
     ("memoryManagerPolicy", r#""None""#),
     ("topologyManagerPolicy", r#""none""#),
@@ -347,10 +351,8 @@ const ONLY: [(&str, &str); 27] = [
     ("staticPodURLHeader", "{}"),
     ("systemCgroups", r#""""#),
     ("systemReservedCgroup", r#""""#),
-    ("tlsCipherSuites", "[]"),
     ("tlsCurvePreferences", "[]"),
     ("tracing", "null"),
-    ("tlsMinVersion", r#""VersionTLS12""#),
 ];
 
 /// The configuration as a file has it, with the parts of a folder laid over it; either may be left out.
