@@ -9,6 +9,8 @@ use std::path::Path;
 pub(crate) enum Dump {
     /// A text.
     Text(String),
+    /// A text of some type.
+    Named(&'static str, String),
     /// A number of some type.
     Number(&'static str, i128),
     /// A slice; none stands for nil.
@@ -17,6 +19,8 @@ pub(crate) enum Dump {
     Map(&'static str, Option<Vec<(Dump, Dump)>>),
     /// A structure with its fields.
     Struct(&'static str, Vec<(&'static str, Dump)>),
+    /// What a pointer points to.
+    Pointer(&'static str, Box<Dump>),
 }
 
 impl Dump {
@@ -28,7 +32,12 @@ impl Dump {
     fn kind(&self) -> &'static str {
         match self {
             Self::Text(_) => "string",
-            Self::Number(kind, _) | Self::List(kind, _) | Self::Map(kind, _) | Self::Struct(kind, _) => kind,
+            Self::Number(kind, _)
+            | Self::Named(kind, _)
+            | Self::List(kind, _)
+            | Self::Map(kind, _)
+            | Self::Struct(kind, _)
+            | Self::Pointer(kind, _) => kind,
         }
     }
 
@@ -44,7 +53,13 @@ impl Dump {
             out.extend(["(", self.kind(), ")"]);
         }
         match self {
-            Self::Text(text) => out.push_str(text),
+            Self::Text(text) | Self::Named(_, text) => out.push_str(text),
+            Self::Pointer(_, to) => {
+                if !typed {
+                    out.push_str("<*>");
+                }
+                to.write(out, false);
+            }
             Self::Number(_, number) => out.push_str(&number.to_string()),
             Self::List(_, None) | Self::Map(_, None) => out.push_str("<nil>"),
             Self::List(_, Some(items)) => {
@@ -117,6 +132,11 @@ mod tests {
             vec![("S", Dump::Text("x y".to_owned())), ("M", Dump::Map("p.M", Some(entries)))],
         );
         assert_eq!(outer.print(), "(p.Outer){S:(string)x y M:(p.M)map[k:{N:(int)-1 L:([]string)<nil>}]}");
+        let pointer = || Dump::Pointer("*p.T", Box::new(Dump::Named("p.Name", "x".to_owned())));
+        let list = Dump::List("[]*p.T", Some(vec![pointer()]));
+        let fields = vec![("P", pointer()), ("L", list), ("N", Dump::Named("p.Name", "y".to_owned()))];
+        let pointers = Dump::Struct("*p.Outer", fields).print();
+        assert_eq!(pointers, "(*p.Outer){P:(*p.T)x L:([]*p.T)[<*>x] N:(p.Name)y}");
         assert_eq!(Dump::texts(&["a".to_owned(), "b".to_owned()]).print(), "([]string)[a b]");
     }
 }

@@ -1,6 +1,7 @@
 //! The validated configuration: the file (KubeletConfiguration v1beta1), then the flags.
 
 mod file;
+mod managers;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -9,8 +10,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::args::Args;
+use crate::managers::cpuset::CpuSet;
 
 pub use file::KubeletConfiguration;
+pub use managers::{ManagerSettings, MemoryReservation};
 
 /// Everything the kubelet was told.
 #[derive(Clone, Debug)]
@@ -57,8 +60,9 @@ impl Config {
         args.fixed.check().map_err(anyhow::Error::msg)?;
         let mut document = file::read(&args.config, &args.config_dir)?;
         args.fields.apply(&mut document).map_err(anyhow::Error::msg)?;
-        let file = file::decode(document)?;
+        let mut file = file::decode(document)?;
         file.validate()?;
+        reserve(&mut file, Path::new(crate::managers::machine::SYS))?;
         if !matches!(args.cloud_provider.as_str(), "" | "external") {
             bail!("--cloud-provider={} is not supported: only \"external\" is", args.cloud_provider);
         }
@@ -156,9 +160,42 @@ fn default_ip() -> Option<IpAddr> {
     socket.local_addr().ok().map(|address| address.ip())
 }
 
+/// Has the processors that are reserved one by one stand in place of how many there are to be.
+fn reserve(file: &mut KubeletConfiguration, sys: &Path) -> anyhow::Result<()> {
+    let text = &file.managers.reserved_system_cpus;
+    let cpus: CpuSet = text.parse().map_err(anyhow::Error::msg)?;
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    let online = crate::managers::machine::Machine::read(sys, 0)?.all();
+    if !cpus.is_subset(&online) {
+        bail!("reserved-cpus: {text} is not a subset of online-cpus: {online}");
+    }
+    file.kube_reserved.remove("cpu");
+    file.system_reserved.insert("cpu".to_owned(), cpus.len().to_string());
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_that_are_reserved_one_by_one_stand_for_their_number() {
+        let dir = tempfile::tempdir().unwrap();
+        crate::managers::machine::tests::lay(dir.path(), 1, 1, 2, 2);
+        let document = serde_json::json!({
+            "reservedSystemCPUs": "0,2",
+            "kubeReserved": {"cpu": "1", "memory": "1Gi"},
+        });
+        let mut file = file::decode(document.as_object().cloned().unwrap()).unwrap();
+        reserve(&mut file, dir.path()).unwrap();
+        assert_eq!(file.system_reserved, [("cpu".to_owned(), "2".to_owned())].into());
+        assert_eq!(file.kube_reserved, [("memory".to_owned(), "1Gi".to_owned())].into());
+        file.managers.reserved_system_cpus = "3-4".to_owned();
+        let error = reserve(&mut file, dir.path()).unwrap_err().to_string();
+        assert_eq!(error, "reserved-cpus: 3-4 is not a subset of online-cpus: 0-3");
+    }
 
     #[test]
     fn sockets_are_unix_sockets() {

@@ -6,6 +6,7 @@
 mod allocate;
 pub(crate) mod api;
 mod checkpoint;
+mod hints;
 mod options;
 mod registry;
 mod state;
@@ -24,6 +25,7 @@ use tokio::sync::Notify;
 
 use crate::pod_resources::ContainerDevices;
 
+pub(crate) use allocate::Reusable;
 pub(crate) use options::Options;
 pub(crate) use registry::Registry;
 pub(crate) use state::Amounts;

@@ -5,8 +5,7 @@
 //! state comes from the runtime's labels and the pods' statuses, and no container is touched.
 //!
 //! Mirrors upstream's kubelet v1.36: configuration file, flags, labels, folders, events, statuses, endpoints. What it does
-//! not do (yet): resource managers, claims to devices. Where a pod or a setting asks for one of these it is
-//! refused, not ignored.
+//! not do (yet): claims to devices. Where a pod or a setting asks for these it is refused, not ignored.
 
 mod allocation;
 mod args;
@@ -24,6 +23,7 @@ mod firewall;
 mod grpc;
 mod images;
 mod logs;
+mod managers;
 mod network;
 mod node;
 mod objects;
@@ -37,6 +37,7 @@ mod users;
 mod volumes;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -58,6 +59,7 @@ use env::Services;
 use eviction::{Eviction, Pressure};
 use images::collect::Collector;
 use images::{Images, Providers, Records};
+use managers::Managers;
 use node::status::Capacity;
 use objects::Objects;
 use pods::manager::{Allocatable, Health};
@@ -97,6 +99,7 @@ pub(crate) struct Kubelet {
     pub(crate) pods: Mutex<HashMap<String, Known>>,
     pub(crate) allocations: Allocations,
     pub(crate) devices: Arc<Devices>,
+    pub(crate) managers: Arc<Managers>,
     /// What the node runs short of.
     pub(crate) pressures: RwLock<Vec<Pressure>>,
     pub(crate) collector: Collector,
@@ -228,7 +231,10 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
     let images = images(&config, (&runtime, &recorder), &client, &tokens)?;
     let csi = Csi::new(&config.root, &config.node_name, client.clone(), recorder.clone(), tokens.clone());
     let csi = Arc::new(csi.context("cannot read what there is of CSI volumes")?);
+    let (sys, kept) = (Path::new(managers::machine::SYS), node::status::kept(&config, &facts));
+    let managers = Managers::load(&config.file, &config.root, sys, kept, facts.memory)?;
     Ok(Kubelet {
+        managers: Arc::new(managers),
         capacity: Capacity::of(&config, &facts),
         host_ips: config.node_ips.iter().map(ToString::to_string).collect(),
         services: Services::new(),
@@ -338,6 +344,9 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
         }
     });
     pod_resources::start(kubelet).context("cannot serve the resources of pods")?;
+    if kubelet.managers.manage_cpus() {
+        until_stop("processors", Box::pin(managers::run(kubelet.clone())));
+    }
     if kubelet.config.file.rotate_certificates {
         until_stop("certificate-rotation", Box::pin(certificates::rotate(kubelet.clone())));
     }

@@ -13,11 +13,12 @@ use tonic::Status;
 use crate::Kubelet;
 use crate::devices::Devices;
 use crate::grpc::{self, Answer, Service};
+use crate::managers::Managers;
 use crate::pods::spec;
-pub(crate) use api::ContainerDevices;
 use api::{
     ALLOCATABLE, AllocatableResponse, GET, GetRequest, GetResponse, LIST, ListResponse, Nothing, PodResources,
 };
+pub(crate) use api::{ContainerDevices, ContainerMemory};
 
 /// How often the service was asked.
 #[derive(Clone)]
@@ -62,6 +63,7 @@ type Pods = Arc<dyn Fn() -> Vec<Arc<Value>> + Send + Sync>;
 struct Lister {
     pods: Pods,
     devices: Arc<Devices>,
+    managers: Arc<Managers>,
     metrics: Metrics,
 }
 
@@ -74,6 +76,7 @@ pub(crate) fn start(kubelet: &Arc<Kubelet>) -> std::io::Result<()> {
     let lister = Lister {
         pods: Arc::new(move || this.admitted("")),
         devices: kubelet.devices.clone(),
+        managers: kubelet.managers.clone(),
         metrics: kubelet.pod_resources.clone(),
     };
     let stop = kubelet.tasks.token();
@@ -99,7 +102,11 @@ impl Service for Lister {
             }
             ALLOCATABLE => {
                 count(&self.metrics.allocatable);
-                let answer = AllocatableResponse { devices: self.devices.healthy(), cpu_ids: Vec::new() };
+                let answer = AllocatableResponse {
+                    devices: self.devices.healthy(),
+                    cpu_ids: self.managers.allocatable_cpu_ids(),
+                    memory: self.managers.allocatable_memory(),
+                };
                 grpc::unary(request, |_: Nothing| async { Ok(answer) }).await
             }
             GET => {
@@ -128,8 +135,12 @@ impl Lister {
         let sidecars = spec::init_containers(pod).iter().filter(|container| spec::is_sidecar(container));
         let containers = sidecars.chain(spec::containers(pod)).map(|container| {
             let name = container.str_at(&["name"]);
-            let devices = self.devices.given(pod.uid(), name);
-            api::ContainerResources { name: name.to_owned(), devices, cpu_ids: Vec::new() }
+            api::ContainerResources {
+                name: name.to_owned(),
+                devices: self.devices.given(pod.uid(), name),
+                cpu_ids: self.managers.cpu_ids(pod.uid(), name),
+                memory: self.managers.memory(pod.uid(), name),
+            }
         });
         PodResources {
             name: pod.name().to_owned(),
@@ -156,8 +167,13 @@ mod tests {
             "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
             "containers": [{"name": "c"}],
         }}));
+        let setup = crate::managers::tests::Setup::new(&[("cpu", "static"), ("memory", "Static")]);
+        let managers = Arc::new(setup.load().unwrap());
+        let mut owner = crate::managers::tests::guaranteed("u", &["2"]);
+        owner.at_mut(&["spec", "containers"]).and_then(Value::as_array_mut).unwrap()[0].set(&["name"], "c");
+        setup.admit(&managers, &owner).await.unwrap();
         let pods: Pods = Arc::new(move || vec![pod.clone()]);
-        let lister = Arc::new(Lister { pods, devices, metrics: Metrics::new() });
+        let lister = Arc::new(Lister { pods, devices, managers, metrics: Metrics::new() });
         let socket = dir.path().join("x.sock");
         let listener = grpc::listen(&socket).unwrap();
         let (tasks, metrics) = (daemon::Tasks::new(), lister.metrics.clone());
@@ -174,8 +190,17 @@ mod tests {
         let shown = &all.pods[0].containers[1].devices;
         assert_eq!((shown.len(), shown[0].resource.as_str()), (2, "example.com/x"));
         assert_eq!(shown[1].ids, ["b"]);
+        let container = &all.pods[0].containers[1];
+        assert_eq!((container.cpu_ids.as_slice(), container.memory.len()), ([1, 9].as_slice(), 1));
+        let memory = &container.memory[0];
+        assert_eq!((memory.kind.as_str(), memory.size), ("memory", 64 << 20));
+        assert_eq!(memory.topology.as_ref().map(|topology| topology.nodes[0].id), Some(0));
+        assert!(all.pods[0].containers[0].cpu_ids.is_empty());
         let free: AllocatableResponse = client.call(ALLOCATABLE, Nothing {}, limit).await.unwrap();
         assert!(free.devices.iter().flat_map(|devices| &devices.ids).eq(["a", "b"].iter()));
+        assert_eq!(free.cpu_ids, [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15]);
+        let kinds: Vec<_> = free.memory.iter().map(|memory| memory.kind.as_str()).collect();
+        assert_eq!(kinds, ["hugepages-2Mi", "memory", "hugepages-2Mi", "memory"]);
         let ask = |name: &str| GetRequest { name: name.to_owned(), namespace: "n".to_owned() };
         let one: GetResponse = client.call(GET, ask("p"), limit).await.unwrap();
         assert_eq!(one.pod.as_ref(), all.pods.first());

@@ -47,6 +47,7 @@ pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
     serve::metrics::register(&metrics, kubelet.devices.durations.clone());
     kubelet.pod_resources.register(&metrics);
     kubelet.images.providers.metrics.register(&metrics);
+    kubelet.managers.metrics.register(&metrics);
     if let Some(address) = kubelet.config.healthz {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;

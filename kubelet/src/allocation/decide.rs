@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::{queue, words};
 use crate::Kubelet;
 use crate::events;
+use crate::managers::resize;
 use crate::pods::{admission, spec};
 
 /// Pods that wait for room are looked at this often, whatever happens.
@@ -112,7 +113,13 @@ impl Kubelet {
         }
         let now = api::time::format(Timestamp::now());
         let generation = pod.at(&["metadata", "generation"]).as_i64().unwrap_or_default();
-        match admission::check(self, pod) {
+        let infeasible =
+            resize::infeasible(&self.config.file.managers, pod, &self.allocations.allocated(pod));
+        let checked = match infeasible {
+            Some(why) => Err((words::INFEASIBLE.to_owned(), why)),
+            None => admission::check(self, pod),
+        };
+        match checked {
             Ok(()) => {
                 self.allocations.allocate(pod);
                 self.allocations.clear_pending(pod.uid());

@@ -77,7 +77,10 @@ impl Row {
             "thresholds" => Value::Object(pairs(parts(), '<')?),
             "headers" => headers(parts())?,
             "taints" => parts().map(taint).collect::<Result<_, _>>()?,
-            "memory" => values.iter().map(|text| memory(text)).collect::<Result<_, _>>()?,
+            "memory" => {
+                let nodes = values.iter().flat_map(|text| text.split(';')).filter(|node| !node.is_empty());
+                nodes.map(memory).collect::<Result<_, _>>()?
+            }
             _ => last.into(),
         })
     }
@@ -224,10 +227,14 @@ mod tests {
                 ]}),
             ),
             (
-                vec!["--reserved-memory=0:memory=1Gi,hugepages-2Mi=4Mi", "--reserved-memory=1:memory=2Gi"],
+                vec![
+                    "--reserved-memory=0:memory=1Gi,hugepages-2Mi=4Mi;2:memory=1Gi",
+                    "--reserved-memory=1:memory=2Gi",
+                ],
                 json!({}),
                 json!({"reservedMemory": [
                     {"numaNode": 0, "limits": {"memory": "1Gi", "hugepages-2Mi": "4Mi"}},
+                    {"numaNode": 2, "limits": {"memory": "1Gi"}},
                     {"numaNode": 1, "limits": {"memory": "2Gi"}},
                 ]}),
             ),

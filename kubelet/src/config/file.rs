@@ -9,6 +9,8 @@ use daemon::GoDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+use super::managers::ManagerSettings;
+
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 const KIND: &str = "KubeletConfiguration";
 
@@ -96,6 +98,8 @@ pub struct KubeletConfiguration {
     #[serde(rename = "serverTLSBootstrap")]
     pub server_tls_bootstrap: bool,
     pub user_namespaces: UserNamespaces,
+    #[serde(flatten)]
+    pub managers: ManagerSettings,
 }
 
 /// Users that pods have of their own.
@@ -281,6 +285,7 @@ impl Default for KubeletConfiguration {
             rotate_certificates: false,
             server_tls_bootstrap: false,
             user_namespaces: UserNamespaces::default(),
+            managers: ManagerSettings::default(),
         }
     }
 }
@@ -294,8 +299,11 @@ const EVICTION_HARD: [(&str, &str); 5] = [
     ("nodefs.inodesFree", "5%"),
 ];
 
+/// Gates that can be either way.
+const SWITCHABLE: [&str; 2] = ["CPUManagerPolicyAlphaOptions", "CPUManagerPolicyBetaOptions"];
+
 /// Fields whose only effect is on things that do not exist here, or on figures that do not matter.
-const WITHOUT_EFFECT: [&str; 28] = [
+const WITHOUT_EFFECT: [&str; 26] = [
     "kind",
     "apiVersion",
     "httpCheckFrequency",
@@ -305,8 +313,6 @@ const WITHOUT_EFFECT: [&str; 28] = [
     "oomScoreAdj",
     "streamingConnectionIdleTimeout",
     "volumeStatsAggPeriod",
-    "cpuManagerReconcilePeriod",
-    "topologyManagerScope",
     "hairpinMode",
     "podCIDR",
     "maxOpenFiles",
@@ -327,10 +333,7 @@ const WITHOUT_EFFECT: [&str; 28] = [
 ];
 
 /// Fields that are accepted with this value only.
-const ONLY: [(&str, &str); 25] = [
-    ("cpuManagerPolicy", r#""none""#),
-    ("memoryManagerPolicy", r#""None""#),
-    ("topologyManagerPolicy", r#""none""#),
+const ONLY: [(&str, &str); 22] = [
     ("enforceNodeAllocatable", r#"["pods"]"#),
     ("memorySwap", "{}"),
     ("enableSystemLogQuery", "false"),
@@ -468,7 +471,8 @@ impl KubeletConfiguration {
             bail!("cgroupDriver {:?} is not supported yet: use cgroupfs", self.cgroup_driver);
         }
         let gates = daemon::features::FeatureGates::from_map(self.feature_gates.clone());
-        gates.check(&[]).map_err(anyhow::Error::msg)?;
+        gates.check(&SWITCHABLE).map_err(anyhow::Error::msg)?;
+        self.managers.validate()?;
         if !matches!(self.authorization.mode.as_str(), "AlwaysAllow" | "Webhook") {
             bail!("authorization mode {:?} is neither AlwaysAllow nor Webhook", self.authorization.mode);
         }
@@ -561,8 +565,24 @@ mod tests {
     #[test]
     fn unknown_fields_are_warned_of_and_unsupported_ones_refused() {
         assert!(parse(&text("noSuchField: 1\n")).is_ok());
-        assert!(parse(&text("cpuManagerPolicy: none\n")).is_ok());
-        assert!(parse(&text("cpuManagerPolicy: static\n")).is_err());
+        assert!(parse(&text("podsPerCore: 0\n")).is_ok());
+        assert!(parse(&text("podsPerCore: 5\n")).is_err());
+        let managed = parse(&text(
+            "cpuManagerPolicy: static\ncpuManagerPolicyOptions:\n  full-pcpus-only: \"true\"\nreservedSystemCPUs: 0-1\n\
+             memoryManagerPolicy: Static\nreservedMemory:\n- numaNode: 1\n  limits:\n    memory: 1Gi\n\
+             topologyManagerPolicy: restricted\ntopologyManagerScope: pod\ncpuManagerReconcilePeriod: 5s\n",
+        ));
+        let managers = managed.unwrap().managers;
+        assert_eq!(
+            (managers.cpu_manager_policy.as_str(), managers.reserved_memory[0].numa_node),
+            ("static", 1)
+        );
+        assert_eq!(managers.cpu_manager_policy_options["full-pcpus-only"], "true");
+        assert_eq!(
+            (managers.reserved_system_cpus.as_str(), managers.topology_manager_scope.as_str()),
+            ("0-1", "pod")
+        );
+        assert_eq!(managers.cpu_manager_reconcile_period, GoDuration::from_secs(5));
         for (period, valid) in [("10s", true), ("500ms", false), ("301s", false)] {
             let text = text(&format!("crashLoopBackOff:\n  maxContainerRestartPeriod: {period}\n"));
             assert_eq!(parse(&text).unwrap().validate().is_ok(), valid, "{period}");

@@ -18,7 +18,7 @@ use crate::pods::spec;
 const PRE_START_LIMIT: Duration = Duration::from_secs(30);
 
 /// The resources that a container is limited to, with how much: nobody gets more devices than that, or fewer.
-fn limits(container: &Value) -> impl Iterator<Item = (&str, usize)> {
+pub(super) fn limits(container: &Value) -> impl Iterator<Item = (&str, usize)> {
     let limits =
         container.at(&["resources", "limits"]).as_object().into_iter().flat_map(|limits| limits.iter());
     limits.filter(|(name, _)| name.contains('/')).filter_map(|(name, amount)| {
@@ -27,44 +27,40 @@ fn limits(container: &Value) -> impl Iterator<Item = (&str, usize)> {
     })
 }
 
+/// What init containers of a pod leave to those that come after them, by resource.
+#[derive(Debug, Default)]
+pub(crate) struct Reusable(pub(super) BTreeMap<String, Ids>);
+
 impl Devices {
     /// Whether a container wants devices.
     pub(crate) fn concerns(&self, pod: &Value) -> bool {
         spec::all_containers(pod).flat_map(limits).any(|(resource, _)| self.manages(resource))
     }
 
-    /// Gives all containers of a new pod their devices. `running` are those that have them already, whatever is known here.
-    /// The error is a sentence.
+    /// Gives a container of a new pod its devices: those that are left to it first, then those of some nodes. One that
+    /// runs has them already, whatever is known here. The error is a sentence.
     pub(crate) async fn allocate(
         &self,
         pod: &Value,
-        running: &(dyn Fn(&str) -> bool + Sync),
-        affinity: &(dyn Fn(&str) -> Option<BTreeSet<i64>> + Sync),
+        container: &Value,
+        running: bool,
+        reusable: &mut Reusable,
+        affinity: Option<BTreeSet<i64>>,
     ) -> Result<(), String> {
-        if !self.concerns(pod) {
-            return Ok(());
+        let name = container.str_at(&["name"]);
+        if !running {
+            self.allocate_to(pod, container, &mut reusable.0, affinity).await?;
         }
-        // Main containers may have the devices of init containers, which have ended by then.
-        let mut reusable = BTreeMap::<String, Ids>::new();
-        let containers: Vec<(&Value, bool)> = spec::all_containers(pod)
-            .map(|container| (container, running(container.str_at(&["name"]))))
-            .collect();
-        for (container, running) in containers {
-            let name = container.str_at(&["name"]);
-            if !running {
-                self.allocate_to(pod, container, &mut reusable, affinity(name)).await?;
-            }
-            let given = self.state.lock().of(pod.uid(), name).cloned().unwrap_or_default();
-            let ends = spec::is_init(pod, name) && !spec::is_sidecar(container);
-            for (resource, given) in given {
-                let free = reusable.entry(resource).or_default();
-                for id in given.ids() {
-                    if ends {
-                        free.insert(id)
-                    } else {
-                        free.remove(&id)
-                    };
-                }
+        let given = self.state.lock().of(pod.uid(), name).cloned().unwrap_or_default();
+        let ends = spec::is_init(pod, name) && !spec::is_sidecar(container);
+        for (resource, given) in given {
+            let free = reusable.0.entry(resource).or_default();
+            for id in given.ids() {
+                if ends {
+                    free.insert(id)
+                } else {
+                    free.remove(&id)
+                };
             }
         }
         Ok(())

@@ -171,6 +171,15 @@ fn request(endpoint: &str) -> RegisterRequest {
     }
 }
 
+/// Gives all containers of a pod their devices.
+async fn give(setup: &Setup, pod: &Value, running: bool) -> Result<(), String> {
+    let mut reusable = super::Reusable::default();
+    for container in crate::pods::spec::all_containers(pod) {
+        setup.devices.allocate(pod, container, running, &mut reusable, None).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_plugin_comes_gives_devices_falls_ill_goes_and_comes_again() {
     let mut setup = Setup::start(tempfile::tempdir().unwrap());
@@ -181,13 +190,13 @@ async fn a_plugin_comes_gives_devices_falls_ill_goes_and_comes_again() {
     setup.register(request("fake.sock")).await.unwrap();
     setup.until(2, 2).await;
     let (one, two) = (pod("u1", "1"), pod("u2", "2"));
-    setup.devices.allocate(&one, &|_| false, &|_| None).await.unwrap();
+    give(&setup, &one, false).await.unwrap();
     // The main container got what the init container had; which of the two the plug-in chose.
     let ids = |container: &str| -> BTreeSet<String> {
         setup.devices.state.lock().of("u1", container).unwrap()[R].ids()
     };
     assert_eq!((ids("i"), ids("c")), (["b".to_owned()].into(), ["b".to_owned()].into()));
-    let refused = setup.devices.allocate(&two, &|_| false, &|_| None).await.unwrap_err();
+    let refused = give(&setup, &two, false).await.unwrap_err();
     assert_eq!(
         refused,
         "requested number of devices unavailable for example.com/x. Requested: 2, Available: 1"
@@ -213,19 +222,48 @@ async fn a_plugin_comes_gives_devices_falls_ill_goes_and_comes_again() {
     let setup = Setup::start(dir);
     assert!(!setup.devices.is_fresh() && setup.devices.manages(R));
     assert!(!setup.folder().join("fake.sock").exists());
-    setup.devices.allocate(&one, &|_| true, &|_| None).await.unwrap();
-    let refused = setup.devices.allocate(&one, &|_| false, &|_| None).await.unwrap_err();
+    give(&setup, &one, true).await.unwrap();
+    let refused = give(&setup, &one, false).await.unwrap_err();
     assert_eq!(refused, "no healthy devices present; cannot allocate unhealthy devices example.com/x");
     sender.send_replace(vec![device("a", HEALTHY), device("b", HEALTHY)]);
     let _stop = setup.plug_in(sender.subscribe(), &pre_started);
     setup.register(request("fake.sock")).await.unwrap();
     setup.until(2, 2).await;
-    setup.devices.allocate(&one, &|_| false, &|_| None).await.unwrap();
+    give(&setup, &one, false).await.unwrap();
     assert_eq!(setup.devices.used(R), 1);
     setup.devices.forget("u1");
-    setup.devices.allocate(&two, &|_| false, &|_| None).await.unwrap();
+    give(&setup, &two, false).await.unwrap();
     assert_eq!(setup.devices.used(R), 2);
     assert_eq!(setup.devices.registrations.with_label_values(&[R]).get(), 1);
+}
+
+#[tokio::test]
+async fn a_pod_gets_processors_near_its_devices_or_is_turned_away() {
+    use crate::managers::{Request, tests};
+    let setup = Setup::start(tempfile::tempdir().unwrap());
+    let managers = tests::Setup::new(&[("cpu", "static"), ("topology", "restricted")]);
+    let managers = managers.load().unwrap();
+    let topology = Some(TopologyInfo { nodes: vec![NumaNode { id: 1 }] });
+    let (_sender, receiver) = watch::channel(vec![Device { topology, ..device("a", HEALTHY) }]);
+    let _stop = setup.plug_in(receiver, &Arc::default());
+    setup.register(request("fake.sock")).await.unwrap();
+    setup.until(1, 1).await;
+    let pod = |uid: &str| {
+        let mut pod = tests::guaranteed(uid, &["2"]);
+        let containers = pod.at_mut(&["spec", "containers"]).and_then(Value::as_array_mut).unwrap();
+        containers[0].set(&["resources", "limits", R], "1");
+        pod
+    };
+    let admit = async |pod: &Value| {
+        managers.admit(&setup.devices, Request { pod, running: &|_| false, known: false }).await
+    };
+    admit(&pod("u")).await.unwrap();
+    assert_eq!(managers.cpu_ids("u", "m0"), [4, 12]);
+    assert_eq!(setup.devices.given("u", "m0")[0].ids, ["a"]);
+    // Nothing is left of the device: there is no way to have both from anywhere.
+    let refused = admit(&pod("v")).await.unwrap_err();
+    assert_eq!(refused.0, "TopologyAffinityError");
+    assert!(managers.cpu_ids("v", "m0").is_empty());
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::cri::Abilities;
 use crate::devices::Amounts;
 use crate::eviction::Pressure;
+use crate::managers::Kept;
 use crate::pods::manager::Allocatable;
 
 /// What this node can do that older ones cannot, as schedulers call it.
@@ -94,21 +95,28 @@ impl Capacity {
         let huge_pages = linux::hugepages::read(Path::new(HugePages::ROOT));
         // What is set aside for them cannot be used otherwise.
         let huge: u64 = huge_pages.iter().map(HugePages::bytes).sum();
-        let reserved = |resource: &str, measure: fn(&Quantity) -> i64| -> i64 {
-            let both = [&config.file.system_reserved, &config.file.kube_reserved];
-            both.iter().filter_map(|map| map.get(resource)?.parse().ok()).map(|q: Quantity| measure(&q)).sum()
-        };
-        let threshold = |signal: &str, of: i64| evicted_at(config, signal, of);
-        let free = memory
-            - reserved("memory", Quantity::units)
-            - threshold("memory.available", memory)
-            - huge as i64;
-        let disk_free =
-            storage - reserved("ephemeral-storage", Quantity::units) - threshold("nodefs.available", storage);
-        let allocatable =
-            Allocatable { cpu: (cpu - reserved("cpu", Quantity::millis)).max(0), memory: free.max(0) };
+        let kept = kept(config, facts);
+        let free = memory - kept.memory - huge as i64;
+        let disk_free = storage
+            - reserved(config, "ephemeral-storage", Quantity::units)
+            - evicted_at(config, "nodefs.available", storage);
+        let allocatable = Allocatable { cpu: (cpu - kept.cpu).max(0), memory: free.max(0) };
         let pods = i64::from(config.file.max_pods);
         Self { cpu, memory, storage, pods, allocatable_storage: disk_free.max(0), huge_pages, allocatable }
+    }
+}
+
+fn reserved(config: &Config, resource: &str, measure: fn(&Quantity) -> i64) -> i64 {
+    let both = [&config.file.system_reserved, &config.file.kube_reserved];
+    both.iter().filter_map(|map| map.get(resource)?.parse().ok()).map(|q: Quantity| measure(&q)).sum()
+}
+
+/// What the node keeps of processors and memory for itself.
+pub(crate) fn kept(config: &Config, facts: &linux::facts::Facts) -> Kept {
+    let evicted = evicted_at(config, "memory.available", facts.memory as i64);
+    Kept {
+        cpu: reserved(config, "cpu", Quantity::millis),
+        memory: reserved(config, "memory", Quantity::units) + evicted,
     }
 }
 

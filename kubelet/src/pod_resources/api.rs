@@ -26,6 +26,8 @@ pub(super) struct AllocatableResponse {
     pub devices: Vec<ContainerDevices>,
     #[prost(int64, repeated, tag = "2")]
     pub cpu_ids: Vec<i64>,
+    #[prost(message, repeated, tag = "3")]
+    pub memory: Vec<ContainerMemory>,
 }
 
 /// One pod is asked for.
@@ -64,6 +66,19 @@ pub(super) struct ContainerResources {
     pub devices: Vec<ContainerDevices>,
     #[prost(int64, repeated, tag = "3")]
     pub cpu_ids: Vec<i64>,
+    #[prost(message, repeated, tag = "4")]
+    pub memory: Vec<ContainerMemory>,
+}
+
+/// Memory of some nodes.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ContainerMemory {
+    #[prost(string, tag = "1")]
+    pub kind: String,
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    #[prost(message, optional, tag = "3")]
+    pub topology: Option<crate::devices::api::TopologyInfo>,
 }
 
 /// Devices of a resource.

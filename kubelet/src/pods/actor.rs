@@ -17,6 +17,7 @@ use super::{resize, resources, spec, words};
 use crate::Kubelet;
 use crate::events;
 use crate::eviction::{self, Eviction};
+use crate::managers;
 use crate::probes::Probes;
 use crate::volumes::Mounted;
 
@@ -268,12 +269,10 @@ impl Actor {
     /// Gives the pod its share of the node, and turns it away if it cannot have that.
     async fn admit(&self, pod: &Arc<Value>) -> Result<(), (String, String)> {
         let runs: HashSet<&str> = self.observed.running().map(|container| container.name.as_str()).collect();
-        let allocated = self.kubelet.devices.allocate(pod, &|name| runs.contains(name), &|_| None).await;
-        allocated.map_err(|why| {
-            let message = format!("Allocate failed due to {why}, which is unexpected");
-            ("UnexpectedAdmissionError".to_owned(), message)
-        })?;
-        self.kubelet.let_in(pod, !self.observed.sandboxes.is_empty())
+        let known = !self.observed.sandboxes.is_empty();
+        let request = managers::Request { pod, running: &|name| runs.contains(name), known };
+        self.kubelet.managers.admit(&self.kubelet.devices, request).await?;
+        self.kubelet.let_in(pod, known)
     }
 
     /// Containers in their pause are shown as such.

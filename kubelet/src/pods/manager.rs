@@ -182,6 +182,7 @@ impl Manager {
         let actors = self.actors.lock();
         self.kubelet.allocations.retain(|uid| actors.contains_key(uid));
         self.kubelet.devices.retain(|uid| actors.contains_key(uid));
+        self.kubelet.managers.retain(|uid| actors.contains_key(uid));
         Ok(())
     }
 }

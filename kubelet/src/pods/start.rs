@@ -121,8 +121,8 @@ impl Actor {
             return Ok(());
         }
         let period = config.file.cpu_cfs_quota_period.0.as_micros() as u64;
-        let limits =
-            resources::pod_limits(pod, period, config.file.cpu_cfs_quota, config.file.pod_pids_limit);
+        let rationed = config.file.cpu_cfs_quota && !self.kubelet.managers.has_own_cpus(pod.uid());
+        let limits = resources::pod_limits(pod, period, rationed, config.file.pod_pids_limit);
         let group = resources::cgroup(&config.file.cgroup_root, pod);
         if self.kubelet.cgroups.exists(&group) {
             // Its limits change with the resources of the pod, in the order of `resize`.
@@ -304,6 +304,7 @@ impl Actor {
             events::of_container(&kubelet.recorder, pod, name, Kind::Normal, reason, message);
         };
         normal("Created", "Container created");
+        kubelet.managers.started(pod, name);
         kubelet.runtime.start_container(&id).await.map_err(|error| {
             warn("Failed", &format!("Error: {}", error.message));
             ("RunContainerError".to_owned(), error.message)
@@ -366,7 +367,7 @@ impl Actor {
         };
         let mut options = kubelet.devices.options(pod, definition).await?;
         options.devices.extend(self.devices(pod, definition)?);
-        let config = container::config(Inputs {
+        let mut config = container::config(Inputs {
             target,
             pod,
             container: definition,
@@ -381,6 +382,9 @@ impl Actor {
             huge_pages: &kubelet.capacity.huge_pages,
             users: around.users,
         })?;
+        if let Some(linux) = config.linux.as_mut().and_then(|linux| linux.resources.as_mut()) {
+            kubelet.managers.pin(pod.uid(), definition.str_at(&["name"]), linux);
+        }
         Ok((config, parts))
     }
 

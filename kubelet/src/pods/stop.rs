@@ -153,6 +153,7 @@ impl Actor {
         self.update_probes(pod, true);
         self.kubelet.allocations.clear_conditions(pod.uid());
         self.kubelet.devices.forget(pod.uid());
+        self.kubelet.managers.forget(pod.uid());
         self.report(pod, true).await;
         self.kubelet.retry();
         let released = self.release(pod).await;
@@ -231,6 +232,7 @@ impl Actor {
         kubelet.users.forget(pod.uid());
         kubelet.allocations.forget(pod.uid());
         kubelet.devices.forget(pod.uid());
+        kubelet.managers.forget(pod.uid());
         kubelet.retry();
         Ok(())
     }

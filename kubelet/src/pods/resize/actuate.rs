@@ -76,7 +76,8 @@ impl Actor {
     ) -> Result<(), String> {
         let file = &self.kubelet.config.file;
         let period = file.cpu_cfs_quota_period.0.as_micros() as u64;
-        let wanted = resources::pod_limits(pod, period, file.cpu_cfs_quota, file.pod_pids_limit);
+        let rationed = file.cpu_cfs_quota && !self.kubelet.managers.has_own_cpus(pod.uid());
+        let wanted = resources::pod_limits(pod, period, rationed, file.pod_pids_limit);
         let group = resources::cgroup(&file.cgroup_root, pod);
         let have = match file.cgroups_per_qos {
             true => self.kubelet.cgroups.limits(&group),
@@ -195,7 +196,8 @@ impl Actor {
             cgroup_v2: self.kubelet.cgroups.is_v2(),
             huge_pages: &self.kubelet.capacity.huge_pages,
         };
-        let linux = container::linux_resources(pod, &definition, &machine);
+        let mut linux = container::linux_resources(pod, &definition, &machine);
+        self.kubelet.managers.pin(pod.uid(), &update.name, &mut linux);
         self.kubelet.runtime.update_container(&update.id, linux).await.map_err(|error| error.to_string())?;
         self.kubelet.allocations.actuate(pod, &update.name, resources);
         Ok(())
