@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
@@ -52,6 +54,19 @@ pub(crate) fn channel(socket: &Path) -> Channel {
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
     Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector)
+}
+
+/// Connects to a plug-in without asking for anything; what is returned ends when the plug-in breaks the connection off.
+pub(crate) async fn connection(socket: &Path) -> std::io::Result<impl Future<Output = ()> + Send + use<>> {
+    let stream = TokioIo::new(UnixStream::connect(socket).await?);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await;
+    let (requests, connection) = handshake.map_err(std::io::Error::other)?;
+    let requests: hyper::client::conn::http2::SendRequest<Empty<Bytes>> = requests;
+    Ok(async move {
+        // How it ends is of no interest.
+        let _ = connection.await;
+        drop(requests);
+    })
 }
 
 /// A plug-in's socket; clones share the connection.

@@ -5,12 +5,14 @@
 //! state comes from the runtime's labels and the pods' statuses, and no container is touched.
 //!
 //! Mirrors upstream's kubelet v1.36: configuration file, flags, labels, folders, events, statuses, endpoints. What it does
-//! not do (yet): claims to devices. Where a pod or a setting asks for these it is refused, not ignored.
+//! not do (yet): systemd's control groups, managers of whole pods. Where a setting asks for one of these it is refused, not
+//! ignored.
 
 mod allocation;
 mod args;
 mod certificates;
 mod checkpoint;
+mod claims;
 pub mod config;
 mod cri;
 mod csi;
@@ -51,6 +53,7 @@ use tokio::sync::{Notify, watch};
 
 use allocation::Allocations;
 pub use args::{Args, FieldFlags, Fixed};
+use claims::{Claims, NodeServer};
 use config::Config;
 use cri::{Abilities, Runtime};
 use csi::Csi;
@@ -100,6 +103,7 @@ pub(crate) struct Kubelet {
     pub(crate) allocations: Allocations,
     pub(crate) devices: Arc<Devices>,
     pub(crate) managers: Arc<Managers>,
+    pub(crate) claims: Arc<Claims>,
     /// What the node runs short of.
     pub(crate) pressures: RwLock<Vec<Pressure>>,
     pub(crate) collector: Collector,
@@ -233,6 +237,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
     let csi = Arc::new(csi.context("cannot read what there is of CSI volumes")?);
     let (sys, kept) = (Path::new(managers::machine::SYS), node::status::kept(&config, &facts));
     let managers = Managers::load(&config.file, &config.root, sys, kept, facts.memory)?;
+    let server = NodeServer { client: client.clone(), node_name: config.node_name.clone() };
     Ok(Kubelet {
         managers: Arc::new(managers),
         capacity: Capacity::of(&config, &facts),
@@ -251,6 +256,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         pods: Mutex::default(),
         allocations: Allocations::load(&config.root)?,
         devices: Arc::new(Devices::load(&config.root, timeout)?),
+        claims: Arc::new(Claims::load(&config.root, Arc::new(server))?),
         pressures: RwLock::default(),
         collector: Collector::default(),
         probe_metrics: probes::Metrics::new(),
@@ -367,7 +373,9 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
             orphans.synced().await;
             // Static pods are read at the start, and at once.
             tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-            Ok(manager.adopt_orphans().await?)
+            manager.adopt_orphans().await?;
+            manager.clean_up_claims().await;
+            Ok(())
         }
     });
     Ok(())
@@ -377,11 +385,14 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
 fn handlers(kubelet: &Arc<Kubelet>) -> anyhow::Result<plugins::Handlers> {
     let this = kubelet.clone();
     let wake = Arc::new(move |uid: &str| this.wake(uid));
+    let claimed = claims::Registry::new(kubelet.claims.clone(), kubelet.tasks.clone(), wake.clone());
+    claimed.start();
     let devices = devices::Registry::new(kubelet.devices.clone(), kubelet.tasks.clone(), wake);
     devices.start().context("cannot serve device plug-ins")?;
     let devices: Arc<dyn plugins::Handler> = Arc::new(devices);
     let drivers: Arc<dyn plugins::Handler> = Arc::new(csi::Registration(kubelet.csi.clone()));
-    Ok([("DevicePlugin", devices), ("CSIPlugin", drivers)].into())
+    let claimed: Arc<dyn plugins::Handler> = Arc::new(claimed);
+    Ok([("DevicePlugin", devices), ("CSIPlugin", drivers), ("DRAPlugin", claimed)].into())
 }
 
 /// Keeps the weight of all burstable pods together at the sum of what they request.

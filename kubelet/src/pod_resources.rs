@@ -1,4 +1,5 @@
-//! The pod resources service: which devices the containers of this node have, for those who watch over devices.
+//! The pod resources service: which devices the containers of this node have, by themselves or by claims, for those who
+//! watch over devices.
 
 mod api;
 
@@ -11,6 +12,7 @@ use prometheus::{IntCounterVec, Opts, Registry};
 use tonic::Status;
 
 use crate::Kubelet;
+use crate::claims::Claims;
 use crate::devices::Devices;
 use crate::grpc::{self, Answer, Service};
 use crate::managers::Managers;
@@ -18,7 +20,9 @@ use crate::pods::spec;
 use api::{
     ALLOCATABLE, AllocatableResponse, GET, GetRequest, GetResponse, LIST, ListResponse, Nothing, PodResources,
 };
-pub(crate) use api::{ContainerDevices, ContainerMemory};
+pub(crate) use api::{
+    CdiDevice, ClaimResource, ContainerDevices, ContainerMemory, DynamicResource,
+};
 
 /// How often the service was asked.
 #[derive(Clone)]
@@ -64,6 +68,7 @@ struct Lister {
     pods: Pods,
     devices: Arc<Devices>,
     managers: Arc<Managers>,
+    claims: Arc<Claims>,
     metrics: Metrics,
 }
 
@@ -77,6 +82,7 @@ pub(crate) fn start(kubelet: &Arc<Kubelet>) -> std::io::Result<()> {
         pods: Arc::new(move || this.admitted("")),
         devices: kubelet.devices.clone(),
         managers: kubelet.managers.clone(),
+        claims: kubelet.claims.clone(),
         metrics: kubelet.pod_resources.clone(),
     };
     let stop = kubelet.tasks.token();
@@ -140,6 +146,7 @@ impl Lister {
                 devices: self.devices.given(pod.uid(), name),
                 cpu_ids: self.managers.cpu_ids(pod.uid(), name),
                 memory: self.managers.memory(pod.uid(), name),
+                dynamic_resources: self.claims.given(pod, container),
             }
         });
         PodResources {
@@ -162,6 +169,7 @@ mod tests {
     async fn pods_are_listed_and_found_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let devices = Arc::new(Devices::load(dir.path(), Duration::from_secs(1)).unwrap());
+        let claims = Arc::new(Claims::load(dir.path(), Arc::new(crate::claims::Nobody)).unwrap());
         devices.pretend("u", "c", "example.com/x", &["a", "b"]);
         let pod = Arc::new(object!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": {
             "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
@@ -173,7 +181,7 @@ mod tests {
         owner.at_mut(&["spec", "containers"]).and_then(Value::as_array_mut).unwrap()[0].set(&["name"], "c");
         setup.admit(&managers, &owner).await.unwrap();
         let pods: Pods = Arc::new(move || vec![pod.clone()]);
-        let lister = Arc::new(Lister { pods, devices, managers, metrics: Metrics::new() });
+        let lister = Arc::new(Lister { pods, devices, managers, claims, metrics: Metrics::new() });
         let socket = dir.path().join("x.sock");
         let listener = grpc::listen(&socket).unwrap();
         let (tasks, metrics) = (daemon::Tasks::new(), lister.metrics.clone());

@@ -48,6 +48,7 @@ pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
     kubelet.pod_resources.register(&metrics);
     kubelet.images.providers.metrics.register(&metrics);
     kubelet.managers.metrics.register(&metrics);
+    crate::claims::Registry::register_metrics(&kubelet.claims, &metrics);
     if let Some(address) = kubelet.config.healthz {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;

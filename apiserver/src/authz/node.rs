@@ -264,6 +264,7 @@ fn names_object(pod: &Value, resource: &str, name: &str) -> bool {
                     .array_at(&["status", "resourceClaimStatuses"])
                     .iter()
                     .any(|c| is(c, &["resourceClaimName"]))
+                || is(pod, &["status", "extendedResourceClaimStatus", "resourceClaimName"])
         }
         _ => false,
     }
@@ -349,6 +350,21 @@ mod tests {
         };
         assert_eq!(secrets("list"), Ok(Answer::IfRelated));
         assert_eq!(secrets("create").unwrap_err(), "can only read resources of this type");
+    }
+
+    #[test]
+    fn claims_of_a_pod_are_those_that_it_names_or_was_given() {
+        let pod = api::object!({
+            "spec": {"resourceClaims": [{"name": "a", "resourceClaimName": "direct"}]},
+            "status": {
+                "resourceClaimStatuses": [{"name": "b", "resourceClaimName": "made"}],
+                "extendedResourceClaimStatus": {"resourceClaimName": "extended"},
+            },
+        });
+        for (name, named) in [("direct", true), ("made", true), ("extended", true), ("a", false), ("", false)]
+        {
+            assert_eq!(names_object(&pod, "resourceclaims", name), named, "{name}");
+        }
     }
 
     #[test]

@@ -61,9 +61,14 @@ impl Options {
             let kept = self.annotations.entry(key.clone()).or_insert_with(|| value.clone());
             warn_unless(kept == value, "Annotation", key);
         }
-        for device in &answer.cdi_devices {
-            if !self.cdi_devices.iter().any(|known| known.name == device.name) {
-                self.cdi_devices.push(cri::CdiDevice { name: device.name.clone() });
+        self.name_devices(answer.cdi_devices.iter().map(|device| device.name.clone()));
+    }
+
+    /// Adds devices by their names in the Container Device Interface.
+    pub(crate) fn name_devices(&mut self, names: impl IntoIterator<Item = String>) {
+        for name in names {
+            if !self.cdi_devices.iter().any(|known| known.name == name) {
+                self.cdi_devices.push(cri::CdiDevice { name });
             }
         }
     }

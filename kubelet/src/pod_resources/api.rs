@@ -68,6 +68,8 @@ pub(super) struct ContainerResources {
     pub cpu_ids: Vec<i64>,
     #[prost(message, repeated, tag = "4")]
     pub memory: Vec<ContainerMemory>,
+    #[prost(message, repeated, tag = "5")]
+    pub dynamic_resources: Vec<DynamicResource>,
 }
 
 /// Memory of some nodes.
@@ -79,6 +81,39 @@ pub(crate) struct ContainerMemory {
     pub size: u64,
     #[prost(message, optional, tag = "3")]
     pub topology: Option<crate::devices::api::TopologyInfo>,
+}
+
+/// A claim, with the devices that it has.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct DynamicResource {
+    #[prost(string, tag = "2")]
+    pub claim_name: String,
+    #[prost(string, tag = "3")]
+    pub claim_namespace: String,
+    #[prost(message, repeated, tag = "4")]
+    pub claim_resources: Vec<ClaimResource>,
+}
+
+/// A device that a claim has.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ClaimResource {
+    #[prost(message, repeated, tag = "1")]
+    pub cdi_devices: Vec<CdiDevice>,
+    #[prost(string, tag = "2")]
+    pub driver_name: String,
+    #[prost(string, tag = "3")]
+    pub pool_name: String,
+    #[prost(string, tag = "4")]
+    pub device_name: String,
+    #[prost(string, optional, tag = "5")]
+    pub share_id: Option<String>,
+}
+
+/// A device by its name in the Container Device Interface.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct CdiDevice {
+    #[prost(string, tag = "1")]
+    pub name: String,
 }
 
 /// Devices of a resource.

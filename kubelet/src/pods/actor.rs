@@ -15,6 +15,7 @@ use super::plan::{self, Plan, View};
 use super::status::{self, Context};
 use super::{resize, resources, spec, words};
 use crate::Kubelet;
+use crate::claims::without_claimed;
 use crate::events;
 use crate::eviction::{self, Eviction};
 use crate::managers;
@@ -270,7 +271,9 @@ impl Actor {
     async fn admit(&self, pod: &Arc<Value>) -> Result<(), (String, String)> {
         let runs: HashSet<&str> = self.observed.running().map(|container| container.name.as_str()).collect();
         let known = !self.observed.sandboxes.is_empty();
-        let request = managers::Request { pod, running: &|name| runs.contains(name), known };
+        // What comes with a claim is no matter of device plug-ins.
+        let asked = without_claimed(pod);
+        let request = managers::Request { pod: &asked, running: &|name| runs.contains(name), known };
         self.kubelet.managers.admit(&self.kubelet.devices, request).await?;
         self.kubelet.let_in(pod, known)
     }
@@ -317,7 +320,11 @@ impl Actor {
         status::generate(&Context {
             pod,
             resize: &conditions,
-            devices: &|name| self.kubelet.devices.health(pod.uid(), name),
+            devices: &|name| {
+                let mut devices = self.kubelet.devices.health(pod.uid(), name);
+                devices.extend(self.kubelet.claims.health(pod, name));
+                devices
+            },
             limits: &|| self.kubelet.cgroups.limits(&group),
             recursive_read_only: self
                 .kubelet

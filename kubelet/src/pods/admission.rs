@@ -1,14 +1,17 @@
 //! Whether the node takes a pod that was bound to it.
 
+use std::sync::Arc;
+
 use api::Value;
 use placement::{HostPorts, NodeAffinity, NodeView, Reason};
 
 use super::{resources, sandbox, security, spec};
 use crate::Kubelet;
+use crate::claims::without_claimed;
 use crate::eviction;
 
 /// The reason and message with which the pod is turned away.
-pub(crate) fn check(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, String)> {
+pub(crate) fn check(kubelet: &Kubelet, pod: &Arc<Value>) -> Result<(), (String, String)> {
     eviction::admit(kubelet, pod).map_err(|message| (eviction::REASON.to_owned(), message))?;
     if let Some(name) = sandbox::forbidden_sysctl(pod, &kubelet.config.file.allowed_unsafe_sysctls) {
         return Err(("SysctlForbidden".to_owned(), format!("forbidden sysctl: {name:?} not allowlisted")));
@@ -18,10 +21,6 @@ pub(crate) fn check(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, Strin
         let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
         return Err(("PodOSNotSupported".to_owned(), message));
     }
-    if !pod.array_at(&["spec", "resourceClaims"]).is_empty() {
-        let message = "dynamic resources (resourceClaims) are not supported by this kubelet".to_owned();
-        return Err(("UnexpectedAdmissionError".to_owned(), message));
-    }
     let others = kubelet.admitted(pod.uid());
     let node = kubelet.node.read().clone();
     if let Some(node) = &node {
@@ -29,7 +28,10 @@ pub(crate) fn check(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, Strin
     }
     fits(pod, &others, &kubelet.allocatable(), kubelet.config.file.max_pods)?;
     let used = |resource: &str| kubelet.devices.used(resource) as i64;
-    node.map_or(Ok(()), |node| has_extended(pod, &others, node.at(&["status", "allocatable"]), &used))
+    // Extended resources that come with a claim are no matter of device plug-ins.
+    let others: Vec<_> = others.iter().map(without_claimed).collect();
+    let pod = without_claimed(pod);
+    node.map_or(Ok(()), |node| has_extended(&pod, &others, node.at(&["status", "allocatable"]), &used))
 }
 
 /// Whether the kernel and the runtime can keep the pod as it wants to be kept.
@@ -47,7 +49,7 @@ fn secures(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, String)> {
 }
 
 /// Whether the pod's own wishes about its node and ports can be had here.
-fn suits(pod: &Value, others: &[std::sync::Arc<Value>], node: &Value) -> Result<(), (String, String)> {
+fn suits(pod: &Value, others: &[Arc<Value>], node: &Value) -> Result<(), (String, String)> {
     let failed = |predicate: &str, reason: Reason| {
         Err((predicate.to_owned(), format!("Predicate {predicate} failed: {reason}")))
     };
@@ -75,7 +77,7 @@ pub(crate) struct Allocatable {
 
 fn fits(
     pod: &Value,
-    others: &[std::sync::Arc<Value>],
+    others: &[Arc<Value>],
     allocatable: &Allocatable,
     max_pods: u32,
 ) -> Result<(), (String, String)> {
@@ -103,7 +105,7 @@ fn fits(
 /// have stay theirs when their plug-in is gone. Resources that the node knows nothing of are somebody else's matter.
 fn has_extended(
     pod: &Value,
-    others: &[std::sync::Arc<Value>],
+    others: &[Arc<Value>],
     allocatable: &Value,
     devices: &dyn Fn(&str) -> i64,
 ) -> Result<(), (String, String)> {
@@ -125,8 +127,6 @@ fn has_extended(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use api::object;
 
     use super::*;

@@ -154,6 +154,11 @@ impl Manager {
         })
     }
 
+    /// Gives back what pods had claimed that are not here any more. To be called once all pods are known.
+    pub(crate) async fn clean_up_claims(&self) {
+        self.kubelet.claims.clean_up(|uid| self.actors.lock().contains_key(uid)).await;
+    }
+
     /// Ends what runs here for pods that do not exist any more. To be called once all pods are known.
     pub(crate) async fn adopt_orphans(self: &Arc<Self>) -> crate::cri::Result<()> {
         let mut known: HashSet<String> = self.actors.lock().keys().cloned().collect();

@@ -242,6 +242,10 @@ impl Actor {
                 }
             }
         }
+        kubelet.claims.prepare(pod).await.map_err(|why| {
+            let message = format!("Failed to prepare dynamic resources: {why}");
+            events::of_pod(&kubelet.recorder, pod, Kind::Warning, "FailedPrepareDynamicResources", &message);
+        })?;
         let made = async {
             let handler = runtime_handler(&kubelet, pod).await?;
             let config = self.sandbox_config(pod, attempt, self.users(pod, &handler)?);
@@ -367,6 +371,7 @@ impl Actor {
         };
         let mut options = kubelet.devices.options(pod, definition).await?;
         options.devices.extend(self.devices(pod, definition)?);
+        options.name_devices(kubelet.claims.cdi_ids(pod, definition)?);
         let mut config = container::config(Inputs {
             target,
             pod,

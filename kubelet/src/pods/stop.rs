@@ -151,6 +151,10 @@ impl Actor {
             return false;
         }
         self.update_probes(pod, true);
+        if let Err(why) = self.kubelet.claims.unprepare(pod.uid()).await {
+            tracing::warn!(pod = %spec::describe(pod), err = why, "Cannot give the pod's claims back yet");
+            return false;
+        }
         self.kubelet.allocations.clear_conditions(pod.uid());
         self.kubelet.devices.forget(pod.uid());
         self.kubelet.managers.forget(pod.uid());
@@ -208,6 +212,8 @@ impl Actor {
         self.observe(pod).await?;
         self.update_probes(pod, true);
         let ended = self.observed.clone();
+        // Before anybody hears that the pod has ended, who could give its devices to others.
+        self.kubelet.claims.unprepare(pod.uid()).await.map_err(anyhow::Error::msg)?;
         if !removed {
             self.report(pod, true).await;
         }
