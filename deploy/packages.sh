@@ -1,7 +1,7 @@
 # Sourced by the scripts that need Debian packages.
 CLUSTER_PACKAGES=(etcd-server etcd-client containerd runc containernetworking-plugins iptables conntrack iproute2 openssl
     protobuf-compiler libprotobuf-dev gcc libc6-dev)
-TEST_PACKAGES=(debootstrap bind9-dnsutils curl dnsmasq-base procps python3 systemd)
+TEST_PACKAGES=(debootstrap bind9-dnsutils curl dbus-daemon dnsmasq-base procps python3 systemd)
 
 # Installs the packages that are missing, and kubectl where there is none.
 install_packages() {

@@ -36,9 +36,11 @@ pub(crate) const REASON: &str = "Evicted";
 /// The seconds that a pod has which must go at once.
 const AT_ONCE: i64 = 1;
 
-/// An order to a pod to go.
+/// An order of the node to a pod to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Eviction {
+    /// The reason that its status shows.
+    pub reason: &'static str,
     /// Why.
     pub message: String,
     /// The seconds that it has.
@@ -148,7 +150,12 @@ impl Manager {
         let mut evicted = Vec::new();
         for pod in &pods {
             let exceeded = usage.get(pod.uid()).and_then(|usage| limits::exceeded(pod, usage, dedicated));
-            let eviction = exceeded.map(|message| Eviction { message, grace: AT_ONCE, disruption: false });
+            let eviction = exceeded.map(|message| Eviction {
+                reason: REASON,
+                message,
+                grace: AT_ONCE,
+                disruption: false,
+            });
             if eviction.is_some_and(|eviction| self.evict(pod, eviction)) {
                 evicted.push(pod.uid().to_owned());
             }
@@ -190,7 +197,7 @@ impl Manager {
                 }
             };
             let message = words::message(first.signal, pod, usage.get(pod.uid()), met, observations);
-            if self.evict(pod, Eviction { message, grace, disruption: true }) {
+            if self.evict(pod, Eviction { reason: REASON, message, grace, disruption: true }) {
                 return vec![pod.uid().to_owned()];
             }
         }

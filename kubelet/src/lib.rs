@@ -34,6 +34,7 @@ mod pod_resources;
 mod pods;
 mod probes;
 mod server;
+mod shutdown;
 mod usage;
 mod users;
 mod volumes;
@@ -41,6 +42,7 @@ mod volumes;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
 use api::Value;
@@ -107,6 +109,11 @@ pub(crate) struct Kubelet {
     /// What the node runs short of.
     pub(crate) pressures: RwLock<Vec<Pressure>>,
     pub(crate) collector: Collector,
+    /// The machine is being shut down.
+    pub(crate) shutting_down: AtomicBool,
+    /// Some pod has let go of everything.
+    pub(crate) settled: Notify,
+    pub(crate) shutdown_metrics: shutdown::Metrics,
     pub(crate) probe_metrics: probes::Metrics,
     pub(crate) pod_resources: pod_resources::Metrics,
 }
@@ -121,6 +128,8 @@ pub(crate) struct Known {
     pub(crate) wake: Arc<Notify>,
     /// Tells its actor to go.
     pub(crate) eviction: watch::Sender<Option<Eviction>>,
+    /// It has ended, and let go of everything but its containers, which can be looked at.
+    pub(crate) over: bool,
 }
 
 impl Kubelet {
@@ -163,6 +172,14 @@ impl Kubelet {
         if let Some(known) = self.pods.lock().get_mut(uid) {
             known.status = status.clone();
         }
+    }
+
+    /// Notes that a pod has ended and let go of everything.
+    pub(crate) fn note_over(&self, uid: &str) {
+        if let Some(known) = self.pods.lock().get_mut(uid) {
+            known.over = true;
+        }
+        self.settled.notify_waiters();
     }
 
     /// Has a pod looked at again.
@@ -259,6 +276,9 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         claims: Arc::new(Claims::load(&config.root, Arc::new(server))?),
         pressures: RwLock::default(),
         collector: Collector::default(),
+        shutting_down: AtomicBool::new(false),
+        settled: Notify::new(),
+        shutdown_metrics: shutdown::Metrics::new(),
         probe_metrics: probes::Metrics::new(),
         pod_resources: pod_resources::Metrics::new(),
         config,
@@ -359,6 +379,7 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
     if kubelet.config.file.make_iptables_util_chains {
         until_stop("firewall", Box::pin(firewall::run(kubelet.clone())));
     }
+    shutdown::start(kubelet);
     manager.watch_runtime();
     if !kubelet.config.file.static_pod_path.is_empty() {
         until_stop("static-pods", Box::pin(static_pods::run(kubelet.clone(), manager.clone())));

@@ -48,6 +48,7 @@ pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
     kubelet.pod_resources.register(&metrics);
     kubelet.images.providers.metrics.register(&metrics);
     kubelet.managers.metrics.register(&metrics);
+    kubelet.shutdown_metrics.register(&metrics);
     crate::claims::Registry::register_metrics(&kubelet.claims, &metrics);
     if let Some(address) = kubelet.config.healthz {
         let listener =

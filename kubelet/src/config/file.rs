@@ -81,6 +81,9 @@ pub struct KubeletConfiguration {
     pub container_log_max_size: String,
     pub container_log_max_files: u32,
     pub container_log_monitor_interval: GoDuration,
+    pub shutdown_grace_period: GoDuration,
+    pub shutdown_grace_period_critical_pods: GoDuration,
+    pub shutdown_grace_period_by_pod_priority: Vec<crate::shutdown::Period>,
     pub system_reserved: BTreeMap<String, String>,
     pub kube_reserved: BTreeMap<String, String>,
     pub feature_gates: BTreeMap<String, bool>,
@@ -270,6 +273,9 @@ impl Default for KubeletConfiguration {
             container_log_max_size: "10Mi".to_owned(),
             container_log_max_files: 5,
             container_log_monitor_interval: GoDuration::from_secs(10),
+            shutdown_grace_period: GoDuration::from_secs(0),
+            shutdown_grace_period_critical_pods: GoDuration::from_secs(0),
+            shutdown_grace_period_by_pod_priority: Vec::new(),
             system_reserved: BTreeMap::new(),
             kube_reserved: BTreeMap::new(),
             feature_gates: BTreeMap::new(),
@@ -333,12 +339,10 @@ const WITHOUT_EFFECT: [&str; 26] = [
 ];
 
 /// Fields that are accepted with this value only.
-const ONLY: [(&str, &str); 22] = [
+const ONLY: [(&str, &str); 20] = [
     ("enforceNodeAllocatable", r#"["pods"]"#),
     ("memorySwap", "{}"),
     ("enableSystemLogQuery", "false"),
-    ("shutdownGracePeriod", r#""0s""#),
-    ("shutdownGracePeriodCriticalPods", r#""0s""#),
     ("memoryReservationPolicy", r#""None""#),
     ("readOnlyPort", "0"),
     ("protectKernelDefaults", "false"),
@@ -487,6 +491,7 @@ impl KubeletConfiguration {
             ),
             _ => {}
         }
+        crate::shutdown::check(self)?;
         let (low, high) = (self.image_gc_low_threshold_percent, self.image_gc_high_threshold_percent);
         if !(0..=100).contains(&low) || !(0..=100).contains(&high) || low >= high {
             bail!(

@@ -1,6 +1,7 @@
 //! The node's status.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use api::quantity::{Format, Quantity};
 use api::{Map, Value, object};
@@ -55,6 +56,9 @@ impl Findings {
         }
         if let Err(why) = kubelet.relisted.check() {
             findings.not_ready.push(format!("PLEG is not healthy: {why}"));
+        }
+        if kubelet.shutting_down.load(Ordering::Relaxed) {
+            findings.not_ready.push("node is shutting down".to_owned());
         }
         findings.images = images(kubelet).await;
         findings.devices = kubelet.devices.amounts();

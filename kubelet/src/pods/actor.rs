@@ -17,7 +17,7 @@ use super::{resize, resources, spec, words};
 use crate::Kubelet;
 use crate::claims::without_claimed;
 use crate::events;
-use crate::eviction::{self, Eviction};
+use crate::eviction::Eviction;
 use crate::managers;
 use crate::probes::Probes;
 use crate::volumes::Mounted;
@@ -197,7 +197,11 @@ impl Actor {
     }
 
     async fn finished(&mut self, pod: &Arc<Value>) -> Round {
-        if self.finish(pod).await { Round::Done } else { self.failed() }
+        if !self.finish(pod).await {
+            return self.failed();
+        }
+        self.kubelet.note_over(pod.uid());
+        Round::Done
     }
 
     fn failed(&mut self) -> Round {
@@ -237,10 +241,10 @@ impl Actor {
     }
 
     /// Takes notice that the node makes the pod go.
-    fn note_eviction(&mut self) {
+    pub(super) fn note_eviction(&mut self) {
         let eviction = self.evictions.borrow_and_update().clone();
         if let Some(eviction) = eviction.filter(|_| self.verdict.is_none()) {
-            self.verdict = Some((eviction::REASON.to_owned(), eviction.message.clone()));
+            self.verdict = Some((eviction.reason.to_owned(), eviction.message.clone()));
             self.evicted = Some(eviction);
         }
     }

@@ -1,6 +1,7 @@
 //! Whether the node takes a pod that was bound to it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use api::Value;
 use placement::{HostPorts, NodeAffinity, NodeView, Reason};
@@ -9,10 +10,15 @@ use super::{resources, sandbox, security, spec};
 use crate::Kubelet;
 use crate::claims::without_claimed;
 use crate::eviction;
+use crate::shutdown;
 
 /// The reason and message with which the pod is turned away.
 pub(crate) fn check(kubelet: &Kubelet, pod: &Arc<Value>) -> Result<(), (String, String)> {
     eviction::admit(kubelet, pod).map_err(|message| (eviction::REASON.to_owned(), message))?;
+    if kubelet.shutting_down.load(Ordering::Relaxed) {
+        let (reason, message) = shutdown::REFUSED;
+        return Err((reason.to_owned(), message.to_owned()));
+    }
     if let Some(name) = sandbox::forbidden_sysctl(pod, &kubelet.config.file.allowed_unsafe_sysctls) {
         return Err(("SysctlForbidden".to_owned(), format!("forbidden sysctl: {name:?} not allowlisted")));
     }

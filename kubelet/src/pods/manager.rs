@@ -124,7 +124,13 @@ impl Manager {
     fn start(self: &Arc<Self>, uid: &str, desired: Desired) -> Handle {
         let wake = Arc::new(Notify::new());
         let (eviction, evictions) = watch::channel(None);
-        let known = Known { pod: desired.pod.clone(), status: Value::Null, wake: wake.clone(), eviction };
+        let known = Known {
+            pod: desired.pod.clone(),
+            status: Value::Null,
+            wake: wake.clone(),
+            eviction,
+            over: false,
+        };
         self.kubelet.pods.lock().insert(uid.to_owned(), known);
         let (sender, receiver) = watch::channel(desired);
         let actor = Actor::new(self.kubelet.clone(), receiver, evictions, wake.clone());
@@ -136,6 +142,7 @@ impl Manager {
                 () = actor.run() => {
                     this.actors.lock().remove(&uid);
                     this.kubelet.pods.lock().remove(&uid);
+                    this.kubelet.settled.notify_waiters();
                 }
                 // Containers go on without a kubelet.
                 () = stop.cancelled() => {}

@@ -13,6 +13,7 @@ use super::observed::Observed;
 use super::plan::Verdicts;
 use super::spec;
 use crate::allocation::Conditions;
+use crate::shutdown;
 use containers::Kind;
 use linux::cgroup::Limits;
 
@@ -166,10 +167,20 @@ fn standing(status: &Value) -> Standing {
 }
 
 fn phase(context: &Context<'_>, init: &[Value], main: &[Value]) -> &'static str {
-    let pod = context.pod;
-    if context.verdict.is_some() && is_over(context) {
-        return "Failed";
+    match context.verdict.filter(|_| is_over(context)) {
+        None => phase_of_containers(context, init, main),
+        // A pod that ended well while the node shuts down has succeeded.
+        Some((reason, _))
+            if reason == shutdown::REASON && phase_of_containers(context, init, main) == "Succeeded" =>
+        {
+            "Succeeded"
+        }
+        Some(_) => "Failed",
     }
+}
+
+fn phase_of_containers(context: &Context<'_>, init: &[Value], main: &[Value]) -> &'static str {
+    let pod = context.pod;
     match pod.str_at(&["status", "phase"]) {
         "Failed" => return "Failed",
         "Succeeded" => return "Succeeded",

@@ -178,18 +178,22 @@ impl Actor {
         if !desired.removed {
             self.report(pod, true).await;
         }
-        // A second deletion may shorten the time: then the stopping starts over with what is left.
+        // A second deletion or the node may shorten the time: then the stopping starts over with what is left.
         let mut changes = self.desired.clone();
         changes.mark_unchanged();
         let before = pod.at(&["metadata", "deletionGracePeriodSeconds"]).as_i64();
         let shortened = |desired: &Desired| {
             desired.pod.at(&["metadata", "deletionGracePeriodSeconds"]).as_i64() < before && before.is_some()
         };
+        let mut evictions = self.evictions.clone();
+        let may_be_evicted = self.verdict.is_none();
         let interrupted = tokio::select! {
             () = self.kill_all(pod) => false,
             changed = changes.wait_for(shortened) => changed.is_ok(),
+            Ok(_) = evictions.wait_for(Option::is_some), if may_be_evicted => true,
         };
         if interrupted {
+            self.note_eviction();
             let newest = self.desired.borrow().clone();
             return Box::pin(self.end(&newest)).await;
         }
