@@ -58,10 +58,10 @@ pub struct Args {
     pub runtime_cgroups: String,
     /// The configuration of credential providers (CredentialProviderConfig): a file, or a folder of them.
     #[arg(long, default_value = "")]
-    pub image_credential_provider_config: PathBuf,
+    pub image_credential_provider_config: String,
     /// The folder of the credential providers' programs.
     #[arg(long, default_value = "")]
-    pub image_credential_provider_bin_dir: PathBuf,
+    pub image_credential_provider_bin_dir: String,
     /// Those that stand for a field of the configuration file.
     #[command(flatten)]
     pub fields: FieldFlags,
@@ -82,6 +82,12 @@ impl Flags for Args {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_flag_is_needed() {
+        let parsed = daemon::flags::parse::<Args>("kubelet", []);
+        assert!(matches!(parsed, daemon::flags::Parsed::Run(_)));
+    }
 
     #[test]
     fn the_table_of_fixed_flags_is_in_order() {

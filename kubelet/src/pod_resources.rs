@@ -20,9 +20,7 @@ use crate::pods::spec;
 use api::{
     ALLOCATABLE, AllocatableResponse, GET, GetRequest, GetResponse, LIST, ListResponse, Nothing, PodResources,
 };
-pub(crate) use api::{
-    CdiDevice, ClaimResource, ContainerDevices, ContainerMemory, DynamicResource,
-};
+pub(crate) use api::{CdiDevice, ClaimResource, ContainerDevices, ContainerMemory, DynamicResource};
 
 /// How often the service was asked.
 #[derive(Clone)]
