@@ -22,7 +22,10 @@ impl Flag {
             "ip" => "127.0.0.1",
             _ => "",
         };
-        format!("--{}={}", self.name, self.default.as_deref().unwrap_or(none))
+        let value = self.default.as_deref().unwrap_or(none);
+        // Lists are printed in brackets, and given without.
+        let value = if self.kind == "strings" { value.trim_matches(['[', ']']) } else { value };
+        format!("--{}={value}", self.name)
     }
 }
 
@@ -60,6 +63,7 @@ mod tests {
             ),
             ("      --name string       A name. (default \"a b\")", Some("--name=a b")),
             ("      --switch            On or off.", Some("--switch=false")),
+            ("      --list strings      Some. (default [a,b])", Some("--list=a,b")),
             ("  -v, --v Level           number for the log level", Some("--v=0")),
             ("Usage:", None),
         ] {
