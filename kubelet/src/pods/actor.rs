@@ -63,8 +63,8 @@ pub(super) struct Actor {
     /// Why the whole pod failed.
     pub(super) verdict: Option<(String, String)>,
     pub(super) mounted: Mounted,
-    /// The status that was reported last.
-    pub(super) reported: Option<Value>,
+    /// The status that was reported last, and the uid of the object that it was reported of.
+    pub(super) reported: Option<(String, Value)>,
     admitted: bool,
     retry: Duration,
 }

@@ -32,13 +32,10 @@ impl Actor {
             shown.set(&["status"], mirror.get("status").clone());
         }
         // What was reported may not have come back by the watch yet.
-        if let Some(reported) = &self.reported {
+        if let Some((_, reported)) = &self.reported {
             carry_over(&mut shown, reported);
         }
         let status = self.status(&shown, ending);
-        if self.reported.as_ref() == Some(&status) {
-            return;
-        }
         let target = match (&mirror, spec::is_static(pod)) {
             (Some(mirror), _) => mirror.clone(),
             // There is nobody to tell before the mirror exists.
@@ -48,14 +45,19 @@ impl Actor {
             }
             (None, false) => pod.clone(),
         };
+        // A mirror that was deleted comes back as another object, which knows nothing yet.
+        let to = target.uid().to_owned();
+        if self.reported.as_ref().is_some_and(|(uid, reported)| *uid == to && *reported == status) {
+            return;
+        }
         self.kubelet.note(pod.uid(), &status);
         // What was reported and has not come back yet may have to be taken back.
         let patch = patch(target.uid(), shown.get("status"), &status);
         let path = (target.namespace(), target.name(), "status");
         match self.kubelet.client.patch(&PODS, path, Patch::Strategic, &patch).await {
-            Ok(_) => self.reported = Some(status),
+            Ok(_) => self.reported = Some((to, status)),
             // The pod is gone, or another one has its name: there is nothing to report to.
-            Err(error) if error.is_not_found() || error.is_conflict() => self.reported = Some(status),
+            Err(error) if error.is_not_found() || error.is_conflict() => self.reported = Some((to, status)),
             Err(error) => {
                 tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot report the pod's status");
                 self.wake_later();
