@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use api::quantity::{Format, Quantity};
 use api::{Map, Value, object};
+use k8s_cri::v1 as cri;
 use linux::hugepages::HugePages;
 
 use crate::Kubelet;
@@ -43,16 +44,7 @@ impl Findings {
         }
         if let Ok((conditions, abilities)) = kubelet.runtime.status().await {
             *kubelet.abilities.write() = Some(abilities);
-            for condition in conditions.into_iter().filter(|condition| !condition.status) {
-                let what = match condition.r#type.as_str() {
-                    "NetworkReady" => "container runtime network not ready".to_owned(),
-                    _ => "container runtime not ready".to_owned(),
-                };
-                findings.not_ready.push(format!(
-                    "{what}: {}=false reason:{} message:{}",
-                    condition.r#type, condition.reason, condition.message
-                ));
-            }
+            findings.not_ready.extend(conditions.iter().filter_map(complaint));
         }
         if let Err(why) = kubelet.relisted.check() {
             findings.not_ready.push(format!("PLEG is not healthy: {why}"));
@@ -64,6 +56,17 @@ impl Findings {
         findings.devices = kubelet.devices.amounts();
         findings
     }
+}
+
+/// What a condition of the runtime says against the node. Runtimes have others than these two, which do not count.
+fn complaint(condition: &cri::RuntimeCondition) -> Option<String> {
+    let what = match condition.r#type.as_str() {
+        "RuntimeReady" => "container runtime not ready",
+        "NetworkReady" => "container runtime network not ready",
+        _ => return None,
+    };
+    let (kind, reason, message) = (&condition.r#type, &condition.reason, &condition.message);
+    (!condition.status).then(|| format!("{what}: {kind}=false reason:{reason} message:{message}"))
 }
 
 async fn images(kubelet: &Kubelet) -> Vec<Value> {
@@ -350,6 +353,28 @@ pub(crate) fn patch(old: &Value, new: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_two_conditions_of_the_runtime_count() {
+        for (kind, status, expected) in [
+            ("RuntimeReady", true, None),
+            (
+                "RuntimeReady",
+                false,
+                Some("container runtime not ready: RuntimeReady=false reason:R message:m"),
+            ),
+            (
+                "NetworkReady",
+                false,
+                Some("container runtime network not ready: NetworkReady=false reason:R message:m"),
+            ),
+            ("ContainerdHasNoDeprecationWarnings", false, None),
+        ] {
+            let (reason, message) = ("R".to_owned(), "m".to_owned());
+            let condition = cri::RuntimeCondition { r#type: kind.to_owned(), status, reason, message };
+            assert_eq!(complaint(&condition).as_deref(), expected, "{kind} {status}");
+        }
+    }
 
     #[test]
     fn a_condition_keeps_its_time_until_it_changes() {
