@@ -64,7 +64,7 @@ impl Discovery {
     /// The answer, if the path is one of discovery.
     pub fn respond(&self, exchange: &Exchange) -> Result<Option<Response<Body>>> {
         let form = exchange
-            .form()
+            .form_of_document()
             .or_else(|e| if wants_aggregated(exchange) { Ok(Default::default()) } else { Err(e) })?;
         let segments: Vec<&str> = exchange.info.path.trim_matches('/').split('/').collect();
         let made = self.documents(exchange);

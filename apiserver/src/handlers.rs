@@ -4,6 +4,7 @@ mod connect;
 mod objects;
 mod patch;
 mod reviews;
+mod routes;
 mod subresources;
 mod token;
 
@@ -16,8 +17,8 @@ use http::{Method, Response, StatusCode};
 use serve::Body;
 
 use crate::http::Exchange;
-use crate::negotiate::Form;
-use crate::registry::{Call, WriteOptions};
+use crate::negotiate::{self, Form};
+use crate::registry::{Call, WriteOptions, parse_revision};
 use crate::render;
 use crate::resources::{Row, TABLE};
 
@@ -40,11 +41,15 @@ pub async fn dispatch(mut exchange: Exchange) -> Result<Response<Body>> {
         row = find();
     }
     let Some(row) = &row else {
-        if TABLE.versions(&info.group).contains(&info.version.as_str()) {
-            return Err(ApiError::path_not_found());
-        }
-        return Ok(not_found());
+        return unknown_path(&info.group);
     };
+    if row.custom.is_none() {
+        routes::check(row, &info, &exchange.head.method, negotiate::accept(exchange.headers()))?;
+        exchange.warn_of_deprecation();
+    }
+    if info.to_one {
+        check_path_name(&info.name)?;
+    }
     if let Some(custom) = &row.custom {
         exchange.custom = info.subresource != "scale";
         let scoped = row.namespaced || info.namespace.is_empty();
@@ -68,6 +73,28 @@ fn not_found() -> Response<Body> {
     serve::text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
+/// Names in paths are names of one segment.
+fn check_path_name(name: &str) -> Result<()> {
+    let wrong = match name {
+        "." | ".." => vec![format!("may not be '{name}'")],
+        _ => ["/", "%"]
+            .iter()
+            .filter(|c| name.contains(**c))
+            .map(|c| format!("may not contain '{c}'"))
+            .collect(),
+    };
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let name = api::field::go_quote(name);
+    Err(ApiError::bad_request(format!("Name parameter invalid: {name}: {}", wrong.join(";"))))
+}
+
+/// The answer for paths below a group that nothing serves: built-in groups say so as the API does.
+fn unknown_path(group: &str) -> Result<Response<Body>> {
+    if TABLE.versions(group).is_empty() { Ok(not_found()) } else { Err(ApiError::path_not_found()) }
+}
+
 /// The refusal of a verb that the resource does not have.
 fn method_not_allowed() -> ApiError {
     ApiError::method_not_allowed("the server does not allow this method on the requested resource")
@@ -77,11 +104,15 @@ fn method_not_allowed() -> ApiError {
 async fn document(exchange: Exchange) -> Result<Response<Body>> {
     let server = exchange.server.clone();
     let path = exchange.info.path.clone();
-    if !matches!(exchange.head.method, Method::GET | Method::HEAD) {
-        return Ok(not_found());
-    }
     if let Some(answer) = server.health.respond(&exchange.head.uri).await {
         return Ok(answer);
+    }
+    let routed = routed_document(&path);
+    if let Some(produced) = routed {
+        if exchange.head.method != Method::GET {
+            return Err(method_not_allowed());
+        }
+        routes::check_accept(negotiate::accept(exchange.headers()), &produced)?;
     }
     match path.as_str() {
         "/metrics" => return Ok(serve::metrics::respond(&server.metrics.registry)),
@@ -110,7 +141,27 @@ async fn document(exchange: Exchange) -> Result<Response<Body>> {
     if path == "/openapi/v2" || path.starts_with("/openapi/v3") {
         return Ok(crate::openapi::respond(exchange).await.unwrap_or_else(not_found));
     }
-    Ok(server.discovery.respond(&exchange)?.unwrap_or_else(not_found))
+    if let Some(answer) = server.discovery.respond(&exchange)? {
+        return Ok(answer);
+    }
+    match path.trim_start_matches('/').split('/').collect::<Vec<_>>().as_slice() {
+        ["api", ..] => unknown_path(""),
+        ["apis", group, _, ..] => unknown_path(group),
+        _ => Ok(not_found()),
+    }
+}
+
+/// What the routes of documents that have routes of their own answer in: those of versions, but not of the groups, whose
+/// documents every method gets.
+fn routed_document(path: &str) -> Option<Vec<&'static str>> {
+    let api = || Some(negotiate::produced("get", ""));
+    match path.trim_matches('/').split('/').collect::<Vec<_>>().as_slice() {
+        ["version"] | [".well-known", "openid-configuration"] => Some(vec!["application/json"]),
+        ["openid", "v1", "jwks"] => Some(vec!["application/jwk-set+json"]),
+        ["api"] | ["api", "v1"] => api(),
+        ["apis", group, version] if TABLE.versions(group).contains(version) => api(),
+        _ => None,
+    }
 }
 
 /// The discovery document of the token issuer.
@@ -145,6 +196,16 @@ impl Exchange {
         call
     }
 
+    /// The revision that a read of one object asks for, if any.
+    fn revision(&self, row: &Row) -> Result<Option<i64>> {
+        let asked = parse_revision(self.query.get("resourceVersion"));
+        // Events are read from etcd, and what is not a revision is noticed there.
+        asked.map_err(|why| match row.built_in() {
+            "events" => ApiError::bad_request(format!("invalid resource version: {why}")),
+            _ => ApiError::plain(why),
+        })
+    }
+
     /// The call of a write, with its options.
     fn write_call(&self, row: &Row, options: &str) -> Result<Call> {
         let mut call = self.call(row);
@@ -161,7 +222,7 @@ impl Exchange {
         ty: schema::Ty<'_>,
     ) -> Result<Value> {
         let body = self.body().await?;
-        let mut decoded = crate::negotiate::decode(self.headers(), &body, kind)?;
+        let mut decoded = negotiate::decode(self.headers(), &body, kind)?;
         match &call.row.custom {
             Some(_) if kind == call.row.kind => check_custom_type(call, &mut decoded.value)?,
             _ => check_type(&mut decoded.value, group_version, kind)?,
@@ -215,14 +276,48 @@ fn check_custom_type(call: &Call, value: &mut Value) -> Result<()> {
     Ok(())
 }
 
+/// The options of a deletion, which may say that they are of any group.
+fn check_options_type(value: Value) -> Result<Value> {
+    const KIND: &str = "DeleteOptions";
+    check_object(&value)?;
+    let (version, kind) = (value.api_version(), value.kind());
+    if kind.is_empty() || kind == KIND {
+        let ty = schema::kind("", "v1", KIND).expect("DeleteOptions is a known kind");
+        let read = schema::decode::normalize(value, ty, schema::decode::Mode::Ignore);
+        return read.map(|(options, _)| options).map_err(|e| ApiError::bad_request(e.to_string()));
+    }
+    let known = match version {
+        "v1" | "" => {
+            matches!(kind, "Status" | "APIVersions" | "APIGroup" | "APIGroupList" | "APIResourceList")
+        }
+        "meta.k8s.io/v1" => schema::kind("meta.k8s.io", "v1", kind).is_some(),
+        _ => false,
+    };
+    let version = if version.is_empty() { "v1" } else { version };
+    Err(ApiError::bad_request(match known {
+        true => format!("converting (v1.{kind}) to (v1.{KIND}): unknown conversion"),
+        false => format!(
+            "no kind {} is registered for version {} in scheme \"k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27\"",
+            api::field::go_quote(kind),
+            api::field::go_quote(version)
+        ),
+    }))
+}
+
+/// A body is an object.
+fn check_object(value: &Value) -> Result<()> {
+    if matches!(value, Value::Object(_)) {
+        return Ok(());
+    }
+    let what = if value.is_null() { "<nil>" } else { value.kind_name() };
+    Err(ApiError::bad_request(format!(
+        "couldn't get version/kind; json parse error: json: cannot unmarshal {what} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+    )))
+}
+
 /// A body says what it is, or is taken for what is expected.
 fn check_type(value: &mut Value, group_version: &str, kind: &str) -> Result<()> {
-    if !matches!(value, Value::Object(_)) {
-        let what = if value.is_null() { "<nil>" } else { value.kind_name() };
-        return Err(ApiError::bad_request(format!(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal {what} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
-        )));
-    }
+    check_object(value)?;
     let (given_version, given_kind) = (value.api_version().to_owned(), value.kind().to_owned());
     if given_kind.is_empty() {
         value.set(&["kind"], kind);

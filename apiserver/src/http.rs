@@ -30,7 +30,7 @@ use crate::authn::UserInfo;
 use crate::authz::{Attributes, Decision};
 use crate::fairness::Flow;
 use crate::handlers;
-use crate::negotiate::{Encoding, Form, Include, Offer, Shape};
+use crate::negotiate::{Form, Include, Offer, Shape};
 use crate::request::{Query, RequestInfo};
 use crate::server::Server;
 
@@ -73,6 +73,18 @@ fn deprecation(info: &RequestInfo) -> Option<&'static str> {
     }
 }
 
+fn user_agent(headers: &HeaderMap) -> &str {
+    headers.get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default()
+}
+
+/// True when JSON is to be laid out for people: on demand, and for those who come with a browser or curl.
+fn is_pretty(query: &Query, headers: &HeaderMap) -> bool {
+    match query.get("pretty") {
+        "" => ["curl", "Wget", "Mozilla/5.0"].iter().any(|p| user_agent(headers).starts_with(p)),
+        asked => matches!(asked, "1" | "t" | "T" | "TRUE" | "true" | "True"),
+    }
+}
+
 impl Exchange {
     /// The headers.
     pub fn headers(&self) -> &HeaderMap {
@@ -90,12 +102,17 @@ impl Exchange {
     }
 
     fn form_with(&self, tables: bool) -> Result<Form> {
-        let agent = self.user_agent();
-        // People with a browser or curl like to read what they get.
-        let people = ["curl", "Wget", "Mozilla/5.0"].iter().any(|p| agent.starts_with(p));
-        let pretty = if self.query.has("pretty") { self.query.is_true("pretty") } else { people };
-        let offer = Offer { protobuf: !self.custom, tables };
-        let mut form = Form::negotiate(self.headers(), pretty, offer)?;
+        let offer = Offer { protobuf: !self.custom, tables, shapes: true };
+        self.form_of(offer)
+    }
+
+    /// The form of a document, which has one shape.
+    pub fn form_of_document(&self) -> Result<Form> {
+        self.form_of(Offer::PLAIN)
+    }
+
+    fn form_of(&self, offer: Offer) -> Result<Form> {
+        let mut form = Form::negotiate(self.headers(), is_pretty(&self.query, self.headers()), offer)?;
         if form.shape == Shape::Table {
             form.include = Include::parse(self.query.get("includeObject"))?;
         }
@@ -105,7 +122,15 @@ impl Exchange {
 
     /// The user agent.
     pub fn user_agent(&self) -> &str {
-        self.headers().get(USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default()
+        user_agent(self.headers())
+    }
+
+    /// Tells that the resource should not be used any more, if that is so.
+    pub fn warn_of_deprecation(&self) {
+        if let Some(text) = deprecation(&self.info) {
+            self.warnings.add(text.to_owned());
+            self.trail.annotate("k8s.io/deprecated", "true");
+        }
     }
 
     /// Reads the whole body, up to the limit.
@@ -163,7 +188,9 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
     }
     let query = Query::parse(head.uri.query());
     let info = RequestInfo::new(&head.method, head.uri.path(), &query);
-    let form = Form::negotiate(&head.headers, false, Offer::ALL).unwrap_or_default();
+    // A client that accepts nothing of what errors are told in reads them as JSON.
+    let form = Form::negotiate(&head.headers, is_pretty(&query, &head.headers), Offer::PLAIN)
+        .unwrap_or(Form { pretty: true, ..Form::default() });
     let warnings = Warnings::default();
     let id = audit_id(&head.headers);
     let named = HeaderValue::from_str(&id).ok();
@@ -173,10 +200,6 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
     }
     let trail = server.auditor.as_ref().map_or_else(Trail::default, |a| Trail::begin(a, &id));
     let mut completion = Completion::default();
-    if let Some(text) = deprecation(&info) {
-        warnings.add(text.to_owned());
-        trail.annotate("k8s.io/deprecated", "true");
-    }
     let exchange = Exchange {
         server: server.clone(),
         info: info.clone(),
@@ -374,7 +397,7 @@ fn settle(decision: Decision, user: &UserInfo, what: &Attributes<'_>) -> Result<
 
 /// The answer that tells of an error.
 pub fn refuse(e: &ApiError, form: Form) -> Response<Body> {
-    let encoding = if form.encoding == Encoding::Yaml { Encoding::Yaml } else { Encoding::Json };
+    let encoding = form.encoding;
     let body = crate::render::encode(&e.to_value(), encoding, form.pretty);
     let mut response = Response::new(serve::full(body));
     *response.status_mut() = e.code();

@@ -2,16 +2,19 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/using-api/api-concepts/#alternate-representations-of-resources>.
 
+mod accept;
 mod yaml;
 
-use api::ApiError;
 use api::error::Result;
 use api::json::Decoded;
+use api::{ApiError, Value};
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
 
 use crate::audit::Level;
+use accept::Accepted;
 
+pub use accept::{Offer, is_routed};
 pub use yaml::yaml;
 
 /// The encoding of an answer or a body.
@@ -36,6 +39,8 @@ pub enum Shape {
     Table,
     /// The metadata alone.
     Metadata,
+    /// The metadata of each object of a list.
+    MetadataList,
 }
 
 /// What the rows of a table hold besides their cells.
@@ -74,6 +79,8 @@ pub struct Form {
     pub encoding: Encoding,
     /// Shape.
     pub shape: Shape,
+    /// Tables and metadata in the form of `meta.k8s.io/v1beta1`.
+    pub beta: bool,
     /// JSON for people.
     pub pretty: bool,
     /// What the rows of a table hold.
@@ -82,21 +89,10 @@ pub struct Form {
     pub recorded: Level,
 }
 
-/// What an answer can be had as, besides JSON and YAML.
-#[derive(Clone, Copy, Debug)]
-pub struct Offer {
-    /// What is asked for has a protobuf form.
-    pub protobuf: bool,
-    /// What is asked for has columns.
-    pub tables: bool,
-}
-
-impl Offer {
-    /// All there is.
-    pub const ALL: Self = Self { protobuf: true, tables: true };
-}
-
 const SUPPORTED: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+/// What streams of events can be had as.
+const STREAMS: [&str; 2] =
+    ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
 
 impl Encoding {
     /// The media type.
@@ -107,76 +103,62 @@ impl Encoding {
             Encoding::Protobuf => SUPPORTED[2],
         }
     }
+}
 
-    fn of(media_type: &str) -> Option<Self> {
-        match media_type {
-            "application/json" | "*/*" | "application/*" => Some(Encoding::Json),
-            "application/yaml" => Some(Encoding::Yaml),
-            "application/vnd.kubernetes.protobuf" => Some(Encoding::Protobuf),
-            _ => None,
-        }
+/// The refusal of a header that accepts nothing of what there is.
+fn not_acceptable() -> ApiError {
+    ApiError::not_acceptable(&SUPPORTED)
+}
+
+/// The media types that the route of a verb answers in.
+pub fn produced(verb: &str, subresource: &str) -> Vec<&'static str> {
+    match (verb, subresource) {
+        (_, "exec" | "attach" | "portforward" | "proxy") => vec!["*/*"],
+        (_, "log") => [&["text/plain"], &SUPPORTED[..]].concat(),
+        ("list" | "watch", _) => [&SUPPORTED[..], &STREAMS[..]].concat(),
+        _ => SUPPORTED.to_vec(),
     }
+}
+
+/// The first `Accept` header, which is the one that counts.
+pub fn accept(headers: &HeaderMap) -> &str {
+    headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default()
 }
 
 impl Form {
     /// The best form that the client accepts of those that are offered.
     pub fn negotiate(headers: &HeaderMap, pretty: bool, offer: Offer) -> Result<Self> {
-        let supported = if offer.protobuf { &SUPPORTED[..] } else { &SUPPORTED[..2] };
-        let accept: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
-        let accept = accept.join(",");
-        if accept.trim().is_empty() {
-            return Ok(Self { pretty, ..Self::default() });
-        }
-        let mut clauses: Vec<(f32, Self)> =
-            accept.split(',').filter_map(|clause| Self::clause(clause, pretty)).collect();
-        clauses.retain(|(_, form)| {
-            supported.contains(&form.encoding.media_type()) && (offer.tables || form.shape != Shape::Table)
-        });
-        clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
-        match clauses.first() {
-            Some((_, form)) => Ok(*form),
-            None => Err(ApiError::not_acceptable(supported)),
+        let accepted = accept::best(accept(headers), offer).ok_or_else(not_acceptable)?;
+        let Accepted { encoding, shape, beta, .. } = accepted;
+        Ok(Self { encoding, shape, beta, pretty: pretty || accepted.pretty, ..Self::default() })
+    }
+
+    /// This form for a stream of events, which YAML has none for.
+    pub fn streamed(self) -> Result<Self> {
+        match self.encoding {
+            Encoding::Yaml => Err(ApiError::not_acceptable(&STREAMS)),
+            Encoding::Json | Encoding::Protobuf => Ok(self),
         }
     }
 
-    fn clause(clause: &str, pretty: bool) -> Option<(f32, Self)> {
-        let mut parts = clause.split(';').map(str::trim);
-        let encoding = Encoding::of(parts.next()?)?;
-        let (mut quality, mut shape, mut group, mut version) = (1.0, Shape::Object, "", "");
-        for (key, value) in parts.filter_map(|p| p.split_once('=')) {
-            match key {
-                "q" => quality = value.parse().unwrap_or(1.0),
-                "as" if value == "Table" => shape = Shape::Table,
-                "as" if matches!(value, "PartialObjectMetadata" | "PartialObjectMetadataList") => {
-                    shape = Shape::Metadata
-                }
-                "as" => return None,
-                "g" => group = value,
-                "v" => version = value,
-                _ => {}
-            }
-        }
-        if shape != Shape::Object && (group != "meta.k8s.io" || !matches!(version, "v1" | "v1beta1")) {
-            return None;
-        }
-        // Tables and metadata have no protobuf form here; the client's next choice is taken.
-        if shape != Shape::Object && encoding == Encoding::Protobuf {
-            return None;
-        }
-        Some((quality, Self { encoding, shape, pretty, ..Self::default() }))
+    /// The group and version of tables and metadata.
+    pub fn meta_version(self) -> &'static str {
+        if self.beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
     }
 }
 
 /// The media type of a body, without parameters; JSON when none is given.
-pub fn content_type(headers: &HeaderMap) -> &str {
-    let Ok(value) = headers.get(CONTENT_TYPE).map_or(Ok(""), |v| v.to_str()) else { return "unreadable" };
+pub fn content_type(headers: &HeaderMap) -> String {
+    let Ok(value) = headers.get(CONTENT_TYPE).map_or(Ok(""), |v| v.to_str()) else {
+        return "unreadable".to_owned();
+    };
     let media_type = value.split(';').next().unwrap_or_default().trim();
-    if media_type.is_empty() { SUPPORTED[0] } else { media_type }
+    if media_type.is_empty() { SUPPORTED[0].to_owned() } else { media_type.to_ascii_lowercase() }
 }
 
 /// Reads a body as `kind` would be written in it.
 pub fn decode(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Decoded> {
-    match content_type(headers) {
+    match content_type(headers).as_str() {
         "application/json" => json(body, kind),
         "application/yaml" => yaml::read_body(body).map_err(|e| unrecognized(&e, kind, body)),
         "application/vnd.kubernetes.protobuf" => {
@@ -194,17 +176,32 @@ pub fn decode(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Decoded> {
     }
 }
 
+/// Reads a body of options, whose errors stand alone.
+pub fn decode_options(headers: &HeaderMap, body: &[u8]) -> Result<Value> {
+    match content_type(headers).as_str() {
+        "application/json" => read_json(body).map_err(ApiError::bad_request).map(|d| d.value),
+        "application/yaml" => yaml::read_body(body).map_err(ApiError::bad_request).map(|d| d.value),
+        "application/vnd.kubernetes.protobuf" => {
+            let found = schema::proto::decode_object(body, |_, _| schema::kind("", "v1", "DeleteOptions"));
+            let value = found.map_err(|e| ApiError::bad_request(e.to_string()))?;
+            value.ok_or_else(|| ApiError::bad_request("the options are of no known kind"))
+        }
+        _ => Err(ApiError::unsupported_media_type(&SUPPORTED)),
+    }
+}
+
 /// Reads a JSON body; the error quotes what cannot be read.
 pub fn json(body: &[u8], kind: &str) -> Result<Decoded> {
+    read_json(body).map_err(|why| unrecognized(&why, kind, body))
+}
+
+fn read_json(body: &[u8]) -> std::result::Result<Decoded, String> {
     // Go's decoder puts a replacement character where bytes are no UTF-8.
     let read = match std::str::from_utf8(body) {
         Ok(_) => api::json::decode(body),
         Err(_) => api::json::decode(String::from_utf8_lossy(body).as_bytes()),
     };
-    read.map_err(|e| {
-        let why = go_syntax_error(body, &e);
-        unrecognized(&format!("couldn't get version/kind; json parse error: {why}"), kind, body)
-    })
+    read.map_err(|e| format!("couldn't get version/kind; json parse error: {}", go_syntax_error(body, &e)))
 }
 
 /// A body that cannot be read, which the message shows the beginning of: as text what begins as an object in JSON.
@@ -326,28 +323,19 @@ mod tests {
         );
     }
 
-    fn form(accept: &str) -> Option<Form> {
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, accept.parse().unwrap());
-        Form::negotiate(&headers, false, Offer::ALL).ok()
-    }
-
     #[test]
-    fn the_best_supported_form_is_chosen() {
-        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-        assert_eq!(form(table).unwrap().shape, Shape::Table);
-        assert_eq!(
-            form("application/json;as=Nope;v=v1;g=meta.k8s.io,application/json").unwrap().shape,
-            Shape::Object
-        );
-        assert_eq!(form("application/cbor,application/yaml").unwrap().encoding, Encoding::Yaml);
-        assert_eq!(form("application/json;q=0.5,application/yaml").unwrap().encoding, Encoding::Yaml);
-        assert!(form("text/html").is_none());
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, table.parse().unwrap());
-        let offer = Offer { tables: false, ..Offer::ALL };
-        assert_eq!(Form::negotiate(&headers, false, offer).unwrap().shape, Shape::Object);
-        headers.insert(ACCEPT, "application/json;as=Table;v=v1;g=meta.k8s.io".parse().unwrap());
-        assert_eq!(Form::negotiate(&headers, false, offer).unwrap_err().code(), 406);
+    fn what_is_accepted_is_told() {
+        let form = |accept: &str, offer| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, accept.parse().unwrap());
+            Form::negotiate(&headers, false, offer)
+        };
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(form(table, Offer::ALL).unwrap().shape, Shape::Table);
+        assert_eq!(form(&format!("{table},application/json"), Offer::PLAIN).unwrap().shape, Shape::Object);
+        let refused = form(table, Offer::PLAIN).unwrap_err();
+        assert_eq!((refused.code().as_u16(), refused.to_string().contains("protobuf")), (406, true));
+        let yaml = form("application/yaml", Offer::ALL).unwrap();
+        assert_eq!(yaml.streamed().unwrap_err().code(), 406);
     }
 }

@@ -2,6 +2,7 @@
 
 mod yaml;
 
+use api::error::Result;
 use api::meta::GroupVersion;
 use api::{ApiError, Value, object};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -17,14 +18,10 @@ use crate::resources::{Resource, Row, TABLE};
 use crate::storage::Stored;
 use crate::table;
 
-/// Encodes a value. JSON ends in a newline, as upstream's does.
+/// Encodes a value. JSON ends in a newline unless it is laid out for people, as upstream's does.
 pub fn encode(value: &Value, encoding: Encoding, pretty: bool) -> Bytes {
     match encoding {
-        Encoding::Json if pretty => {
-            let mut out = serde_json::to_vec_pretty(value).unwrap_or_default();
-            out.push(b'\n');
-            out.into()
-        }
+        Encoding::Json if pretty => serde_json::to_vec_pretty(value).unwrap_or_default().into(),
         Encoding::Json => {
             let mut out = value.to_json();
             out.push(b'\n');
@@ -88,28 +85,52 @@ fn encoded(json: Bytes, form: Form) -> Response<Body> {
 }
 
 /// An answer of one object.
-pub fn one(call: &Call, code: StatusCode, object: &Value, form: Form) -> Response<Body> {
+pub fn one(call: &Call, code: StatusCode, object: &Value, form: Form) -> Result<Response<Body>> {
     let shaped = match form.shape {
+        _ if object.kind() == "Status" => None,
         Shape::Object => None,
-        Shape::Table if object.kind() == "Status" => None,
-        Shape::Table => Some(table::of(
-            &call.row,
-            std::slice::from_ref(object),
-            &list_metadata_of(object),
-            true,
-            form.include,
-        )),
-        Shape::Metadata => Some(metadata_of(object)),
+        // What is no object of the resource, such as a scale, has no columns here.
+        Shape::Table if object.kind() != call.row.kind => None,
+        Shape::Table => {
+            let objects = std::slice::from_ref(object);
+            Some(table::of(&call.row, objects, &list_metadata_of(object), true, form))
+        }
+        Shape::Metadata => Some(metadata_of(object, form)),
+        Shape::MetadataList => return Err(no_list(&call.row, object.kind())),
     };
-    value(code, shaped.as_ref().unwrap_or(object), form)
+    Ok(value(code, shaped.as_ref().unwrap_or(object), form))
+}
+
+/// The refusal to show one object as a list.
+fn no_list(row: &Resource, kind: &str) -> ApiError {
+    if row.custom.is_some() && kind == row.kind {
+        return ApiError::plain("content is not a list");
+    }
+    let found = type_name(row, kind, "");
+    ApiError::no_such_shape(format!(
+        "you requested PartialObjectMetadataList, but the requested object is not a list ({found})"
+    ))
+}
+
+/// The name that errors give the type of an object or a list (`suffix`) of the row.
+fn type_name(row: &Resource, kind: &str, suffix: &str) -> String {
+    let package = match (row.group, kind) {
+        (_, "Scale") => "autoscaling",
+        _ if row.custom.is_some() => return format!("*unstructured.Unstructured{suffix}"),
+        ("" | "events.k8s.io", _) => "core",
+        (group, _) => group.split('.').next().unwrap_or(group),
+    };
+    format!("*{package}.{kind}{suffix}")
 }
 
 fn list_metadata_of(object: &Value) -> Value {
     object!({"resourceVersion": (object.resource_version())})
 }
 
-fn metadata_of(object: &Value) -> Value {
-    object!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": (object.get("metadata"))})
+fn metadata_of(object: &Value, form: Form) -> Value {
+    object!({
+        "kind": "PartialObjectMetadata", "apiVersion": (form.meta_version()), "metadata": (object.get("metadata")),
+    })
 }
 
 /// True when the stored bytes are what the row serves.
@@ -124,47 +145,56 @@ pub fn object_of(row: &Resource, stored: &Stored) -> Value {
 }
 
 /// The answer of one stored object.
-pub fn stored(call: &Call, stored: &Stored, form: Form) -> Response<Body> {
+pub fn stored(call: &Call, stored: &Stored, form: Form) -> Result<Response<Body>> {
     let plain = form.shape == Shape::Object && form.encoding == Encoding::Json && !form.pretty;
     if plain && served_as_stored(&call.row) {
         let mut body = BytesMut::with_capacity(stored.json.len() + 1);
         body.extend_from_slice(&stored.json);
         body.put_u8(b'\n');
-        return encoded(body.freeze(), form);
+        return Ok(encoded(body.freeze(), form));
     }
     one(call, StatusCode::OK, &object_of(&call.row, stored), form)
 }
 
 /// The answer of a list.
-pub fn list(call: &Call, page: &Page, form: Form) -> Response<Body> {
+pub fn list(call: &Call, page: &Page, form: Form) -> Result<Response<Body>> {
     let plain = form.shape == Shape::Object && form.encoding == Encoding::Json && !form.pretty;
     if plain && served_as_stored(&call.row) {
-        return encoded(concatenated(&call.row, page), form);
+        return Ok(encoded(concatenated(&call.row, page), form));
     }
     let objects: Vec<Value> = page.items.iter().map(|s| object_of(&call.row, s)).collect();
-    value(StatusCode::OK, &shaped_list(&call.row, objects, page.metadata(), form), form)
+    Ok(value(StatusCode::OK, &shaped_list(&call.row, objects, page.metadata(), form)?, form))
 }
 
 /// A list of objects in the shape of the form.
-pub fn shaped_list(row: &Resource, objects: Vec<Value>, metadata: Value, form: Form) -> Value {
-    match form.shape {
-        Shape::Table => table::of(row, &objects, &metadata, true, form.include),
+pub fn shaped_list(row: &Resource, objects: Vec<Value>, metadata: Value, form: Form) -> Result<Value> {
+    Ok(match form.shape {
+        Shape::Table => table::of(row, &objects, &metadata, true, form),
         Shape::Metadata => {
-            let items: Vec<Value> = objects.iter().map(metadata_of).collect();
+            let found = type_name(row, row.kind, "List");
+            return Err(ApiError::no_such_shape(format!(
+                "you requested PartialObjectMetadata, but the requested object is a list ({found})"
+            )));
+        }
+        Shape::MetadataList => {
+            // Without any item there is no list of them.
+            let items = match objects.as_slice() {
+                [] => Value::Null,
+                objects => objects.iter().map(|o| metadata_of(o, form)).collect::<Vec<_>>().into(),
+            };
             object!({
-                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items,
+                "kind": "PartialObjectMetadataList", "apiVersion": (form.meta_version()), "metadata": metadata,
+                "items": items,
             })
         }
+        Shape::Object if row.custom.is_some() => custom_list(row, metadata, objects),
         Shape::Object => {
-            if row.custom.is_some() {
-                return custom_list(row, metadata, objects);
-            }
             let items: Vec<Value> = objects.into_iter().map(without_type).collect();
             object!({
                 "kind": (row.list_kind()), "apiVersion": (row.api_version()), "metadata": metadata, "items": items,
             })
         }
-    }
+    })
 }
 
 /// Lists of custom resources are in order of name, and their items say what they are.
@@ -299,11 +329,11 @@ fn error_object(e: &ApiError) -> Value {
 fn shaped_event(row: &Resource, object: Value, form: Form, first: &mut bool, bookmark: bool) -> Value {
     match form.shape {
         Shape::Object => object,
-        Shape::Metadata => metadata_of(&object),
+        Shape::Metadata | Shape::MetadataList => metadata_of(&object, form),
         Shape::Table => {
             let metadata = list_metadata_of(&object);
             let rows = if bookmark { &[][..] } else { std::slice::from_ref(&object) };
-            table::of(row, rows, &metadata, std::mem::take(first), form.include)
+            table::of(row, rows, &metadata, std::mem::take(first), form)
         }
     }
 }

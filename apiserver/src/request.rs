@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 
+use api::ApiError;
+use api::error::Result;
 use http::Method;
 
 use crate::authz::Selectors;
@@ -35,13 +37,15 @@ pub struct RequestInfo {
     pub rest: String,
     /// Which of many objects are asked for.
     pub selectors: Selectors,
+    watch_path: bool,
 }
 
 impl RequestInfo {
     /// Reads a request.
     pub fn new(method: &Method, path: &str, query: &Query) -> Self {
         let mut info = Self { path: path.to_owned(), verb: lower(method), ..Self::default() };
-        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let plain = decoded(path);
+        let segments: Vec<&str> = plain.trim_matches('/').split('/').collect();
         let after = match segments.as_slice() {
             ["api", version, rest @ ..] if !rest.is_empty() => {
                 info.version = (*version).to_owned();
@@ -60,6 +64,7 @@ impl RequestInfo {
         let watch_path = after.first() == Some(&"watch") && after.len() > 1;
         if watch_path {
             after.remove(0);
+            info.watch_path = true;
         }
         info.locate(&after);
         info.to_one = !info.name.is_empty();
@@ -97,9 +102,17 @@ impl RequestInfo {
             }
             [] => return,
         };
-        self.name = decoded(rest.first().copied().unwrap_or_default());
+        self.name = rest.first().copied().unwrap_or_default().to_owned();
         self.subresource = rest.get(1).copied().unwrap_or_default().to_owned();
-        self.rest = rest.get(2..).unwrap_or_default().join("/");
+        self.rest = self.rest_of(rest.get(2..).unwrap_or_default());
+    }
+
+    /// What follows the subresource, as it came: who it is handed on to decodes it.
+    fn rest_of(&self, segments: &[&str]) -> String {
+        let raw: Vec<&str> = self.path.trim_matches('/').split('/').collect();
+        let raw = raw.get(raw.len().saturating_sub(segments.len())..).unwrap_or_default();
+        let same = raw.iter().zip(segments).all(|(raw, plain)| decoded(raw) == *plain);
+        if same { raw.join("/") } else { segments.join("/") }
     }
 
     fn api_verb(&self, method: &Method, query: &Query, watch_path: bool) -> &'static str {
@@ -121,6 +134,11 @@ impl RequestInfo {
             Method::GET | Method::HEAD => "get",
             _ => "",
         }
+    }
+
+    /// True when the path itself, and not the query, says to watch.
+    pub fn is_watch_path(&self) -> bool {
+        self.watch_path
     }
 
     /// True for streams, which no deadline ends.
@@ -172,6 +190,26 @@ impl Query {
     /// The first value of `key`, or the empty string.
     pub fn get(&self, key: &str) -> &str {
         self.values.get(key).and_then(|v| v.first()).map_or("", String::as_str)
+    }
+
+    /// The first value of `key` as a number, when `key` is there.
+    pub fn integer(&self, key: &str) -> Result<Option<i64>> {
+        if !self.has(key) {
+            return Ok(None);
+        }
+        let text = self.get(key);
+        text.parse().map(Some).map_err(|_| {
+            let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+            let in_range = digits.is_empty() || digits.bytes().any(|b| !b.is_ascii_digit());
+            let why = if in_range { "invalid syntax" } else { "value out of range" };
+            let text = api::field::go_quote(text);
+            ApiError::bad_request(format!("strconv.ParseInt: parsing {text}: {why}"))
+        })
+    }
+
+    /// The first value of `key` as a truth, when `key` is there.
+    pub fn truth(&self, key: &str) -> Option<bool> {
+        self.has(key).then(|| self.is_true(key))
     }
 
     /// Sets the only value of `key`.

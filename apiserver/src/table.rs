@@ -11,7 +11,7 @@ use api::{Value, object};
 use jiff::Timestamp;
 
 use crate::custom::Column;
-use crate::negotiate::Include;
+use crate::negotiate::{Form, Include};
 use crate::resources::Resource;
 
 static COLUMNS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
@@ -42,8 +42,8 @@ fn columns(row: &Resource) -> Value {
     })
 }
 
-/// The table of some objects; `head` says whether columns are named, `include` what stands beside the cells.
-pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool, include: Include) -> Value {
+/// The table of some objects; `head` says whether columns are named, `form` what stands beside the cells.
+pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool, form: Form) -> Value {
     let now = Timestamp::now();
     let names: Vec<String> =
         columns(row).as_array().into_iter().flatten().map(|c| c.str_at(&["name"]).to_owned()).collect();
@@ -58,11 +58,11 @@ pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool, inclu
                 None => cells::of(row, o, now),
             };
             cells.resize(names.len(), Value::Null);
-            let shown = match include {
+            let shown = match form.include {
                 Include::Object => o.clone(),
                 Include::None => Value::Null,
                 Include::Metadata => object!({
-                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": (o.get("metadata")),
+                    "kind": "PartialObjectMetadata", "apiVersion": (form.meta_version()), "metadata": (o.get("metadata")),
                 }),
             };
             let mut out = object!({"cells": cells, "object": shown});
@@ -85,6 +85,6 @@ pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool, inclu
     let rows = if bare { Value::Null } else { rows.into() };
     let head = if head { columns(row) } else { Value::Null };
     object!({
-        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": head, "rows": rows,
+        "kind": "Table", "apiVersion": (form.meta_version()), "metadata": metadata, "columnDefinitions": head, "rows": rows,
     })
 }

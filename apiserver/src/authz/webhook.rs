@@ -88,6 +88,8 @@ fn field(term: &FieldTerm) -> Value {
 /// A requirement on a label, as reviews have it; they know no comparison of numbers.
 fn label(requirement: &Requirement) -> Option<Value> {
     let (operator, values) = match &requirement.operator {
+        Operator::Equals(value) => ("In", vec![value.clone()]),
+        Operator::NotEquals(value) => ("NotIn", vec![value.clone()]),
         Operator::In(values) => ("In", values.clone()),
         Operator::NotIn(values) => ("NotIn", values.clone()),
         Operator::Exists => ("Exists", Vec::new()),

@@ -5,7 +5,7 @@ use api::{Map, Value};
 use super::{document, parts};
 use crate::custom::CustomKind;
 use crate::kinds::{validate_metadata, validate_metadata_update};
-use crate::negotiate::Include;
+use crate::negotiate::{Form, Include};
 use crate::registry::{FieldValidation, schema_of, set_type, to_storage};
 use crate::resources::{Resource, Row, TABLE};
 use crate::storage::form;
@@ -59,7 +59,13 @@ pub fn objects(data: &[u8]) {
     for error in &errors {
         assert!(!error.to_string().is_empty());
     }
-    let _ = table::of(row, &[old, status], &Value::Null, true, Include::Object);
+    let _ = table::of(
+        row,
+        &[old, status],
+        &Value::Null,
+        true,
+        Form { include: Include::Object, ..Form::default() },
+    );
     if let Some(store) = row.store {
         holds_in_etcd(TABLE.storage_row(store), to_storage(row, new));
     }
@@ -78,7 +84,7 @@ pub fn stored(data: &[u8]) {
     let Some((place, bytes)) = data.split_first() else { return };
     let row = TABLE.storage_row(usize::from(*place) % TABLE.prefixes.len());
     let Some(object) = form::read(row, bytes) else { return };
-    let _ = table::of(row, std::slice::from_ref(&object), &Value::Null, true, Include::Metadata);
+    let _ = table::of(row, std::slice::from_ref(&object), &Value::Null, true, Form::default());
     for field in row.strategy.fields {
         let _ = field.value_of(&object);
     }
@@ -118,7 +124,13 @@ pub fn definitions(data: &[u8]) {
         let errors = version.validate(&read, Some(&read), &mut |w| warnings.push(w));
         let as_new = version.validate(&read, None, &mut |w| warnings.push(w));
         assert!(errors.len() <= as_new.len(), "{errors:?} {as_new:?}");
-        let _ = table::of(row, std::slice::from_ref(&read), &Value::Null, true, Include::Object);
+        let _ = table::of(
+            row,
+            std::slice::from_ref(&read),
+            &Value::Null,
+            true,
+            Form { include: Include::Object, ..Form::default() },
+        );
         if let Some(scale) = &version.scale {
             let _ = (scale.replicas(&read), scale.get(&read).is_ok());
         }

@@ -25,14 +25,15 @@ pub fn requests(data: &[u8]) {
     let info = RequestInfo::new(&method, uri.path(), &query);
     assert!(info.is_resource || info.resource.is_empty());
     let _ = (info.is_long_running(), Include::parse(query.get("includeObject")));
-    for offer in [Offer::ALL, Offer { protobuf: false, tables: false }] {
+    for offer in [Offer::ALL, Offer { protobuf: false, tables: false, shapes: true }] {
         if let Ok(form) = Form::negotiate(&headers, true, offer) {
             assert!(offer.protobuf || form.encoding != Encoding::Protobuf);
             assert!(offer.tables || form.shape != negotiate::Shape::Table);
         }
     }
     let _ = WriteOptions::parse(&query, body, "PatchOptions");
-    let _ = super::document(body).map(|body| DeleteOptions::parse(&query, &body));
+    let _ = DeleteOptions::from_query(&query);
+    let _ = super::document(body).map(|body| DeleteOptions::from_body(&body));
     let row = TABLE.find(&info.group, &info.version, &info.resource).or_else(|| TABLE.find("", "v1", "pods"));
     let row = row.expect("there are pods");
     if let Ok(options) = ListOptions::parse(&query, row) {

@@ -1,7 +1,7 @@
 //! The verbs on objects and collections.
 
-use api::Value;
 use api::error::Result;
+use api::{ApiError, Value};
 use futures::StreamExt;
 use http::{Response, StatusCode};
 use serve::Body;
@@ -9,7 +9,7 @@ use serve::Body;
 use super::{method_not_allowed, patch};
 use crate::http::Exchange;
 use crate::negotiate::Encoding;
-use crate::registry::{Call, DeleteOptions, ListOptions, WatchOptions, parse_revision};
+use crate::registry::{Call, DeleteOptions, ListOptions, WatchOptions};
 use crate::render;
 use crate::resources::Row;
 use crate::websocket;
@@ -20,10 +20,15 @@ pub(super) async fn handle(exchange: Exchange, row: &Row) -> Result<Response<Bod
     // A POST to one object, a PUT to a collection and the like are no verbs at all.
     let to_one = exchange.info.to_one;
     let fits = match verb {
+        // Custom resources are created at every path of theirs.
+        "create" if row.custom.is_some() => true,
         "create" | "deletecollection" | "list" => !to_one,
         "watch" => true,
         _ => to_one,
     };
+    if row.custom.is_some() && !row.serves(verb) {
+        return Err(ApiError::not_supported(row.group, row.plural, verb));
+    }
     if !row.serves(verb) || !fits {
         return Err(method_not_allowed());
     }
@@ -49,8 +54,8 @@ pub(super) async fn handle(exchange: Exchange, row: &Row) -> Result<Response<Bod
 async fn get(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let call = exchange.call(row);
-    let stored = call.get(parse_revision(exchange.query.get("resourceVersion"))?).await?;
-    Ok(render::stored(&call, &stored, form))
+    let stored = call.get(exchange.revision(row)?).await?;
+    render::stored(&call, &stored, form)
 }
 
 async fn list(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
@@ -59,7 +64,7 @@ async fn list(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     call.name.clear();
     let options = ListOptions::parse(&exchange.query, row)?;
     let page = call.list(&options).await?;
-    Ok(render::list(&call, &page, form))
+    render::list(&call, &page, form)
 }
 
 async fn watch(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
@@ -76,6 +81,7 @@ async fn watch(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     }
     let gauge = exchange.server.metrics.streams(&exchange.info);
     let changes = call.watch(options).await;
+    let form = form.streamed()?;
     // What goes wrong before the first event is an event too, as the client is promised a stream.
     let changes = match changes {
         Ok(changes) => changes.left_stream(),
@@ -99,7 +105,7 @@ async fn create(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let mut call = call;
     call.name = object.name().to_owned();
     let created = call.create(object).await?;
-    Ok(render::one(&call, StatusCode::CREATED, &created, form))
+    render::one(&call, StatusCode::CREATED, &created, form)
 }
 
 async fn update(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
@@ -110,11 +116,11 @@ async fn update(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     call.check_namespace(&mut new)?;
     let replace = |old: &Value| call.check_uid(&new, old).map(|()| new.clone());
     match call.update(replace).await {
-        Ok(updated) => Ok(render::one(&call, StatusCode::OK, &updated, form)),
+        Ok(updated) => render::one(&call, StatusCode::OK, &updated, form),
         Err(e) if e.is_not_found() && row.strategy.create_on_update && call.subresource.is_empty() => {
             new.remove_at(&["metadata", "resourceVersion"]);
             let created = call.create(new).await?;
-            Ok(render::one(&call, StatusCode::CREATED, &created, form))
+            render::one(&call, StatusCode::CREATED, &created, form)
         }
         Err(e) => Err(e),
     }
@@ -123,19 +129,21 @@ async fn update(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
 /// The options of a deletion: from the query, or from a body.
 async fn delete_options(exchange: &mut Exchange) -> Result<DeleteOptions> {
     let body = exchange.body().await?;
-    let value = if body.is_empty() {
-        Value::Null
-    } else {
-        let options = crate::negotiate::decode(exchange.headers(), &body, "DeleteOptions")?.value;
-        exchange.trail.request_object(&Value::Null, || options.clone());
-        options
-    };
-    if !body.is_empty() {
-        // A body says it all: the query does not count any more.
-        let told = value.array_at(&["dryRun"]).iter().filter_map(Value::as_str).map(str::to_owned);
-        exchange.query.set_all("dryRun", told.collect());
+    if body.is_empty() {
+        return DeleteOptions::from_query(&exchange.query);
     }
-    DeleteOptions::parse(&exchange.query, &value)
+    // A body says it all: the query does not count any more.
+    let given = crate::negotiate::decode_options(exchange.headers(), &body)?;
+    let options = super::check_options_type(given)?;
+    exchange.trail.request_object(&Value::Null, || options.clone());
+    DeleteOptions::from_body(&options)
+}
+
+/// The call of a deletion, which takes nothing but a dry run from those who write.
+fn delete_call(exchange: &Exchange, row: &Row, options: &DeleteOptions) -> Call {
+    let mut call = exchange.call(row);
+    call.write.dry_run = options.dry_run;
+    call
 }
 
 /// Pods of Jobs stay, which surprises.
@@ -148,21 +156,21 @@ fn advise(call: &Call, options: &DeleteOptions) {
 async fn delete(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let options = delete_options(&mut exchange).await?;
-    let call = exchange.write_call(row, "DeleteOptions")?;
+    let call = delete_call(&exchange, row, &options);
     advise(&call, &options);
     let deleted = call.delete(&options).await?;
     let code = if !deleted.gone && options.cascades { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok(render::one(&call, code, &deleted.answer, form))
+    render::one(&call, code, &deleted.answer, form)
 }
 
 async fn delete_collection(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
-    let options = delete_options(&mut exchange).await?;
-    let mut call = exchange.write_call(row, "DeleteOptions")?;
-    call.name.clear();
     let list = ListOptions::parse(&exchange.query, row)?;
+    let options = delete_options(&mut exchange).await?;
+    let mut call = delete_call(&exchange, row, &options);
+    call.name.clear();
     advise(&call, &options);
     let objects = call.delete_collection(&list, &options).await?;
     let metadata = api::object!({"resourceVersion": (exchange.server.storage.revision().to_string())});
-    Ok(render::value(StatusCode::OK, &render::shaped_list(row, objects, metadata, form), form))
+    Ok(render::value(StatusCode::OK, &render::shaped_list(row, objects, metadata, form)?, form))
 }

@@ -25,13 +25,26 @@ pub(super) enum Kind {
     Apply,
 }
 
+const PATCHES: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
+
 impl Kind {
     pub(super) fn of(exchange: &Exchange) -> Result<Self> {
-        match negotiate::content_type(exchange.headers()) {
+        let given = exchange.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+        let given = given.unwrap_or_default();
+        match given.split(';').next().unwrap_or_default().trim() {
             "application/json-patch+json" => Ok(Kind::Json),
             "application/merge-patch+json" => Ok(Kind::Merge),
             "application/strategic-merge-patch+json" => Ok(Kind::Strategic),
             "application/apply-patch+yaml" => Ok(Kind::Apply),
+            // Several types find the route of patches, but are none.
+            several if several.split(',').any(|one| PATCHES.contains(&one.trim())) => {
+                Err(ApiError::unsupported_media_type(&PATCHES))
+            }
             _ => {
                 let mut error = ApiError::new(
                     StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -47,7 +60,7 @@ impl Kind {
 
 impl Kind {
     /// Custom resources have no strategic merge.
-    fn suits(self, row: &Row) -> Result<Self> {
+    pub(super) fn suits(self, row: &Row) -> Result<Self> {
         match self {
             Kind::Strategic if row.custom.is_some() => Err(ApiError::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -67,19 +80,32 @@ pub(super) struct Patch {
 }
 
 impl Patch {
-    pub(super) fn read(kind: Kind, body: &Bytes) -> Result<Self> {
+    pub(super) fn read(kind: Kind, body: &Bytes, mode: Mode) -> Result<Self> {
         let decoded = match kind {
             Kind::Apply => read_configuration(body)?,
             _ => api::json::decode(body).map_err(|e| {
-                ApiError::bad_request(format!(
-                    "error decoding patch: {}",
-                    negotiate::go_syntax_error(body, &e)
-                ))
+                let why = negotiate::go_syntax_error(body, &e);
+                ApiError::bad_request(match kind {
+                    Kind::Strategic => why,
+                    Kind::Merge if mode == Mode::Ignore => "Invalid JSON Patch".to_owned(),
+                    _ => format!("error decoding patch: {why}"),
+                })
             })?,
         };
+        if kind == Kind::Strategic && !matches!(decoded.value, Value::Object(_) | Value::Null) {
+            let what = decoded.value.kind_name();
+            let why =
+                format!("json: cannot unmarshal {what} into Go value of type map[string]interface {{}}");
+            return Err(ApiError::bad_request(why));
+        }
         let duplicates = decoded.duplicates.iter().map(|d| format!("duplicate field \"{d}\""));
         let findings = decoded.complaint.into_iter().chain(duplicates).collect();
-        Ok(Self { kind, value: decoded.value, findings })
+        let value = match decoded.value {
+            // A patch of nothing changes nothing.
+            Value::Null if kind == Kind::Strategic => Value::object(),
+            value => value,
+        };
+        Ok(Self { kind, value, findings })
     }
 
     /// A patched object is still what it was.
@@ -184,25 +210,35 @@ fn read_configuration(body: &Bytes) -> Result<api::json::Decoded> {
     }
 }
 
+impl Exchange {
+    /// The call of a patch; only applying can force.
+    pub(super) fn patch_call(&self, row: &Row, kind: Kind) -> Result<Call> {
+        let mut call = self.call(row);
+        let kind = if kind == Kind::Apply { "ApplyOptions" } else { "PatchOptions" };
+        call.write = crate::registry::WriteOptions::parse(&self.query, self.user_agent(), kind)?;
+        Ok(call)
+    }
+}
+
 /// Answers a PATCH of an object or of a part of it that has the object's type.
 pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let kind = Kind::of(&exchange).and_then(|kind| kind.suits(row))?;
-    let mut call = exchange.write_call(row, "PatchOptions")?;
-    check_options(&exchange, &call, kind)?;
+    let mut call = exchange.patch_call(row, kind)?;
+    check_options(&call, kind)?;
     call.write.applying = kind == Kind::Apply;
     let body = exchange.body().await?;
-    let patch = Patch::read(kind, &body)?;
+    let patch = Patch::read(kind, &body, call.write.validation)?;
     patch.check_configuration(&call)?;
     exchange.trail.request_patch(|| patch.value.to_json());
     let updated = call.update(|old| patch.apply_to(&call, old, call.ty())).await;
     match updated {
-        Ok(object) => Ok(render::one(&call, StatusCode::OK, &object, form)),
+        Ok(object) => render::one(&call, StatusCode::OK, &object, form),
         Err(e) if e.is_not_found() && kind == Kind::Apply && call.subresource.is_empty() => {
             let object = call.apply_patch(None, &patch.value)?;
             check_applied_name(&call, &object)?;
             let created = call.create(object).await?;
-            Ok(render::one(&call, StatusCode::CREATED, &created, form))
+            render::one(&call, StatusCode::CREATED, &created, form)
         }
         Err(e) => Err(e),
     }
@@ -221,13 +257,10 @@ fn check_applied_name(call: &Call, object: &Value) -> Result<()> {
 }
 
 /// An apply names its manager; nothing else forces.
-pub(super) fn check_options(exchange: &Exchange, call: &Call, kind: Kind) -> Result<()> {
-    let error = if kind == Kind::Apply && !call.write.manager_given {
-        FieldError::required(&Path::new("fieldManager"), "is required for apply patch")
-    } else if kind != Kind::Apply && exchange.query.has("force") {
-        FieldError::forbidden(&Path::new("force"), "may not be specified for non-apply patch")
-    } else {
+pub(super) fn check_options(call: &Call, kind: Kind) -> Result<()> {
+    if kind != Kind::Apply || call.write.manager_given {
         return Ok(());
-    };
+    }
+    let error = FieldError::required(&Path::new("fieldManager"), "is required for apply patch");
     Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", &[error]))
 }

@@ -49,7 +49,7 @@ pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response
         "selfsubjectrulesreviews" => rules_review(&exchange, &review),
         _ => return Err(method_not_allowed()),
     };
-    Ok(render::one(&call, StatusCode::CREATED, &answer, form))
+    render::one(&call, StatusCode::CREATED, &answer, form)
 }
 
 /// `bindings` is the older way to write `pods/binding`.
@@ -81,13 +81,13 @@ fn component_statuses(exchange: &Exchange, row: &Row) -> Result<Response<Body>> 
         if exchange.info.name != "etcd-0" {
             return Err(ApiError::not_found("", "componentstatus", &exchange.info.name));
         }
-        return Ok(render::one(&call, StatusCode::OK, &etcd, form));
+        return render::one(&call, StatusCode::OK, &etcd, form);
     }
     let options = ListOptions::parse(&exchange.query, row)?;
     let selected = options.labels.matches(|_| None)
         && options.fields.matches(|field| if field == "metadata.name" { "etcd-0" } else { "" });
     let items = if selected { vec![etcd] } else { Vec::new() };
-    let list = render::shaped_list(row, items, Value::object(), form);
+    let list = render::shaped_list(row, items, Value::object(), form)?;
     Ok(render::value(StatusCode::OK, &list, form))
 }
 

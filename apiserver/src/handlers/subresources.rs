@@ -53,18 +53,21 @@ pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response
 
 /// A part that has the object's own type: status, approval, ephemeral containers, resize.
 async fn part(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
-    let form = exchange.form()?;
+    let form = match exchange.info.subresource.as_str() {
+        "ephemeralcontainers" | "resize" => exchange.form_of_action()?,
+        _ => exchange.form()?,
+    };
     match exchange.info.verb {
         "get" => {
             let call = exchange.call(row);
-            let stored = call.get(None).await?;
-            Ok(render::stored(&call, &stored, form))
+            let stored = call.get(exchange.revision(row)?).await?;
+            render::stored(&call, &stored, form)
         }
         "update" => {
             let call = exchange.write_call(row, "UpdateOptions")?;
             let new = exchange.own_object(&call).await?;
             let updated = call.update(|_| Ok(new.clone())).await?;
-            Ok(render::one(&call, StatusCode::OK, &updated, form))
+            render::one(&call, StatusCode::OK, &updated, form)
         }
         _ => patch::handle(exchange, row).await,
     }
@@ -76,7 +79,7 @@ async fn finalize(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let call = exchange.write_call(row, "UpdateOptions")?;
     let new = exchange.own_object(&call).await?;
     let updated = call.finalize_namespace(new.at(&["spec", "finalizers"])).await?;
-    Ok(render::one(&call, StatusCode::OK, &updated, form))
+    render::one(&call, StatusCode::OK, &updated, form)
 }
 
 /// The group and version in which a resource's scale is written.
@@ -117,24 +120,29 @@ async fn scale(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let api_version = "autoscaling/v1";
     if exchange.info.verb == "get" {
         let call = exchange.call(row);
-        let stored = call.get(None).await?;
+        let stored = call.get(exchange.revision(row)?).await?;
         let object = render::object_of(row, &stored);
         let scale = match row.custom.as_ref().and_then(|c| c.version().scale.as_ref()) {
             Some(custom) => custom.get(&object)?,
             None => scale_of(row, &object),
         };
-        return Ok(render::value(StatusCode::OK, &scale, form));
+        return render::one(&call, StatusCode::OK, &scale, form);
     }
     let update = exchange.info.verb == "update";
-    let mut call = exchange.write_call(row, if update { "UpdateOptions" } else { "PatchOptions" })?;
-    let patch = if update {
-        None
-    } else {
-        let kind = Kind::of(&exchange)?;
-        patch::check_options(&exchange, &call, kind)?;
-        let body = exchange.body().await?;
-        // An apply of a scale owns the replicas through the object itself.
-        Some(Patch::read(if kind == Kind::Apply { Kind::Merge } else { kind }, &body_as_json(kind, body)?)?)
+    let kind = if update { None } else { Some(Kind::of(&exchange)?.suits(row)?) };
+    let mut call = match kind {
+        Some(kind) => exchange.patch_call(row, kind)?,
+        None => exchange.write_call(row, "UpdateOptions")?,
+    };
+    let patch = match kind {
+        None => None,
+        Some(kind) => {
+            patch::check_options(&call, kind)?;
+            let body = body_as_json(kind, exchange.body().await?)?;
+            // An apply of a scale owns the replicas through the object itself.
+            let kind = if kind == Kind::Apply { Kind::Merge } else { kind };
+            Some(Patch::read(kind, &body, call.write.validation)?)
+        }
     };
     let given = match update {
         true => exchange.object(&call, api_version, "Scale", ty).await?,
@@ -241,7 +249,10 @@ async fn evict(mut exchange: Exchange, row: &Row, sub: &Subresource) -> Result<R
     if given.array_at(&["dryRun"]).iter().any(|d| d.as_str() == Some("All")) {
         call.write.dry_run = true;
     }
-    let options = DeleteOptions::parse(&exchange.query, &given)?;
+    let options = match given.is_null() {
+        true => DeleteOptions::from_query(&exchange.query)?,
+        false => DeleteOptions::from_body(&given)?,
+    };
     let pod = render::object_of(row, &*call.get(None).await?);
     if needs_budget(&pod) {
         spend_budget(&call, &pod).await?;

@@ -224,7 +224,7 @@ fn below<'v>(value: &'v Value, name: &str) -> &'v Value {
 }
 
 /// A value as the internal type prints.
-pub(super) fn view(value: &Value, ty: &str) -> Value {
+pub(crate) fn view(value: &Value, ty: &str) -> Value {
     match schema::named(ty) {
         _ if value.is_null() => Value::Null,
         Some(known) => schema::internal::view(value, known),

@@ -123,7 +123,14 @@ fn shown(owner: &Value) -> Value {
 
 /// Finalizers of built-in kinds without a domain are the system's.
 fn validate_system_finalizers(row: &Resource, path: &Path<'_>, object: &Value, errors: &mut Errors) {
-    if row.custom.is_some() || row.group == "apiextensions.k8s.io" {
+    const UNAWARE: [&str; 5] = [
+        "admissionregistration.k8s.io",
+        "apiextensions.k8s.io",
+        "apiregistration.k8s.io",
+        "coordination.k8s.io",
+        "node.k8s.io",
+    ];
+    if row.custom.is_some() || UNAWARE.contains(&row.group) {
         return;
     }
     for (i, finalizer) in object.array_at(&["metadata", "finalizers"]).iter().enumerate() {
@@ -220,6 +227,7 @@ pub fn validate_metadata_update(
     let again = Again::of(row, subresource);
     if again != Again::Nothing {
         validate_changes(new, old, errors);
+        validate_system_finalizers(row, &Path::new("metadata").child("finalizers"), new, errors);
     }
     if again == Again::Everything {
         validate_metadata(row, new, errors);

@@ -1,9 +1,10 @@
 //! Resources whose served version differs from the stored one: two views of events, two versions of autoscalers.
 
-use api::{Map, Value, object};
+mod autoscaler;
+
+use api::{Map, Value};
 
 use super::set_type;
-use crate::kinds::default_metrics;
 use crate::resources::{Resource, TABLE};
 
 /// True when the row's objects are stored in another version.
@@ -21,7 +22,7 @@ pub fn from_storage(row: &Resource, object: Value) -> Value {
     }
     let mut out = match row.plural {
         "events" => rename(object, &EVENT_FIELDS),
-        _ => autoscaler_v1(object),
+        _ => autoscaler::to_v1(object),
     };
     set_type(&mut out, row);
     // What one version leaves out when it is empty another writes.
@@ -34,7 +35,7 @@ pub fn to_storage(row: &Resource, object: Value) -> Value {
     let Some(store) = row.store.filter(|_| differs(row)) else { return object };
     let mut out = match row.plural {
         "events" => rename(object, &EVENT_FIELDS.map(|(core, events)| (events, core))),
-        _ => autoscaler_v2(object),
+        _ => autoscaler::to_v2(object),
     };
     set_type(&mut out, TABLE.storage_row(store));
     out
@@ -58,78 +59,10 @@ fn rename(object: Value, names: &[(&'static str, &'static str)]) -> Value {
     Value::Object(members.collect::<Map>())
 }
 
-const METRICS: &str = "autoscaling.alpha.kubernetes.io/metrics";
-const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
-const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
-const CURRENT: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
-
-fn is_cpu_utilization(metric: &Value) -> bool {
-    metric.str_at(&["type"]) == "Resource"
-        && metric.str_at(&["resource", "name"]) == "cpu"
-        && metric.str_at(&["resource", "target", "type"]) == "Utilization"
-}
-
-/// autoscaling/v1 knows one metric; the others travel in annotations.
-fn autoscaler_v1(mut hpa: Value) -> Value {
-    let mut others = Vec::new();
-    for metric in hpa.array_at(&["spec", "metrics"]).to_vec() {
-        if is_cpu_utilization(&metric) && hpa.at(&["spec", "targetCPUUtilizationPercentage"]).is_null() {
-            let target = metric.at(&["resource", "target", "averageUtilization"]).clone();
-            hpa.set(&["spec", "targetCPUUtilizationPercentage"], target);
-        } else {
-            others.push(metric);
-        }
-    }
-    hpa.remove_at(&["spec", "metrics"]);
-    let (behavior, conditions) =
-        (hpa.remove_at(&["spec", "behavior"]), hpa.remove_at(&["status", "conditions"]));
-    let current = hpa.remove_at(&["status", "currentMetrics"]);
-    let others = Some(Value::Array(others));
-    for (key, value) in
-        [(METRICS, others), (BEHAVIOR, behavior), (CONDITIONS, conditions), (CURRENT, current)]
-    {
-        if let Some(value) = value.filter(|v| !v.is_empty()) {
-            hpa.set(&["metadata", "annotations", key], value.to_string());
-        }
-    }
-    hpa
-}
-
-fn autoscaler_v2(mut hpa: Value) -> Value {
-    let mut metrics = take_annotation(&mut hpa, METRICS).as_array().cloned().unwrap_or_default();
-    if let Some(target) = hpa.remove_at(&["spec", "targetCPUUtilizationPercentage"]).filter(|t| !t.is_null())
-    {
-        let target = object!({"type": "Utilization", "averageUtilization": target});
-        metrics.insert(0, object!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
-    }
-    let metrics = if metrics.is_empty() { default_metrics() } else { metrics.into() };
-    hpa.set(&["spec", "metrics"], metrics);
-    hpa.remove_at(&["status", "currentCPUUtilizationPercentage"]);
-    for (key, path) in [
-        (BEHAVIOR, ["spec", "behavior"]),
-        (CONDITIONS, ["status", "conditions"]),
-        (CURRENT, ["status", "currentMetrics"]),
-    ] {
-        let value = take_annotation(&mut hpa, key);
-        if !value.is_null() {
-            hpa.set(&path, value);
-        }
-    }
-    hpa
-}
-
-fn take_annotation(hpa: &mut Value, key: &str) -> Value {
-    let text = hpa.remove_at(&["metadata", "annotations", key]);
-    if hpa.at(&["metadata", "annotations"]).as_object().is_some_and(Map::is_empty) {
-        hpa.remove_at(&["metadata", "annotations"]);
-    }
-    let decoded = text.as_ref().and_then(Value::as_str).and_then(|t| api::json::decode(t.as_bytes()).ok());
-    decoded.map(|d| d.value).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::object;
 
     #[test]
     fn the_two_views_of_an_event_have_the_same_content() {

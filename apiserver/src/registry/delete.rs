@@ -107,8 +107,13 @@ impl Call {
             let why = format!(
                 "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might have been {happened}"
             );
-            Err(ApiError::conflict(self.row.group, self.row.kind, &self.name, &why))
+            // Both views of events are those of the core group here.
+            let group = if self.row.built_in() == "events" { "" } else { self.row.group };
+            Err(ApiError::conflict(group, self.row.kind, &self.name, &why))
         };
+        if self.row.built_in() == "namespaces" {
+            return self.check_namespace_meant(old, options);
+        }
         match (&options.uid, &options.resource_version) {
             (Some(uid), _) if uid != old.uid() => refuse("UID", uid, old.uid(), "deleted and then recreated"),
             (_, Some(version)) if version != old.resource_version() => {
@@ -116,6 +121,23 @@ impl Call {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Namespaces say in words of their own that they are not those that were meant.
+    fn check_namespace_meant(&self, old: &Value, options: &DeleteOptions) -> Result<()> {
+        let wrong = [
+            ("UID", &options.uid, old.uid()),
+            ("ResourceVersion", &options.resource_version, old.resource_version()),
+        ];
+        for (what, wanted, found) in wrong {
+            if let Some(wanted) = wanted.as_deref().filter(|wanted| *wanted != found) {
+                let why = format!(
+                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+                );
+                return Err(ApiError::conflict(self.row.group, self.row.plural, &self.name, &why));
+            }
+        }
+        Ok(())
     }
 
     /// The object on its way out.
@@ -128,7 +150,10 @@ impl Call {
         self.set_propagation(&mut object, options);
         let waits_for_finalizers = !object.array_at(&["metadata", "finalizers"]).is_empty()
             || (self.row.built_in() == "namespaces" && !object.array_at(&["spec", "finalizers"]).is_empty());
-        if grace == 0 && !waits_for_finalizers {
+        let at_once = grace == 0 && !waits_for_finalizers;
+        // Pods are told to end even when they have no time for it.
+        let graceful = self.row.built_in() == "pods";
+        if at_once && (object.is_terminating() || !graceful) {
             if object.is_terminating() {
                 object.set(&["metadata", "deletionGracePeriodSeconds"], 0);
             }
@@ -158,10 +183,8 @@ impl Call {
         if self.row.built_in() == "namespaces" {
             object.set(&["status", "phase"], "Terminating");
         }
-        match self.canonical_storage(object) {
-            Ok(object) => Next::Put(object),
-            Err(object) => Next::Put(object),
-        }
+        let (Ok(object) | Err(object)) = self.canonical_storage(object);
+        if at_once { Next::Remove(object) } else { Next::Put(object) }
     }
 
     /// The object in order again; as it was, should that fail.
@@ -192,6 +215,10 @@ impl Call {
     }
 
     fn set_propagation(&self, object: &mut Value, options: &DeleteOptions) {
+        if self.row.built_in() == "events" {
+            // Nothing depends on events.
+            return;
+        }
         let Some(policy) = options
             .propagation
             .or_else(|| self.row.strategy.orphans_by_default.then_some(Propagation::Orphan))
@@ -213,7 +240,10 @@ impl Call {
 
     /// Deletes all selected objects and answers with their list.
     pub async fn delete_collection(&self, list: &ListOptions, options: &DeleteOptions) -> Result<Vec<Value>> {
-        let page = self.list(list).await?;
+        // They are taken page by page, and a page is of exactly the revision that is asked for.
+        let mut list = list.clone();
+        list.exact |= list.at_least();
+        let page = self.list(&list).await?;
         let mut deleted = Vec::new();
         for stored in page.items {
             let object = super::from_storage(&self.row, stored.object());

@@ -29,9 +29,16 @@ pub struct WriteOptions {
 const MANAGER_MAX: usize = 128;
 
 impl WriteOptions {
-    /// Reads the query of a write. `kind` names the options in errors: `CreateOptions` and the like.
+    /// Reads the query of a write. `kind` names the options in errors: `CreateOptions` and the like; those of an apply,
+    /// which alone may force, are `PatchOptions` there.
     pub fn parse(query: &Query, user_agent: &str, kind: &str) -> Result<Self> {
+        let applies = kind == "ApplyOptions";
+        let kind = if applies { "PatchOptions" } else { kind };
         let mut errors = Vec::new();
+        if kind == "PatchOptions" && !applies && query.has("force") {
+            let why = "may not be specified for non-apply patch";
+            errors.push(FieldError::forbidden(&Path::new("force"), why));
+        }
         let given = query.get("fieldManager");
         if given.len() > MANAGER_MAX {
             errors.push(FieldError::too_long(&Path::new("fieldManager"), MANAGER_MAX));
@@ -41,10 +48,7 @@ impl WriteOptions {
             errors.push(FieldError::invalid(&Path::new("fieldManager"), given, why));
         }
         let dry_run: Vec<&str> = query.all("dryRun").iter().map(String::as_str).collect();
-        if dry_run.iter().any(|d| *d != "All") {
-            let value = Value::from(dry_run.to_vec());
-            errors.push(FieldError::not_supported(&Path::new("dryRun"), value, &["All"]));
-        }
+        errors.extend(wrong_dry_run(&dry_run));
         let validation = match query.get("fieldValidation") {
             "" | "Warn" => FieldValidation::Warn,
             "Strict" => FieldValidation::Strict,
@@ -92,6 +96,8 @@ pub struct DeleteOptions {
     pub propagation: Option<Propagation>,
     /// True when the old boolean said to delete dependents.
     pub cascades: bool,
+    /// Do everything but the deletion.
+    pub dry_run: bool,
 }
 
 /// What happens to dependents.
@@ -106,55 +112,90 @@ pub enum Propagation {
 }
 
 impl DeleteOptions {
-    /// Reads the query and the body; a body wins.
-    pub fn parse(query: &Query, body: &Value) -> Result<Self> {
-        let mut options = Self::default();
-        if !body.is_null() {
-            options.grace = body.get("gracePeriodSeconds").as_i64();
-            options.uid = body.at(&["preconditions", "uid"]).as_str().map(str::to_owned);
-            options.resource_version =
-                body.at(&["preconditions", "resourceVersion"]).as_str().map(str::to_owned);
-            options.set_propagation(
-                body.get("propagationPolicy").as_str(),
-                body.get("orphanDependents").as_bool(),
-            )?;
-        } else {
-            if query.has("gracePeriodSeconds") {
-                let text = query.get("gracePeriodSeconds");
-                options.grace = Some(text.parse().map_err(|_| {
-                    ApiError::bad_request(format!(
-                        "strconv.ParseInt: parsing {}: invalid syntax",
-                        api::field::go_quote(text)
-                    ))
-                })?);
-            }
-            let orphan = query.has("orphanDependents").then(|| query.is_true("orphanDependents"));
-            let policy = query.has("propagationPolicy").then(|| query.get("propagationPolicy"));
-            options.set_propagation(policy, orphan)?;
-        }
+    /// Reads the query of a deletion without a body.
+    pub fn from_query(query: &Query) -> Result<Self> {
+        let text = |key: &str| Some(query.get(key)).filter(|v| !v.is_empty()).map(str::to_owned);
+        let given = Given {
+            policy: query.has("propagationPolicy").then(|| query.get("propagationPolicy")),
+            orphan: query.truth("orphanDependents"),
+            dry_run: query.all("dryRun").iter().map(String::as_str).collect(),
+        };
+        let grace = query.integer("gracePeriodSeconds")?;
+        let options =
+            Self { grace, uid: text("uid"), resource_version: text("resourceVersion"), ..given.read()? };
         Ok(options)
     }
 
-    fn set_propagation(&mut self, policy: Option<&str>, orphan: Option<bool>) -> Result<()> {
-        let path = Path::new("propagationPolicy");
-        let refuse = |e: FieldError| ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &[e]);
-        if policy.is_some() && orphan.is_some() {
-            let why = "orphanDependents and deletionPropagation cannot be both set";
-            return Err(refuse(FieldError::invalid(&path, policy.unwrap_or_default(), why)));
-        }
-        self.propagation = match policy {
-            None => orphan.map(|o| if o { Propagation::Orphan } else { Propagation::Background }),
-            Some("Orphan") => Some(Propagation::Orphan),
-            Some("Background") => Some(Propagation::Background),
-            Some("Foreground") => Some(Propagation::Foreground),
-            Some(other) => {
-                let mut error = FieldError::not_supported(&path, other, &[]);
-                error.detail =
-                    "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"".to_owned();
-                return Err(refuse(error));
-            }
+    /// Reads the body of a deletion, whose fields have their types.
+    pub fn from_body(body: &Value) -> Result<Self> {
+        let given = Given {
+            policy: body.get("propagationPolicy").as_str(),
+            orphan: body.get("orphanDependents").as_bool(),
+            dry_run: body.array_at(&["dryRun"]).iter().filter_map(Value::as_str).collect(),
         };
-        self.cascades = orphan == Some(false);
-        Ok(())
+        let text = |field| body.at(&["preconditions", field]).as_str().map(str::to_owned);
+        Ok(Self {
+            grace: body.get("gracePeriodSeconds").as_i64(),
+            uid: text("uid"),
+            resource_version: text("resourceVersion"),
+            ..given.read()?
+        })
+    }
+}
+
+/// What a deletion says that can be wrong.
+struct Given<'o> {
+    policy: Option<&'o str>,
+    orphan: Option<bool>,
+    dry_run: Vec<&'o str>,
+}
+
+impl Given<'_> {
+    fn read(&self) -> Result<DeleteOptions> {
+        let errors = self.errors();
+        if !errors.is_empty() {
+            return Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &errors));
+        }
+        let by_orphan = self.orphan.map(|o| if o { Propagation::Orphan } else { Propagation::Background });
+        Ok(DeleteOptions {
+            propagation: self.policy.and_then(Propagation::parse).or(by_orphan),
+            cascades: self.orphan == Some(false),
+            dry_run: !self.dry_run.is_empty(),
+            ..DeleteOptions::default()
+        })
+    }
+
+    fn errors(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let path = Path::new("propagationPolicy");
+        if let Some(policy) = self.policy {
+            if self.orphan.is_some() {
+                let why = "orphanDependents and deletionPropagation cannot be both set";
+                errors.push(FieldError::invalid(&path, policy, why));
+            }
+            if Propagation::parse(policy).is_none() {
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                errors.push(FieldError::not_supported(&path, policy, &known));
+            }
+        }
+        errors.extend(wrong_dry_run(&self.dry_run));
+        errors
+    }
+}
+
+/// A dry run is of everything or is none.
+fn wrong_dry_run(given: &[&str]) -> Option<FieldError> {
+    let wrong = given.iter().any(|d| *d != "All");
+    wrong.then(|| FieldError::not_supported(&Path::new("dryRun"), Value::from(given.to_vec()), &["All"]))
+}
+
+impl Propagation {
+    fn parse(word: &str) -> Option<Self> {
+        match word {
+            "Orphan" => Some(Propagation::Orphan),
+            "Background" => Some(Propagation::Background),
+            "Foreground" => Some(Propagation::Foreground),
+            _ => None,
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::ApiError;
 use api::error::Result;
+use api::field::{FieldError, Path};
 use api::selector::{FieldSelector, LabelSelector};
 use api::{Value, object};
 use base64::Engine;
@@ -32,6 +33,8 @@ pub struct ListOptions {
     pub exact: bool,
     /// How long a watch lasts.
     pub seconds: Option<i64>,
+    /// The query said how the revision is to match.
+    pub matched: bool,
 }
 
 /// What a continue token says whose list goes on with whatever is there.
@@ -47,9 +50,14 @@ pub struct Continue {
 impl Continue {
     fn parse(token: &str) -> Result<Self> {
         let refuse = |why: String| ApiError::bad_request(format!("invalid continue token: {why}"));
-        let bytes = URL_SAFE_NO_PAD
-            .decode(token.trim_end_matches('='))
-            .map_err(|_| refuse("continue key is not valid: illegal base64 data".to_owned()))?;
+        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| {
+            let at = match e {
+                base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                base64::DecodeError::InvalidLength(at) => at,
+                base64::DecodeError::InvalidPadding => token.len(),
+            };
+            refuse(format!("continue key is not valid: illegal base64 data at input byte {at}"))
+        })?;
         let value = api::json::decode(&bytes).map_err(|e| {
             refuse(format!("continue key is not valid: {}", crate::negotiate::go_syntax_error(&bytes, &e)))
         })?;
@@ -63,10 +71,12 @@ impl Continue {
             ("meta.k8s.io/v1", _) if start.is_empty() => {
                 invalid("encoded start key empty (version meta.k8s.io/v1)")
             }
-            ("meta.k8s.io/v1", revision) => Ok(Self { revision, start }),
-            (version, _) => {
-                invalid(format!("server does not recognize this encoded version {version}").trim_end())
+            // A place is cleaned as a path is, and has to stay where it was.
+            ("meta.k8s.io/v1", _) if start.split('/').any(|part| matches!(part, "." | "..")) => {
+                invalid(&start)
             }
+            ("meta.k8s.io/v1", revision) => Ok(Self { revision, start }),
+            (version, _) => invalid(&format!("server does not recognize this encoded version {version}")),
         }
     }
 
@@ -92,38 +102,40 @@ pub struct Page {
 impl ListOptions {
     /// Reads the query of a list, a watch or a deletion of many.
     pub fn parse(query: &Query, row: &Resource) -> Result<Self> {
+        let seconds = query.integer("timeoutSeconds")?;
+        let limit = query.integer("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
         let labels = LabelSelector::parse(query.get("labelSelector")).map_err(ApiError::bad_request)?;
         let fields = FieldSelector::parse(query.get("fieldSelector")).map_err(ApiError::bad_request)?;
+        let watches = query.is_true("watch");
+        let wrong = if watches { wrong_watch(query) } else { wrong_list(query) };
+        if !wrong.is_empty() {
+            return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &wrong));
+        }
         check_fields(&fields, row)?;
-        let number = |key: &str| -> Result<Option<i64>> {
-            let text = query.get(key);
-            if text.is_empty() {
-                return Ok(None);
-            }
-            text.parse().map(Some).map_err(|_| {
-                let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-                let in_range = digits.is_empty() || digits.bytes().any(|b| !b.is_ascii_digit());
-                let why = if in_range { "invalid syntax" } else { "value out of range" };
-                let text = api::field::go_quote(text);
-                ApiError::bad_request(format!("strconv.ParseInt: parsing {text}: {why}"))
-            })
-        };
-        let seconds = number("timeoutSeconds")?;
-        let limit = number("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-        let revision = parse_revision(query.get("resourceVersion"))?;
+        let asked = query.get("resourceVersion");
+        let from = Some(query.get("continue")).filter(|c| !c.is_empty() && !watches).map(Continue::parse);
+        let from = from.transpose()?;
+        if from.is_some() && !matches!(asked, "" | "0") {
+            return Err(ApiError::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        let revision = parse_revision(asked).map_err(|why| match watches {
+            true => ApiError::plain(why),
+            false => ApiError::bad_request(format!("invalid resource version: {why}")),
+        })?;
         let exact = match query.get("resourceVersionMatch") {
             "" => limit > 0 && revision.is_some_and(|r| r > 0),
             "Exact" => true,
             _ => false,
         };
-        let from = Some(query.get("continue")).filter(|c| !c.is_empty()).map(Continue::parse).transpose()?;
-        if from.is_some() && revision.is_some_and(|r| r > 0) {
-            return Err(ApiError::bad_request(
-                "specifying resource version is not allowed when using continue",
-            ));
-        }
-        check_match(query, revision, from.is_some())?;
-        Ok(Self { labels, fields, limit, from, revision, exact, seconds })
+        let matched = !query.get("resourceVersionMatch").is_empty();
+        Ok(Self { labels, fields, limit, from, revision, exact, seconds, matched })
+    }
+
+    /// True when a revision is asked for that a list of all may be newer than.
+    pub fn at_least(&self) -> bool {
+        self.revision.is_some_and(|r| r > 0) && !self.matched
     }
 
     /// True for an object that is selected.
@@ -132,41 +144,78 @@ impl ListOptions {
     }
 }
 
-/// Reads a resourceVersion; the empty string is none.
-pub fn parse_revision(text: &str) -> Result<Option<i64>> {
+/// Reads a resourceVersion; the empty string is none. The error is upstream's sentence.
+pub fn parse_revision(text: &str) -> std::result::Result<Option<i64>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    let refuse = || {
-        let error = api::field::FieldError::invalid(
-            &api::field::Path::new("resourceVersion"),
-            text,
-            format!("strconv.ParseUint: parsing {}: invalid syntax", api::field::go_quote(text)),
-        );
-        ApiError::invalid("", "", "", &[error])
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let refuse = |why: &str| {
+        let quoted = api::field::go_quote(text);
+        let why = format!("strconv.ParseUint: parsing {quoted}: {why}");
+        api::field::FieldError::invalid(&api::field::Path::new("resourceVersion"), text, why).to_string()
     };
-    text.parse::<i64>().ok().filter(|r| *r >= 0).map(Some).ok_or_else(refuse)
+    match text.parse::<u64>() {
+        // What no etcd ever counts to is as far in the future.
+        Ok(revision) if digits => Ok(Some(i64::try_from(revision).unwrap_or(i64::MAX))),
+        Err(_) if digits => Err(refuse("value out of range")),
+        _ => Err(refuse("invalid syntax")),
+    }
 }
 
-fn check_match(query: &Query, revision: Option<i64>, continues: bool) -> Result<()> {
-    use api::field::{FieldError, Path};
-    let given = query.get("resourceVersionMatch");
-    if given.is_empty() {
-        return Ok(());
-    }
+/// What is wrong with the query of a list or of a deletion of many.
+fn wrong_list(query: &Query) -> Vec<FieldError> {
     let path = Path::new("resourceVersionMatch");
-    let error = if continues {
-        FieldError::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided")
-    } else if revision.is_none() && !query.is_true("sendInitialEvents") {
-        FieldError::forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided")
-    } else if !matches!(given, "Exact" | "NotOlderThan") {
-        FieldError::not_supported(&path, given, &["Exact", "NotOlderThan"])
-    } else if given == "Exact" && revision == Some(0) {
-        FieldError::forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
-    } else {
-        return Ok(());
-    };
-    Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &[error]))
+    let (given, version) = (query.get("resourceVersionMatch"), query.get("resourceVersion"));
+    let mut wrong = Vec::new();
+    if !given.is_empty() {
+        if version.is_empty() {
+            let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+            wrong.push(FieldError::forbidden(&path, why));
+        }
+        if !query.get("continue").is_empty() {
+            wrong.push(FieldError::forbidden(&path, MATCH_AND_CONTINUE));
+        }
+        if !matches!(given, "Exact" | "NotOlderThan") {
+            wrong.push(FieldError::not_supported(&path, given, &["Exact", "NotOlderThan", ""]));
+        }
+        if given == "Exact" && version == "0" {
+            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            wrong.push(FieldError::forbidden(&path, why));
+        }
+    }
+    if query.has("sendInitialEvents") {
+        let why = "sendInitialEvents is forbidden for list";
+        wrong.push(FieldError::forbidden(&Path::new("sendInitialEvents"), why));
+    }
+    wrong
+}
+
+const MATCH_AND_CONTINUE: &str = "resourceVersionMatch is forbidden when continue is provided";
+
+/// What is wrong with the query of a watch.
+fn wrong_watch(query: &Query) -> Vec<FieldError> {
+    const ONLY: &str = "NotOlderThan";
+    let path = Path::new("resourceVersionMatch");
+    let (given, initial) = (query.get("resourceVersionMatch"), query.has("sendInitialEvents"));
+    let mut wrong = Vec::new();
+    if initial && given != ONLY {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        wrong.push(FieldError::forbidden(&path, why));
+    }
+    if !given.is_empty() && !initial {
+        let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        wrong.push(FieldError::forbidden(&path, why));
+    }
+    if !matches!(given, "" | ONLY) {
+        wrong.push(FieldError::not_supported(&path, given, &[ONLY]));
+    }
+    // Without a revision the match is the one that goes with initial events.
+    let matches = !given.is_empty() || (!initial && matches!(query.get("resourceVersion"), "" | "0"));
+    if matches && !query.get("continue").is_empty() {
+        wrong.push(FieldError::forbidden(&path, MATCH_AND_CONTINUE));
+    }
+    wrong
 }
 
 /// Fields by which the objects of a resource can be selected, the common ones first.

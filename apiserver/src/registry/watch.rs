@@ -38,31 +38,12 @@ impl WatchOptions {
         let list = ListOptions::parse(query, row)?;
         // What is less than nothing is over at once; nothing leaves it to the server.
         let seconds = list.seconds.filter(|s| *s != 0).map(|s| u64::try_from(s).unwrap_or(0));
-        let options = Self {
+        Ok(Self {
             list,
             bookmarks: query.is_true("allowWatchBookmarks"),
             initial,
             timeout: seconds.map(Duration::from_secs),
-        };
-        options.check(query)?;
-        Ok(options)
-    }
-
-    fn check(&self, query: &Query) -> Result<()> {
-        use api::field::{FieldError, Path};
-        let given = query.get("resourceVersionMatch");
-        let error = match self.initial {
-            Some(_) if given != "NotOlderThan" => {
-                let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-                FieldError::forbidden(&Path::new("resourceVersionMatch"), why)
-            }
-            None if !given.is_empty() => {
-                let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
-                FieldError::forbidden(&Path::new("resourceVersionMatch"), why)
-            }
-            _ => return Ok(()),
-        };
-        Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &[error]))
+        })
     }
 }
 

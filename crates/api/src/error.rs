@@ -177,6 +177,29 @@ impl ApiError {
         Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
     }
 
+    /// 406: the path has no answer in any of the accepted media types.
+    pub fn no_representation(available: &[&str]) -> Self {
+        let message = format!("406: Not Acceptable\n\nAvailable representations: {}", available.join(", "));
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message).about("", "", "")
+    }
+
+    /// 406: what is asked for cannot take the accepted shape.
+    pub fn no_such_shape(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
+    }
+
+    /// 405: the resource does not have the verb.
+    pub fn not_supported(group: &str, resource: &str, verb: &str) -> Self {
+        let kind = crate::field::go_quote(&qualified(group, resource));
+        let message = format!("{verb} is not supported on resources of kind {kind}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).about(group, resource, "")
+    }
+
+    /// 500: an error that has no reason to tell.
+    pub fn plain(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message)
+    }
+
     /// 415: the body's media type cannot be read.
     pub fn unsupported_media_type(supported: &[&str]) -> Self {
         let message = format!(

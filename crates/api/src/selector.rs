@@ -26,6 +26,10 @@ pub struct Requirement {
 /// How a label's value is compared.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operator {
+    /// The label has the value.
+    Equals(String),
+    /// The label is absent or has another value.
+    NotEquals(String),
     /// The label is there with one of the values.
     In(Vec<String>),
     /// The label is absent or has none of the values.
@@ -45,6 +49,8 @@ impl Requirement {
     pub fn matches(&self, value: Option<&str>) -> bool {
         let integer = || value.and_then(|v| v.parse::<i64>().ok());
         match &self.operator {
+            Operator::Equals(wanted) => value == Some(wanted.as_str()),
+            Operator::NotEquals(other) => value != Some(other.as_str()),
             Operator::In(set) => value.is_some_and(|v| set.iter().any(|s| s == v)),
             Operator::NotIn(set) => value.is_none_or(|v| !set.iter().any(|s| s == v)),
             Operator::Exists => value.is_some(),
@@ -63,9 +69,7 @@ impl LabelSelector {
 
     /// Reads the query syntax: `a=b,c!=d,e in (f,g),h notin (i),j,!k,l>3`. The error is upstream's sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let requirements =
-            Parser::new(text).requirements().map_err(|e| format!("unable to parse requirement: {e}"))?;
-        Ok(Self { requirements })
+        Ok(Self { requirements: Parser::new(text).requirements()? })
     }
 
     /// Reads a `LabelSelector` object (`matchLabels`, `matchExpressions`). Null selects nothing and gives none.
@@ -76,7 +80,7 @@ impl LabelSelector {
         let mut requirements = Vec::new();
         for (key, value) in selector.get("matchLabels").as_object().into_iter().flat_map(|m| m.iter()) {
             let value = value.as_str().unwrap_or_default().to_owned();
-            requirements.push(Requirement { key: key.to_owned(), operator: Operator::In(vec![value]) });
+            requirements.push(Requirement { key: key.to_owned(), operator: Operator::Equals(value) });
         }
         for e in selector.array_at(&["matchExpressions"]) {
             let values: Vec<String> =
@@ -101,7 +105,7 @@ impl LabelSelector {
     /// The selector of a plain map of labels, as in `spec.selector` of a Service.
     pub fn from_map(labels: &Value) -> Self {
         let members = labels.as_object().into_iter().flat_map(|m| m.iter());
-        let one = |v: &Value| Operator::In(vec![v.as_str().unwrap_or_default().to_owned()]);
+        let one = |v: &Value| Operator::Equals(v.as_str().unwrap_or_default().to_owned());
         Self {
             requirements: members.map(|(k, v)| Requirement { key: k.to_owned(), operator: one(v) }).collect(),
         }
@@ -147,9 +151,9 @@ impl fmt::Display for LabelSelector {
                 sorted.join(",")
             };
             match &r.operator {
-                Operator::In(v) if v.len() == 1 => write!(f, "{}={}", r.key, v[0])?,
+                Operator::Equals(v) => write!(f, "{}={v}", r.key)?,
+                Operator::NotEquals(v) => write!(f, "{}!={v}", r.key)?,
                 Operator::In(v) => write!(f, "{} in ({})", r.key, set(v))?,
-                Operator::NotIn(v) if v.len() == 1 => write!(f, "{}!={}", r.key, v[0])?,
                 Operator::NotIn(v) => write!(f, "{} notin ({})", r.key, set(v))?,
                 Operator::Exists => f.write_str(&r.key)?,
                 Operator::DoesNotExist => write!(f, "!{}", r.key)?,
@@ -208,11 +212,19 @@ impl<'t> Parser<'t> {
 
     fn requirements(&mut self) -> Result<Vec<Requirement>, String> {
         let mut out = Vec::new();
-        if self.peek().0 == Token::End {
-            return Ok(out);
-        }
         loop {
-            out.push(self.requirement()?);
+            match self.peek().0 {
+                Token::Word(_) | Token::Symbol("!") => {}
+                Token::End if out.is_empty() => return Ok(out),
+                other if out.is_empty() => {
+                    return Err(format!(
+                        "found '{}', expected: !, identifier, or 'end of string'",
+                        other.text()
+                    ));
+                }
+                other => return Err(format!("found '{}', expected: identifier after ','", other.text())),
+            }
+            out.push(self.requirement().map_err(|e| format!("unable to parse requirement: {e}"))?);
             match self.next() {
                 Token::End => return Ok(out),
                 Token::Symbol(",") => {}
@@ -228,9 +240,7 @@ impl<'t> Parser<'t> {
         }
         let key = match self.next() {
             Token::Word(key) => key,
-            other => {
-                return Err(format!("found '{}', expected: !, identifier, or 'end of string'", other.text()));
-            }
+            other => return Err(format!("found '{}', expected: identifier", other.text())),
         };
         check_key(key)?;
         let key = key.to_owned();
@@ -269,56 +279,68 @@ impl<'t> Parser<'t> {
         };
         if matches!(op, ">" | "<") {
             let n = value.parse::<i64>().map_err(|_| {
-                format!("values[0][{key}]: Invalid value: {}: for 'Gt', 'Lt' operators, the value must be an integer", crate::field::go_quote(value))
+                let value = crate::field::go_quote(value);
+                format!("values[0]: Invalid value: {value}: for 'Gt', 'Lt' operators, the value must be an integer")
             })?;
             return Ok(if op == ">" { Operator::GreaterThan(n) } else { Operator::LessThan(n) });
         }
-        check_value(key, value)?;
-        let set = vec![value.to_owned()];
-        Ok(if op == "!=" { Operator::NotIn(set) } else { Operator::In(set) })
+        check_value(key, value, 0)?;
+        let value = value.to_owned();
+        Ok(if op == "!=" { Operator::NotEquals(value) } else { Operator::Equals(value) })
     }
 
     fn set(&mut self, key: &str) -> Result<Vec<String>, String> {
-        if self.next() != Token::Symbol("(") {
-            return Err("found '', expected: '('".to_owned());
+        match self.next() {
+            Token::Symbol("(") => {}
+            other => return Err(format!("found '{}' expected: '('", other.text())),
         }
-        let mut values = Vec::new();
+        let mut values = std::collections::BTreeSet::new();
+        match self.peek().0 {
+            Token::Word(_) | Token::Symbol("," | ")") => {}
+            other => return Err(format!("found '{}', expected: ',', ')' or identifier", other.text())),
+        }
         let mut expect_value = true;
         loop {
             match self.next() {
                 Token::Word(v) if expect_value => {
-                    check_value(key, v)?;
-                    values.push(v.to_owned());
+                    values.insert(v);
                     expect_value = false;
                 }
-                Token::Symbol(",") => {
+                Token::Symbol(symbol @ ("," | ")")) => {
                     if expect_value {
-                        values.push(String::new());
+                        values.insert("");
+                    }
+                    if symbol == ")" {
+                        break;
                     }
                     expect_value = true;
                 }
-                Token::Symbol(")") => {
-                    if expect_value {
-                        values.push(String::new());
-                    }
-                    return Ok(values);
+                other if expect_value => {
+                    return Err(format!("found '{}', expected: ',', or identifier", other.text()));
                 }
                 other => return Err(format!("found '{}', expected: ',' or ')'", other.text())),
             }
+        }
+        let wrong: Vec<String> =
+            values.iter().enumerate().filter_map(|(i, v)| check_value(key, v, i).err()).collect();
+        match wrong.as_slice() {
+            [] => Ok(values.into_iter().map(str::to_owned).collect()),
+            [one] => Err(one.clone()),
+            all => Err(format!("[{}]", all.join(", "))),
         }
     }
 }
 
 fn check_key(key: &str) -> Result<(), String> {
     match names::qualified_name(key).first() {
-        Some(e) => Err(format!("key: Invalid value: {}: {e}", crate::field::go_quote(key))),
+        Some(e) => Err(format!("<nil>: Invalid value: {}: {e}", crate::field::go_quote(key))),
         None => Ok(()),
     }
 }
 
-fn check_value(key: &str, value: &str) -> Result<(), String> {
+fn check_value(key: &str, value: &str, at: usize) -> Result<(), String> {
     match names::label_value(value).first() {
-        Some(e) => Err(format!("values[0][{key}]: Invalid value: {}: {e}", crate::field::go_quote(value))),
+        Some(e) => Err(format!("values[{at}][{key}]: Invalid value: {}: {e}", crate::field::go_quote(value))),
         None => Ok(()),
     }
 }
@@ -351,9 +373,10 @@ impl FieldSelector {
             }
             let invalid = || format!("invalid selector: '{text}'; can't understand '{term}'");
             let (at, op) = find_operator(term).ok_or_else(invalid)?;
+            let value = unescape(&term[at + op.len()..]);
             terms.push(FieldTerm {
                 field: term[..at].to_owned(),
-                value: unescape(&term[at + op.len()..]).ok_or_else(invalid)?,
+                value: value.map_err(|why| format!("invalid field selector: {why}"))?,
                 equal: op != "!=",
             });
         }
@@ -410,17 +433,23 @@ fn find_operator(term: &str) -> Option<(usize, &'static str)> {
     None
 }
 
-fn unescape(text: &str) -> Option<String> {
+fn unescape(text: &str) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
         match c {
-            '\\' => out.push(chars.next().filter(|c| ",=\\".contains(*c))?),
-            ',' | '=' => return None,
+            '\\' => match chars.next() {
+                Some(c @ (',' | '=' | '\\')) => out.push(c),
+                other => {
+                    let after = other.map(String::from).unwrap_or_default();
+                    return Err(format!("invalid escape sequence: \\{after}"));
+                }
+            },
+            ',' | '=' => return Err(format!("unescaped character in value: {}", u32::from(c))),
             c => out.push(c),
         }
     }
-    Some(out)
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -449,9 +478,36 @@ mod tests {
 
     #[test]
     fn malformed_label_selectors_are_refused() {
-        for bad in ["a=b=c", "a in b", ",", "a,,b", "x y", "a in (b", "=x", "a>b", "-a=b"] {
-            assert!(LabelSelector::parse(bad).is_err(), "{bad}");
+        let cases = [
+            ("a=b=c", "found '=', expected: ',' or 'end of string'"),
+            ("a in b", "unable to parse requirement: found 'b' expected: '('"),
+            ("a in (=", "unable to parse requirement: found '=', expected: ',', ')' or identifier"),
+            ("a in (b", "unable to parse requirement: found '', expected: ',' or ')'"),
+            ("a in (b,", "unable to parse requirement: found '', expected: ',', or identifier"),
+            (",", "found ',', expected: !, identifier, or 'end of string'"),
+            ("a,,b", "found ',', expected: identifier after ','"),
+            ("a,", "found '', expected: identifier after ','"),
+            ("!", "unable to parse requirement: found '', expected: identifier"),
+            ("x y", "unable to parse requirement: found 'y', expected: in, notin, =, ==, !=, gt, lt"),
+            ("=x", "found '=', expected: !, identifier, or 'end of string'"),
+            (
+                "a>b",
+                "unable to parse requirement: values[0]: Invalid value: \"b\": for 'Gt', 'Lt' operators, the value must be an integer",
+            ),
+        ];
+        for (bad, why) in cases {
+            assert_eq!(LabelSelector::parse(bad).unwrap_err(), why, "{bad}");
         }
+        let key = LabelSelector::parse("-a=b").unwrap_err();
+        assert!(
+            key.starts_with("unable to parse requirement: <nil>: Invalid value: \"-a\": name part"),
+            "{key}"
+        );
+        let value = LabelSelector::parse("a in (b,-c)").unwrap_err();
+        assert!(
+            value.starts_with("unable to parse requirement: values[0][a]: Invalid value: \"-c\""),
+            "{value}"
+        );
     }
 
     #[test]
@@ -460,12 +516,18 @@ mod tests {
         assert_eq!(s.exact("metadata.name"), Some("a,b"));
         assert_eq!(s.to_string(), r"metadata.name=a\,b,spec.nodeName!=c");
         assert!(s.matches(|f| if f == "metadata.name" { "a,b" } else { "" }));
-        assert!(FieldSelector::parse("nonsense").is_err());
+        for (bad, why) in [
+            ("nonsense", "invalid selector: 'nonsense'; can't understand 'nonsense'"),
+            (r"a=b\x", r"invalid field selector: invalid escape sequence: \x"),
+            ("a=b=c", "invalid field selector: unescaped character in value: 61"),
+        ] {
+            assert_eq!(FieldSelector::parse(bad).unwrap_err(), why);
+        }
     }
 
     #[test]
     fn selectors_print_in_key_order() {
-        let s = LabelSelector::parse("b notin (2,1),a=x,!c").unwrap();
-        assert_eq!(s.to_string(), "a=x,b notin (1,2),!c");
+        let s = LabelSelector::parse("b notin (2,1),a=x,!c,d in (e)").unwrap();
+        assert_eq!(s.to_string(), "a=x,b notin (1,2),!c,d in (e)");
     }
 }

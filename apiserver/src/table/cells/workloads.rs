@@ -53,32 +53,58 @@ pub(super) fn daemon_set(o: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
+/// What an autoscaler aims at and where it stands, of the first two of its metrics.
+fn metrics(o: &Value) -> String {
+    const SHOWN: usize = 2;
+    let metrics = o.array_at(&["spec", "metrics"]);
+    let now = o.array_at(&["status", "currentMetrics"]);
+    let shown: Vec<String> = metrics
+        .iter()
+        .enumerate()
+        .take(SHOWN)
+        .map(|(i, m)| metric(m, now.get(i).unwrap_or(&Value::Null)))
+        .collect();
+    match metrics.len() {
+        0 => NONE.to_owned(),
+        all if all > SHOWN => format!("{} + {} more...", shown.join(", "), all - SHOWN),
+        _ => shown.join(", "),
+    }
+}
+
+fn metric(metric: &Value, now: &Value) -> String {
+    let (member, named, averages) = match metric.str_at(&["type"]) {
+        "Resource" => ("resource", true, ""),
+        "ContainerResource" => ("containerResource", true, ""),
+        "Object" => ("object", false, " (avg)"),
+        "External" => ("external", false, " (avg)"),
+        "Pods" => ("pods", false, ""),
+        _ => return "<unknown type>".to_owned(),
+    };
+    let (wanted, found) = (metric.at(&[member, "target"]), now.at(&[member, "current"]));
+    let value = |v: &Value, field: &str| v.get(field).as_str().map(str::to_owned);
+    let percent = |v: &Value| v.get("averageUtilization").as_i64().map(|p| format!("{p}%"));
+    let unknown = |found: Option<String>| found.unwrap_or_else(|| UNKNOWN.to_owned());
+    let text = match value(wanted, "averageValue") {
+        Some(wanted) => format!("{}/{wanted}{averages}", unknown(value(found, "averageValue"))),
+        None if named => {
+            let wanted = percent(wanted).unwrap_or_else(|| "<auto>".to_owned());
+            format!("{}/{wanted}", unknown(percent(found)))
+        }
+        None => {
+            let wanted = value(wanted, "value").unwrap_or_default();
+            format!("{}/{wanted}", unknown(value(found, "value")))
+        }
+    };
+    if named { format!("{}: {text}", metric.str_at(&[member, "name"])) } else { text }
+}
+
 pub(super) fn autoscaler(o: &Value, now: Timestamp) -> Vec<Value> {
     let target = format!(
         "{}/{}",
         o.str_at(&["spec", "scaleTargetRef", "kind"]),
         o.str_at(&["spec", "scaleTargetRef", "name"])
     );
-    let metrics: Vec<String> = o
-        .array_at(&["spec", "metrics"])
-        .iter()
-        .map(|m| {
-            let wanted = m.at(&["resource", "target", "averageUtilization"]).as_i64();
-            let name = m.str_at(&["resource", "name"]);
-            let wanted = wanted.map_or_else(
-                || m.str_at(&["resource", "target", "averageValue"]).to_owned(),
-                |p| format!("{p}%"),
-            );
-            let current = o
-                .array_at(&["status", "currentMetrics"])
-                .iter()
-                .find(|c| c.str_at(&["resource", "name"]) == name);
-            let current = current.and_then(|c| c.at(&["resource", "current", "averageUtilization"]).as_i64());
-            let current = current.map_or(UNKNOWN.to_owned(), |p| format!("{p}%"));
-            format!("{name}: {current}/{wanted}")
-        })
-        .collect();
-    let metrics = if metrics.is_empty() { NONE.to_owned() } else { metrics.join(", ") };
+    let metrics = metrics(o);
     vec![
         o.name().into(),
         target.into(),
