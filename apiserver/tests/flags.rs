@@ -1,7 +1,5 @@
 //! Every flag of upstream's kube-apiserver is known: it does something, or is refused with a reason.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use std::path::Path;
 
 use apiserver::args::Args;

@@ -181,7 +181,6 @@ mod tests {
         let server = format!("http://{}", listener.local_addr().unwrap());
         let serving = issuer.clone();
         // Ends with the runtime of the test.
-        #[expect(clippy::disallowed_methods, reason = "there is no supervisor in a test")]
         tokio::task::spawn_local(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
