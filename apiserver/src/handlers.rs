@@ -44,7 +44,7 @@ pub async fn dispatch(mut exchange: Exchange) -> Result<Response<Body>> {
         return unknown_path(&info.group);
     };
     if row.custom.is_none() {
-        routes::check(row, &info, &exchange.head.method, negotiate::accept(exchange.headers()))?;
+        routes::check(row, &info, &exchange.head.method, exchange.headers())?;
         exchange.warn_of_deprecation();
     }
     if info.to_one {

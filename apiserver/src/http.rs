@@ -135,12 +135,16 @@ impl Exchange {
 
     /// Reads the whole body, up to the limit.
     pub async fn body(&mut self) -> Result<Bytes> {
-        let Some(body) = self.take_body() else { return Ok(Bytes::new()) };
+        let Some(mut body) = self.take_body() else { return Ok(Bytes::new()) };
         let limit = self.server.config.max_body;
-        let read = Limited::new(body, limit).collect();
+        let read = Limited::new(&mut body, limit).collect();
         match tokio::time::timeout(self.server.config.request_timeout, read).await {
             Ok(Ok(collected)) => Ok(collected.to_bytes()),
-            Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => Err(ApiError::too_large(limit)),
+            Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => {
+                // Whoever is still sending would not get to read the answer.
+                discard(body, limit).await;
+                Err(ApiError::too_large(limit))
+            }
             Ok(Err(e)) => {
                 Err(ApiError::bad_request(format!("the body of the request could not be read: {e}")))
             }
@@ -164,11 +168,21 @@ impl Unread {
         const SMALL: usize = 256 << 10;
         let body = self.0.lock().take();
         if let Some(body) = body {
-            let read = Limited::new(body, SMALL).collect();
-            // A body that is larger, or late, costs its sender the connection.
-            drop(tokio::time::timeout(Duration::from_secs(1), read).await);
+            discard(body, SMALL).await;
         }
     }
+}
+
+/// Reads so much of a body and forgets it. A body that is larger, or late, costs its sender the connection.
+async fn discard(mut body: Incoming, most: usize) {
+    let read = async {
+        let mut left = most;
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+            left = rest;
+        }
+    };
+    drop(tokio::time::timeout(Duration::from_secs(1), read).await);
 }
 
 /// What is wrong with a request that Go's servers refuse before anything looks at it.
@@ -275,7 +289,11 @@ fn refused(e: &ApiError, form: Form, trail: &Trail) -> Response<Body> {
 async fn pass(exchange: Exchange, flow: &mut Flow, completion: &mut Completion) -> Result<Response<Body>> {
     let unread = exchange.body.clone();
     if exchange.info.is_long_running() {
-        return answer(exchange, flow, completion, &unread).await;
+        let answer = answer(exchange, flow, completion, &unread).await;
+        if answer.is_err() {
+            unread.drain().await;
+        }
+        return answer;
     }
     let limit = match deadline(&exchange) {
         Ok(limit) => limit,

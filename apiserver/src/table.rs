@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use crate::custom::Column;
 use crate::negotiate::{Form, Include};
+use crate::registry::to_storage;
 use crate::resources::Resource;
 
 static COLUMNS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
@@ -42,6 +43,11 @@ fn columns(row: &Resource) -> Value {
     })
 }
 
+/// The metrics of autoscalers stand in annotations of their older version.
+fn is_older_autoscaler(row: &Resource) -> bool {
+    row.built_in() == "horizontalpodautoscalers" && row.version == "v1"
+}
+
 /// The table of some objects; `head` says whether columns are named, `form` what stands beside the cells.
 pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool, form: Form) -> Value {
     let now = Timestamp::now();
@@ -50,6 +56,9 @@ pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool, form:
     let rows: Vec<Value> = objects
         .iter()
         .map(|o| {
+            // Columns are those of the stored version, whatever version is asked for; so is the metadata.
+            let viewed = is_older_autoscaler(row).then(|| to_storage(row, o.clone()));
+            let (given, o) = (o, viewed.as_ref().unwrap_or(o));
             let mut cells = match &row.custom {
                 Some(custom) => {
                     let own = custom.version().columns.iter().map(|c| c.cell(o, now));
@@ -59,7 +68,7 @@ pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool, form:
             };
             cells.resize(names.len(), Value::Null);
             let shown = match form.include {
-                Include::Object => o.clone(),
+                Include::Object => given.clone(),
                 Include::None => Value::Null,
                 Include::Metadata => object!({
                     "kind": "PartialObjectMetadata", "apiVersion": (form.meta_version()), "metadata": (o.get("metadata")),

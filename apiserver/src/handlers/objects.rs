@@ -170,7 +170,6 @@ async fn delete_collection(mut exchange: Exchange, row: &Row) -> Result<Response
     let mut call = delete_call(&exchange, row, &options);
     call.name.clear();
     advise(&call, &options);
-    let objects = call.delete_collection(&list, &options).await?;
-    let metadata = api::object!({"resourceVersion": (exchange.server.storage.revision().to_string())});
+    let (objects, metadata) = call.delete_collection(&list, &options).await?;
     Ok(render::value(StatusCode::OK, &render::shaped_list(row, objects, metadata, form)?, form))
 }

@@ -4,7 +4,8 @@ use api::error::Result;
 use api::field::{FieldError, Path};
 use api::{ApiError, Value};
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Response, StatusCode};
 use schema::Ty;
 use schema::decode::Mode;
 use schema::patch;
@@ -33,8 +34,8 @@ const PATCHES: [&str; 4] = [
 ];
 
 impl Kind {
-    pub(super) fn of(exchange: &Exchange) -> Result<Self> {
-        let given = exchange.headers().get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self> {
+        let given = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
         let given = given.unwrap_or_default();
         match given.split(';').next().unwrap_or_default().trim() {
             "application/json-patch+json" => Ok(Kind::Json),
@@ -223,7 +224,7 @@ impl Exchange {
 /// Answers a PATCH of an object or of a part of it that has the object's type.
 pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
-    let kind = Kind::of(&exchange).and_then(|kind| kind.suits(row))?;
+    let kind = Kind::of(exchange.headers()).and_then(|kind| kind.suits(row))?;
     let mut call = exchange.patch_call(row, kind)?;
     check_options(&call, kind)?;
     call.write.applying = kind == Kind::Apply;

@@ -3,15 +3,16 @@
 
 use api::ApiError;
 use api::error::Result;
-use http::Method;
+use http::{HeaderMap, Method};
 
 use super::method_not_allowed;
+use super::patch::Kind;
 use crate::negotiate;
 use crate::request::RequestInfo;
 use crate::resources::Resource;
 
 /// Refuses what no route of the resource stands for.
-pub(super) fn check(row: &Resource, info: &RequestInfo, method: &Method, accept: &str) -> Result<()> {
+pub(super) fn check(row: &Resource, info: &RequestInfo, method: &Method, headers: &HeaderMap) -> Result<()> {
     let verbs = verbs(row, info);
     if verbs.is_empty() {
         return Err(ApiError::path_not_found());
@@ -19,7 +20,11 @@ pub(super) fn check(row: &Resource, info: &RequestInfo, method: &Method, accept:
     let Some(verb) = verbs.iter().find(|verb| methods(verb, &info.subresource).contains(method)) else {
         return Err(method_not_allowed());
     };
-    check_accept(accept, &negotiate::produced(verb, &info.subresource))
+    // Patches have routes by what they are sent as, except those that are handed on.
+    if *verb == "patch" && info.subresource != "proxy" {
+        Kind::of(headers)?;
+    }
+    check_accept(negotiate::accept(headers), &negotiate::produced(verb, &info.subresource))
 }
 
 /// Refuses a header that accepts none of what a route answers in.
@@ -83,7 +88,9 @@ mod tests {
     fn check(method: Method, path: &str, accept: &str, want: u16) {
         let info = RequestInfo::new(&method, path, &Query::default());
         let row = TABLE.find(&info.group, &info.version, &info.resource).unwrap();
-        let got = super::check(row, &info, &method, accept).map_or_else(|e| e.code().as_u16(), |()| 200);
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::ACCEPT, accept.parse().unwrap());
+        let got = super::check(row, &info, &method, &headers).map_or_else(|e| e.code().as_u16(), |()| 200);
         assert_eq!(got, want, "{method} {path} {accept}");
     }
 
@@ -108,6 +115,8 @@ mod tests {
         check(M::GET, "/api/v1/namespaces/a", "", 200);
         check(M::DELETE, "/api/v1/namespaces", "", 405);
         check(M::GET, "/api/v1/nodes/a", "application/*", 406);
+        check(M::PATCH, "/api/v1/nodes/a", "application/*", 415);
+        check(M::PATCH, "/api/v1/nodes/a/proxy", "application/*", 200);
         check(M::GET, "/api/v1/nodes", "application/json;stream=watch", 200);
         check(M::GET, "/api/v1/namespaces/a/pods/b/log", "text/plain", 200);
         check(M::GET, "/api/v1/namespaces/a/pods/b/status", "text/plain", 406);

@@ -26,6 +26,9 @@ pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response
     let sub = row.subresource(&name).ok_or_else(unknown)?;
     // What is proxied may be asked for its options, for which there is no verb.
     let asks_options = name == "proxy" && exchange.head.method == Method::OPTIONS;
+    if row.custom.is_some() && exchange.info.verb.is_empty() {
+        return Err(ApiError::not_supported(row.group, row.plural, ""));
+    }
     if !sub.verbs.contains(&exchange.info.verb) && !asks_options {
         return Err(method_not_allowed());
     }
@@ -129,7 +132,7 @@ async fn scale(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
         return render::one(&call, StatusCode::OK, &scale, form);
     }
     let update = exchange.info.verb == "update";
-    let kind = if update { None } else { Some(Kind::of(&exchange)?.suits(row)?) };
+    let kind = if update { None } else { Some(Kind::of(exchange.headers())?.suits(row)?) };
     let mut call = match kind {
         Some(kind) => exchange.patch_call(row, kind)?,
         None => exchange.write_call(row, "UpdateOptions")?,

@@ -238,12 +238,17 @@ impl Call {
         }
     }
 
-    /// Deletes all selected objects and answers with their list.
-    pub async fn delete_collection(&self, list: &ListOptions, options: &DeleteOptions) -> Result<Vec<Value>> {
+    /// Deletes all selected objects and answers with them and the metadata of their list.
+    pub async fn delete_collection(
+        &self,
+        list: &ListOptions,
+        options: &DeleteOptions,
+    ) -> Result<(Vec<Value>, Value)> {
         // They are taken page by page, and a page is of exactly the revision that is asked for.
         let mut list = list.clone();
         list.exact |= list.at_least();
         let page = self.list(&list).await?;
+        let metadata = page.metadata();
         let mut deleted = Vec::new();
         for stored in page.items {
             let object = super::from_storage(&self.row, stored.object());
@@ -256,6 +261,6 @@ impl Call {
                 Err(e) => return Err(e),
             }
         }
-        Ok(deleted)
+        Ok((deleted, metadata))
     }
 }
