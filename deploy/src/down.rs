@@ -27,7 +27,8 @@ pub fn run(purge: bool) -> Result<()> {
     stop_daemons()?;
     end_pods();
     end_shims();
-    unmount(&[RUN, "/var/lib/kubelet", "/run/netns", "/run/flannel"]);
+    // Kubelets may mount their own folder on itself.
+    unmount(&[RUN, "/var/lib/kubelet", "/run/netns", "/run/flannel"], "/var/lib/kubelet");
     for link in LINKS {
         quietly("ip", &["link", "delete", link]);
     }
@@ -149,22 +150,28 @@ fn end_shims() {
     }
 }
 
-/// Unmounts everything below the folders, the deepest first.
-fn unmount(folders: &[&str]) {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mut points: Vec<String> = mounts
-        .lines()
-        .filter_map(|l| l.split(' ').nth(1))
-        .map(|p| p.replace("\\040", " "))
-        .filter(|p| folders.iter().any(|f| p.starts_with(&format!("{f}/"))))
-        .collect();
-    points.sort_by_key(|p| std::cmp::Reverse(p.len()));
-    for point in points {
-        if let Err(e) = umount2(point.as_str(), MntFlags::MNT_DETACH) {
-            eprintln!("not unmounted: {point}: {e}");
+/// Unmounts what is mounted below folders, and on `itself`. What lies under another mount shows when that is gone.
+fn unmount(folders: &[&str], itself: &str) {
+    loop {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let points = mounts.lines().filter_map(|l| l.split(' ').nth(1)).map(|p| p.replace("\\040", " "));
+        let mut points: Vec<String> = points
+            .filter(|p| p == itself || folders.iter().any(|f| p.starts_with(&format!("{f}/"))))
+            .collect();
+        points.sort_by_key(|p| std::cmp::Reverse(p.len()));
+        let (mut failed, mut went) = (Vec::new(), false);
+        for point in points {
+            match umount2(point.as_str(), MntFlags::MNT_DETACH) {
+                Ok(()) => went = true,
+                Err(e) => failed.push(format!("not unmounted: {point}: {e}")),
+            }
+            if point.starts_with("/run/netns/") {
+                remove(&point);
+            }
         }
-        if point.starts_with("/run/netns/") {
-            remove(&point);
+        if !went {
+            failed.iter().for_each(|failure| eprintln!("{failure}"));
+            return;
         }
     }
 }
