@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -39,12 +40,18 @@ pub(super) fn extension(pki: &Pki, age: Age) -> u16 {
         runtime.block_on(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             let gate = Arc::new(tokio::sync::Semaphore::new(0));
+            let waiting = Arc::new(AtomicUsize::new(0));
             let service = service_fn(move |request: Request<Incoming>| {
-                let gate = gate.clone();
+                let (gate, waiting) = (gate.clone(), waiting.clone());
                 async move {
                     // Slow requests are answered when somebody lets them.
                     if request.uri().path().ends_with("/slow") {
+                        waiting.fetch_add(1, Ordering::SeqCst);
                         gate.acquire().await.unwrap().forget();
+                        waiting.fetch_sub(1, Ordering::SeqCst);
+                    }
+                    if request.uri().path().ends_with("/waiting") {
+                        return Ok(json(&Value::from(waiting.load(Ordering::SeqCst) as i64)));
                     }
                     if request.uri().path().ends_with("/release") {
                         gate.add_permits(1);
