@@ -24,8 +24,10 @@ fn every_flag_of_upstream_is_known() {
     assert!(flags.len() > 140, "{}", flags.len());
     for flag in flags {
         let word = flag.word();
+        // Upstream serves a port without authentication when there is no configuration file; nobody does here.
+        let expected = flag.default.is_some() && flag.name != "read-only-port";
         if let Err(why) = with(&word) {
-            assert!(flag.default.is_none(), "{word}: {why}");
+            assert!(!expected, "{word}: {why}");
             assert!(!why.contains("unknown flag"), "{word}: {why}");
         }
     }
