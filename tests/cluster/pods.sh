@@ -72,8 +72,12 @@ settled() { local first; first=$(traces); sleep 2; [ "$first" = "$(traces)" ]; }
 within 60 settled
 before_pods=$(traces)
 many=${MANY_PODS:-80}
-kubectl -n node-tests create deployment many --image=$image --replicas="$many" -- sleep infinity >/dev/null
-in_tests patch deployment many -p '{"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 0}}}}' >/dev/null
+kubectl create -f - >/dev/null <<MANY
+{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "many", "namespace": "node-tests"}, "spec": {
+  "replicas": $many, "selector": {"matchLabels": {"app": "many"}},
+  "template": {"metadata": {"labels": {"app": "many"}}, "spec": {"terminationGracePeriodSeconds": 0,
+    "containers": [{"name": "main", "image": "$image", "command": ["sleep", "infinity"]}]}}}}
+MANY
 in_tests rollout status deployment/many --timeout=300s >/dev/null
 kubectl delete namespace node-tests --wait=true --timeout=120s >/dev/null
 within 60 same_traces
