@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use crate::flags::boolean;
+
 /// Every gate of v1.36: name, stage, default, and whether it is locked to that.
 const TABLE: &str = include_str!("features.txt");
 
@@ -74,11 +76,9 @@ impl FromStr for FeatureGates {
             let (name, value) =
                 pair.split_once('=').ok_or_else(|| format!("missing bool value for {pair}"))?;
             let name = name.strip_prefix("kube:").unwrap_or(name).trim();
-            let value = match value.trim() {
-                "true" | "True" | "TRUE" | "t" | "1" => true,
-                "false" | "False" | "FALSE" | "f" | "0" => false,
-                other => return Err(format!("invalid value of {name}={other}, err: not a boolean")),
-            };
+            let value = value.trim();
+            let value = boolean(value)
+                .ok_or_else(|| format!("invalid value of {name}={value}, err: not a boolean"))?;
             gates.insert(name.to_owned(), value);
         }
         Ok(Self(gates))

@@ -4,9 +4,10 @@
 use std::marker::PhantomData;
 use std::str::FromStr;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, Error, FromArgMatches};
+use clap::{ArgMatches, Command, Error, FromArgMatches};
 
 use crate::GoDuration;
+use crate::flags::{boolean, of_kind};
 
 /// Names the table of a daemon.
 pub trait Table: Clone {
@@ -39,14 +40,7 @@ impl Row {
         match self.kind {
             "duration" => parsed::<GoDuration>(one, other),
             "int" | "float" | "quantity" => parsed::<f64>(one, other),
-            "bool" => {
-                let truth = |text: &str| match text {
-                    "true" | "1" | "t" | "T" | "TRUE" | "True" => Some(true),
-                    "false" | "0" | "f" | "F" | "FALSE" | "False" => Some(false),
-                    _ => None,
-                };
-                truth(one).is_some() && truth(one) == truth(other)
-            }
+            "bool" => boolean(one).is_some() && boolean(one) == boolean(other),
             _ => one.trim_matches(['[', ']']) == other,
         }
     }
@@ -101,16 +95,7 @@ impl<T: Table> FixedFlags<T> {
 impl<T: Table> clap::Args for FixedFlags<T> {
     fn augment_args(command: Command) -> Command {
         rows(T::ROWS).fold(command, |command, row| {
-            let arg =
-                Arg::new(row.name).long(row.name).help(format!("Refused with most values: {}.", row.why));
-            command.arg(match row.kind {
-                "bool" => arg
-                    .action(ArgAction::Set)
-                    .num_args(0..=1)
-                    .require_equals(true)
-                    .default_missing_value("true"),
-                _ => arg.action(ArgAction::Append),
-            })
+            command.arg(of_kind(row.name, row.kind, format!("Refused with most values: {}.", row.why)))
         })
     }
 

@@ -71,8 +71,28 @@ fn standalone_booleans(arg: Arg) -> Arg {
         return if arg.is_positional() { arg } else { arg.allow_hyphen_values(true) };
     }
     let has_default = !arg.get_default_values().is_empty();
-    let arg = arg.action(ArgAction::Set).num_args(0..=1).require_equals(true).default_missing_value("true");
+    let arg = standing_alone(arg);
     if has_default { arg } else { arg.default_value("false") }
+}
+
+/// A flag that is true when it stands alone, and else takes its value after `=`.
+fn standing_alone(arg: Arg) -> Arg {
+    arg.action(ArgAction::Set).num_args(0..=1).require_equals(true).default_missing_value("true")
+}
+
+/// A flag of a table, whose value stays text for now: a `bool` may stand alone, others may be given several times.
+pub fn of_kind(name: &'static str, kind: &str, help: String) -> Arg {
+    let arg = Arg::new(name).long(name).help(help);
+    if kind == "bool" { standing_alone(arg) } else { arg.action(ArgAction::Append) }
+}
+
+/// A truth value in one of the spellings that Go's `strconv.ParseBool` takes; nothing for any other text.
+pub fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 fn refusal(e: &clap::Error) -> String {

@@ -1,7 +1,8 @@
 //! Flags that stand for fields of the configuration file: rows of `data/fields.txt`. What is given of them is laid over the
 //! file before it is read, so that a value is judged the same wherever it comes from.
 
-use clap::{Arg, ArgAction, ArgMatches, Command, Error, FromArgMatches};
+use clap::{ArgMatches, Command, Error, FromArgMatches};
+use daemon::flags::of_kind;
 use serde_json::{Map, Value, json};
 
 const TABLE: &str = include_str!("../../data/fields.txt");
@@ -87,11 +88,7 @@ impl Row {
 }
 
 fn boolean(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        other => Err(format!("parsing {other:?}: invalid syntax")),
-    }
+    daemon::flags::boolean(text).ok_or_else(|| format!("parsing {text:?}: invalid syntax"))
 }
 
 fn pairs<'a>(parts: impl Iterator<Item = &'a str>, between: char) -> Result<Map<String, Value>, String> {
@@ -139,16 +136,7 @@ fn memory(text: &str) -> Result<Value, String> {
 impl clap::Args for FieldFlags {
     fn augment_args(command: Command) -> Command {
         rows().fold(command, |command, row| {
-            let arg =
-                Arg::new(row.name).long(row.name).help(format!("Instead of {} in the file.", row.field));
-            command.arg(match row.kind {
-                "bool" => arg
-                    .action(ArgAction::Set)
-                    .num_args(0..=1)
-                    .require_equals(true)
-                    .default_missing_value("true"),
-                _ => arg.action(ArgAction::Append),
-            })
+            command.arg(of_kind(row.name, row.kind, format!("Instead of {} in the file.", row.field)))
         })
     }
 

@@ -44,13 +44,9 @@ const CPU_CONFLICTS: [(&str, &str); 4] = [
 
 /// A truth value as upstream reads it.
 fn boolean(name: &str, text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => {
-            Err(format!("bad value for option {name:?}: strconv.ParseBool: parsing {text:?}: invalid syntax"))
-        }
-    }
+    daemon::flags::boolean(text).ok_or_else(|| {
+        format!("bad value for option {name:?}: strconv.ParseBool: parsing {text:?}: invalid syntax")
+    })
 }
 
 impl CpuOptions {
