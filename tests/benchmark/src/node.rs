@@ -54,7 +54,8 @@ impl Node<'_> {
             "metadata": {"name": name},
             "spec": {
                 "nodeName": self.name,
-                "terminationGracePeriodSeconds": 0,
+                // With none, Pods are gone before the kubelet has heard of it.
+                "terminationGracePeriodSeconds": 1,
                 "containers": [{"name": "main", "image": self.image, "command": ["sleep", "infinity"]}],
             },
         })
@@ -86,10 +87,7 @@ impl Node<'_> {
             }
             ready.len() < count
         });
-        let both = async { tokio::try_join!(create, follow) };
-        tokio::time::timeout(LIMIT, both)
-            .await
-            .with_context(|| format!("{count} Pods are not ready in time"))??;
+        within_limit(create, follow).await.with_context(|| format!("{count} Pods did not become ready"))?;
         let took = names.iter().filter_map(|name| Some(ready.get(name)?.duration_since(*created.get(name)?)));
         report.latencies(&format!("{count} Pods, created to ready"), took.collect());
         report.time(format!("{count} Pods, all ready"), begun.elapsed());
@@ -119,15 +117,22 @@ impl Node<'_> {
             gone += usize::from(event["type"] == "DELETED");
             gone < count
         });
-        let both = async { tokio::try_join!(delete, follow) };
-        tokio::time::timeout(LIMIT, both)
-            .await
-            .with_context(|| format!("{count} Pods are not gone in time"))??;
+        within_limit(delete, follow).await.with_context(|| format!("{count} Pods did not go"))?;
         report.time(format!("{count} Pods, all gone"), begun.elapsed());
         report.time(format!("{count} Pods, CPU each to end"), (kubelet.cpu()? - cpu).div_f64(count as f64));
         ensure!(gone == count, "{gone} of {count} Pods went");
         Ok(())
     }
+}
+
+/// Waits for what is asked and for what follows from it.
+async fn within_limit(
+    ask: impl Future<Output = Result<()>>,
+    follow: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    let both = async { tokio::try_join!(ask, follow) };
+    tokio::time::timeout(LIMIT, both).await.context("the time is over")??;
+    Ok(())
 }
 
 fn is_ready(pod: &Value) -> bool {
