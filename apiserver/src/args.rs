@@ -96,6 +96,9 @@ pub struct Args {
     /// How the endpoints of the Service kubernetes are kept: lease, master-count or none.
     #[arg(long, default_value = "lease")]
     pub endpoint_reconciler_type: String,
+    /// File that says which connections go through a proxy.
+    #[arg(long, default_value = "")]
+    pub egress_selector_config_file: String,
     /// File that says what is encrypted before it is stored, and how.
     #[arg(long, default_value = "")]
     pub encryption_provider_config: String,

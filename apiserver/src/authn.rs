@@ -4,6 +4,7 @@
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/authentication/>.
 
 pub(crate) mod jwt;
+mod p521;
 pub mod pem;
 pub mod service_account;
 mod static_tokens;

@@ -79,6 +79,10 @@ impl Args {
     /// Checks the flags and reads the files they name.
     pub fn validate(self) -> Result<Config> {
         self.check()?;
+        if let Some(file) = path(&self.egress_selector_config_file) {
+            // First, since everything that makes a connection asks for its way.
+            crate::egress::install(&file)?;
+        }
         let advertise = self.advertise()?;
         let tls = if self.tls_cert_file.is_empty() {
             let names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]

@@ -216,6 +216,7 @@ fn client(cluster: &Cluster, user: &User, folder: &Path) -> Result<HttpsClient> 
         insecure: cluster.insecure_skip_tls_verify || plain,
         server_name: Some(cluster.tls_server_name.clone()).filter(|n| !n.is_empty()),
         identity: certificate.zip(key),
+        route: crate::egress::route(crate::egress::Selection::ControlPlane),
         ..Default::default()
     };
     Ok(outbound::client(&options)?)

@@ -23,6 +23,7 @@ pub mod config;
 pub mod config_file;
 pub mod custom;
 pub mod discovery;
+mod egress;
 pub mod fairness;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

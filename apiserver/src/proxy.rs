@@ -15,23 +15,20 @@ use api::error::Result;
 use http_body_util::BodyExt;
 use rustls_pki_types::ServerName;
 use serve::Body;
+use serve::outbound::{self, Route, Stream};
 use streaming::upgrade;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::http::at_proxy;
 pub use self::http::proxy;
 pub use pods::{log, stream};
 
+use crate::egress::Selection;
 use crate::http::Exchange;
 use crate::resources::TABLE;
+use crate::webhook::chain;
 
 const KUBELET_PORT: u16 = 10_250;
-
-/// An upgraded or upgradable connection of any kind.
-pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 
 /// Connections to kubelets, and to what Services and pods serve.
 pub struct Kubelets {
@@ -40,14 +37,17 @@ pub struct Kubelets {
     tls: Arc<rustls::ClientConfig>,
     any_tls: Arc<rustls::ClientConfig>,
     address_types: Vec<String>,
+    route: Route,
     streams: TaskTracker,
 }
 
 impl Kubelets {
     /// Connects with this identity and trust; `address_types` says which address of a node is preferred.
     pub fn new(options: serve::outbound::Options, address_types: Vec<String>) -> anyhow::Result<Self> {
+        let route = crate::egress::route(Selection::Cluster);
+        let options = serve::outbound::Options { route: route.clone(), ..options };
         let upgrades = serve::outbound::Options { http1_only: true, ..options.clone() };
-        let any = serve::outbound::Options { insecure: true, ..Default::default() };
+        let any = serve::outbound::Options { insecure: true, route: route.clone(), ..Default::default() };
         let any_upgrades = serve::outbound::Options { http1_only: true, ..any.clone() };
         Ok(Self {
             client: serve::outbound::client(&options)?,
@@ -55,6 +55,7 @@ impl Kubelets {
             tls: Arc::new(serve::outbound::tls_config(&upgrades)?),
             any_tls: Arc::new(serve::outbound::tls_config(&any_upgrades)?),
             address_types,
+            route,
             streams: TaskTracker::new(),
         })
     }
@@ -85,16 +86,16 @@ impl Kubelets {
         host: &str,
         port: u16,
         tls: Option<&Arc<rustls::ClientConfig>>,
-    ) -> Result<Box<dyn Connection>> {
+    ) -> Result<Box<dyn Stream>> {
         let failed = |e: &dyn std::fmt::Display| {
             ApiError::internal(format!("error dialing backend: dial tcp {host}:{port}: {e}"))
         };
-        let connect = TcpStream::connect((host, port));
+        let connect = outbound::connect(&self.route, host, port);
         let stream = match tokio::time::timeout(std::time::Duration::from_secs(10), connect).await {
             Ok(stream) => stream.map_err(|e| failed(&e))?,
             Err(_) => return Err(failed(&"i/o timeout")),
         };
-        let Some(tls) = tls else { return Ok(Box::new(stream)) };
+        let Some(tls) = tls else { return Ok(stream) };
         let name = ServerName::try_from(host.to_owned()).map_err(|e| failed(&e))?;
         let stream = tokio_rustls::TlsConnector::from(tls.clone())
             .connect(name, stream)
@@ -104,21 +105,12 @@ impl Kubelets {
     }
 }
 
-fn authority(host: &str, port: u16) -> String {
+/// Host and port as URLs have them.
+pub(crate) fn authority(host: &str, port: u16) -> String {
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
         _ => format!("{host}:{port}"),
     }
-}
-
-fn chain(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut source = e.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Takes out what proves who the client is, and what it claims about itself.
@@ -159,7 +151,7 @@ pub(crate) fn refused(e: &upgrade::Error) -> ApiError {
 /// The same protocol on both sides: bytes are copied.
 async fn passed(
     exchange: &mut Exchange,
-    outbound: Box<dyn Connection>,
+    outbound: Box<dyn Stream>,
     authority: &str,
     target: &PathAndQuery,
 ) -> Result<Response<Body>> {
@@ -171,7 +163,7 @@ async fn passed(
 pub(crate) async fn handed(
     exchange: &Exchange,
     mut request: Request<()>,
-    outbound: Box<dyn Connection>,
+    outbound: Box<dyn Stream>,
     authority: &str,
     target: &PathAndQuery,
 ) -> std::result::Result<Response<Body>, upgrade::Error> {

@@ -15,6 +15,7 @@ use http_body_util::{BodyExt, Limited};
 use parking_lot::Mutex;
 use serve::outbound::{self, HttpsClient, OutboundError};
 
+use crate::egress::Selection;
 use crate::resources::TABLE;
 use crate::storage::Storage;
 
@@ -160,6 +161,10 @@ impl Webhook {
             ca,
             server_name: host.map(str::to_owned),
             http1_only: true,
+            route: crate::egress::route(match host {
+                Some(_) => Selection::Cluster,
+                None => Selection::ControlPlane,
+            }),
             ..Default::default()
         };
         let client = outbound::client(&options)?;

@@ -26,6 +26,8 @@ mod company;
 mod conversion;
 #[path = "daemon/documents.rs"]
 mod documents;
+#[path = "daemon/egress.rs"]
+mod egress;
 #[path = "daemon/encryption.rs"]
 mod encryption;
 #[path = "daemon/fairness.rs"]

@@ -294,7 +294,7 @@ async fn check(server: &Arc<Server>, remote: &Remote) -> Verdict {
             let (host, port) = address?;
             let path =
                 if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-            let url = format!("https://{}{path}", super::transport::authority(&host, port));
+            let url = format!("https://{}{path}", crate::proxy::authority(&host, port));
             let user = aggregator(&["system:masters"]);
             let failed = |why: String| format!("failing or missing response from {url}: {why}");
             match transport.ask(&url, &user, &[], (LIMIT, BODY)).await {

@@ -16,8 +16,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::availability::aggregator;
-use super::transport::{Answer, Transport, authority};
+use super::transport::{Answer, Transport};
 use super::{Backend, Remote};
+use crate::proxy::authority;
 use crate::server::Server;
 
 /// How often a server is asked again, and the longest pause after failures.

@@ -16,9 +16,10 @@ use tokio::time::Instant;
 
 use super::openapi_convert::convert;
 use super::openapi_merge::{filter, merge};
-use super::transport::{Answer, authority};
+use super::transport::Answer;
 use super::{Aggregation, Remote};
 use crate::authn::UserInfo;
+use crate::proxy::authority;
 use crate::storage::Storage;
 
 /// How long a document is taken for what the server has.

@@ -15,10 +15,11 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC};
 use serve::{Body, BoxError, RemoteAddr};
 use streaming::upgrade::{self, Kind};
 
-use super::transport::{Transport, authority};
+use super::transport::Transport;
 use super::{Aggregation, Remote, resolve};
 use crate::authn::UserInfo;
 use crate::http::Exchange;
+use crate::proxy::authority;
 use crate::webhook::chain;
 
 const USER: HeaderName = HeaderName::from_static("x-remote-user");

@@ -1,6 +1,5 @@
 //! Connections to another server.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +9,14 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use serve::outbound::{self, HttpsClient};
-use tokio::net::TcpStream;
+use serve::outbound::{self, HttpsClient, Route, Stream};
 use tokio_rustls::client::TlsStream;
 
 use super::Backend;
 use super::identity::Identity;
 use crate::authn::UserInfo;
+use crate::egress::Selection;
+use crate::proxy::authority;
 
 /// How long a connection may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
@@ -32,6 +32,7 @@ pub struct Transport {
     pub client: HttpsClient,
     /// Connections for upgrades.
     pub upgrades: Arc<ClientConfig>,
+    route: Route,
 }
 
 /// The answer of another server, read as a whole.
@@ -64,14 +65,19 @@ impl Backend {
             insecure: self.insecure,
             server_name: Some(self.server_name()),
             identity: pair.pem.clone(),
+            route: crate::egress::route(Selection::Cluster),
             ..Default::default()
         };
         let told = |e: outbound::OutboundError| crate::webhook::chain(&e);
         let mut upgrades = outbound::tls_config(&options).map_err(told)?;
         upgrades.alpn_protocols = vec![b"http/1.1".to_vec()];
         let client = outbound::client(&options).map_err(told)?;
-        let transport =
-            Arc::new(Transport { generation: pair.generation, client, upgrades: Arc::new(upgrades) });
+        let transport = Arc::new(Transport {
+            generation: pair.generation,
+            client,
+            upgrades: Arc::new(upgrades),
+            route: options.route,
+        });
         self.transports.0.store(Some(transport.clone()));
         Ok(transport)
     }
@@ -81,9 +87,9 @@ impl Backend {
         &self,
         transport: &Transport,
         (host, port): &(String, u16),
-    ) -> Result<TlsStream<TcpStream>, String> {
+    ) -> Result<TlsStream<Box<dyn Stream>>, String> {
         let connect = async {
-            let tcp = TcpStream::connect((host.as_str(), *port))
+            let tcp = outbound::connect(&transport.route, host, *port)
                 .await
                 .map_err(|e| format!("dial tcp {}: {e}", authority(host, *port)))?;
             let name = ServerName::try_from(self.server_name()).map_err(|e| e.to_string())?;
@@ -121,13 +127,5 @@ impl Transport {
         tokio::time::timeout(time, answer)
             .await
             .unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))
-    }
-}
-
-/// Host and port as URLs have them.
-pub(super) fn authority(host: &str, port: u16) -> String {
-    match host.parse::<IpAddr>() {
-        Ok(IpAddr::V6(ip)) => format!("[{ip}]:{port}"),
-        _ => format!("{host}:{port}"),
     }
 }

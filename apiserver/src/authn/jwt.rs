@@ -4,8 +4,10 @@
 
 mod claims;
 mod config;
+mod distributed;
 mod issuer;
 pub(crate) mod keys;
+mod provider;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,7 +85,7 @@ impl Jwts {
         let mut refused = String::new();
         loop {
             let current = self.current.load_full();
-            futures::future::join_all(current.list.iter().map(|issuer| issuer.prepare())).await;
+            futures::future::join_all(current.list.iter().map(|issuer| issuer.provider.prepare())).await;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => {}

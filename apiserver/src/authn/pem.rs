@@ -12,6 +12,8 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+use super::p521;
+
 /// A file of CA certificates that vouch for clients, with its last good content.
 pub struct Authorities {
     path: PathBuf,
@@ -84,7 +86,7 @@ impl Bundle {
 /// A key that verifies tokens.
 #[derive(Clone)]
 pub struct PublicKey {
-    /// `RS256`, `ES256` or `ES384`.
+    /// `RS256`, `ES256`, `ES384` or `ES512`.
     pub algorithm: &'static str,
     /// The subject public key info, DER.
     pub spki: Vec<u8>,
@@ -96,17 +98,45 @@ pub struct PublicKey {
 
 const RSA: [u64; 7] = [1, 2, 840, 113_549, 1, 1, 1];
 
+/// A curve of keys.
+struct Curve {
+    /// The algorithm of signatures with its keys.
+    algorithm: &'static str,
+    /// Its object identifier, DER.
+    oid: &'static [u8],
+    /// Bytes of an uncompressed point on it.
+    point: usize,
+}
+
+const CURVES: [Curve; 3] = [
+    Curve {
+        algorithm: "ES256",
+        oid: &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
+        point: 65,
+    },
+    Curve { algorithm: "ES384", oid: &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22], point: 97 },
+    Curve { algorithm: "ES512", oid: &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23], point: 133 },
+];
+
+impl Curve {
+    /// SEQUENCE { ecPublicKey, curve }.
+    fn identifier(&self) -> Vec<u8> {
+        const EC: [u8; 9] = [0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+        der(0x30, &[&EC, self.oid].concat())
+    }
+}
+
 impl PublicKey {
     fn from_spki(der: &[u8]) -> anyhow::Result<Self> {
         use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo};
         let (_, spki) = SubjectPublicKeyInfo::from_der(der).context("the public key is malformed")?;
         let key = spki.subject_public_key.data.to_vec();
         let is_rsa = spki.algorithm.algorithm.iter().is_some_and(|oid| oid.eq(RSA));
-        let algorithm = match (is_rsa, key.len()) {
+        let curve = CURVES.iter().find(|curve| curve.point == key.len());
+        let algorithm = match (is_rsa, curve) {
             (true, _) => "RS256",
-            (false, 65) => "ES256",
-            (false, 97) => "ES384",
-            _ => bail!("the public key is neither RSA nor ECDSA on P-256 or P-384"),
+            (false, Some(curve)) => curve.algorithm,
+            _ => bail!("the public key is neither RSA nor ECDSA on P-256, P-384 or P-521"),
         };
         Ok(Self { algorithm, key, id: key_id(der), spki: der.to_vec() })
     }
@@ -141,7 +171,8 @@ impl PublicKey {
         let algorithm: &dyn signature::VerificationAlgorithm = match self.algorithm {
             "RS256" => &signature::RSA_PKCS1_2048_8192_SHA256,
             "ES256" => &signature::ECDSA_P256_SHA256_FIXED,
-            _ => &signature::ECDSA_P384_SHA384_FIXED,
+            "ES384" => &signature::ECDSA_P384_SHA384_FIXED,
+            _ => return p521::verify(&self.key, message, signature),
         };
         signature::UnparsedPublicKey::new(algorithm, &self.key).verify(message, signature).is_ok()
     }
@@ -156,6 +187,7 @@ fn key_id(spki: &[u8]) -> String {
 enum Pair {
     Rsa(Box<RsaKeyPair>),
     Ecdsa(Box<EcdsaKeyPair>),
+    P521(p521::Pair),
 }
 
 /// A key that signs tokens.
@@ -178,29 +210,26 @@ impl SigningKey {
         bail!("{} holds no private key", path.display())
     }
 
-    fn from_der(label: &str, der: &[u8]) -> anyhow::Result<Self> {
+    fn from_der(label: &str, key: &[u8]) -> anyhow::Result<Self> {
         let rsa = match label {
-            "RSA PRIVATE KEY" => RsaKeyPair::from_der(der).ok(),
-            "PRIVATE KEY" => RsaKeyPair::from_pkcs8(der).ok(),
+            "RSA PRIVATE KEY" => RsaKeyPair::from_der(key).ok(),
+            "PRIVATE KEY" => RsaKeyPair::from_pkcs8(key).ok(),
             _ => None,
         };
         if let Some(pair) = rsa {
             let public = PublicKey::from_spki(&rsa_spki(pair.public_key().as_ref()))?;
             return Ok(Self { pair: Pair::Rsa(Box::new(pair)), public });
         }
-        if label != "PRIVATE KEY" {
-            bail!("{label} is not supported: convert it with `openssl pkcs8 -topk8 -nocrypt`");
-        }
-        let random = ring::rand::SystemRandom::new();
-        let algorithms =
-            [&signature::ECDSA_P256_SHA256_FIXED_SIGNING, &signature::ECDSA_P384_SHA384_FIXED_SIGNING];
-        for algorithm in algorithms {
-            if let Ok(pair) = EcdsaKeyPair::from_pkcs8(algorithm, der, &random) {
-                let public = PublicKey::from_spki(&ecdsa_spki(pair.public_key().as_ref()))?;
-                return Ok(Self { pair: Pair::Ecdsa(Box::new(pair)), public });
-            }
-        }
-        bail!("the key is neither RSA nor ECDSA on P-256 or P-384")
+        // Keys of the older form say their curve or leave it to be guessed; one that does not fit is refused.
+        let candidates = match label {
+            "EC PRIVATE KEY" => CURVES.iter().map(|curve| pkcs8(curve, key)).collect(),
+            _ => vec![key.to_vec()],
+        };
+        let pairs = candidates.iter().find_map(|document| ecdsa(document));
+        let Some((pair, point)) = pairs else {
+            bail!("the key is neither RSA nor ECDSA on P-256, P-384 or P-521")
+        };
+        Ok(Self { pair, public: PublicKey::from_spki(&ecdsa_spki(&point)?)? })
     }
 
     /// Signs `message` by the key's algorithm.
@@ -213,6 +242,7 @@ impl SigningKey {
                 Ok(out)
             }
             Pair::Ecdsa(pair) => Ok(pair.sign(&random, message)?.as_ref().to_vec()),
+            Pair::P521(pair) => pair.sign(message),
         }
     }
 }
@@ -240,14 +270,30 @@ fn rsa_spki(key: &[u8]) -> Vec<u8> {
 }
 
 /// Wraps an uncompressed point: SEQUENCE { SEQUENCE { ecPublicKey, curve }, BIT STRING }.
-fn ecdsa_spki(key: &[u8]) -> Vec<u8> {
-    const EC: [u8; 9] = [0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
-    let curve: &[u8] = if key.len() == 65 {
-        &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]
-    } else {
-        &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22]
-    };
-    der(0x30, &[der(0x30, &[&EC, curve].concat()), bit_string(key)].concat())
+fn ecdsa_spki(point: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let curve = CURVES.iter().find(|curve| curve.point == point.len()).context("the curve is not known")?;
+    Ok(der(0x30, &[curve.identifier(), bit_string(point)].concat()))
+}
+
+/// Wraps a key of the older form (RFC 5915): SEQUENCE { 0, SEQUENCE { ecPublicKey, curve }, OCTET STRING }.
+fn pkcs8(curve: &Curve, key: &[u8]) -> Vec<u8> {
+    der(0x30, &[vec![2, 1, 0], curve.identifier(), der(4, key)].concat())
+}
+
+/// The key of a PKCS#8 document, and its point.
+fn ecdsa(document: &[u8]) -> Option<(Pair, Vec<u8>)> {
+    let random = ring::rand::SystemRandom::new();
+    let algorithms =
+        [&signature::ECDSA_P256_SHA256_FIXED_SIGNING, &signature::ECDSA_P384_SHA384_FIXED_SIGNING];
+    for algorithm in algorithms {
+        if let Ok(pair) = EcdsaKeyPair::from_pkcs8(algorithm, document, &random) {
+            let point = pair.public_key().as_ref().to_vec();
+            return Some((Pair::Ecdsa(Box::new(pair)), point));
+        }
+    }
+    let pair = p521::Pair::from_pkcs8(document)?;
+    let point = pair.point();
+    Some((Pair::P521(pair), point))
 }
 
 struct Block {
@@ -262,4 +308,56 @@ fn blocks(text: &[u8]) -> anyhow::Result<Vec<Block>> {
         out.push(Block { label: block.label, der: block.contents });
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+
+    /// Keys as `openssl ecparam -genkey` writes them, with their public halves.
+    const KEYS: [(&str, &str, &str); 3] = [
+        (
+            "ES256",
+            "MHcCAQEEIL43m71+cifRgrI7x7jQjJDwsDRcuVXy4qu3p6WkXenyoAoGCCqGSM49AwEHoUQDQgAEptp5Ypg7QMag4yYm/cb4NB/pK3DSxM9r4XdcbafoK2Hti7GkEVDrzDEOuvKolCx5QxLumvrLQqn4xhE9gSD+Pw==",
+            "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEptp5Ypg7QMag4yYm/cb4NB/pK3DSxM9r4XdcbafoK2Hti7GkEVDrzDEOuvKolCx5QxLumvrLQqn4xhE9gSD+Pw==",
+        ),
+        (
+            "ES384",
+            "MIGkAgEBBDAi1apM9tYRhEKTaKdx8xoPe7uhnQEIbf47jPE4A/KohpmxmTGfLLI2kt0ALfqvfMKgBwYFK4EEACKhZANiAATOSE0idVEVpzXLlvC1g2b9K02xb9KIWM5uKP5+isjIvVOy2ptrnZ48CmMaUNrD2nz/ktboeQtP10LAXo0M8KXYonk+nNi8MZ/UuyZxn62KJEjcn4iUSICWc2zkZjCSSNo=",
+            "MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEzkhNInVRFac1y5bwtYNm/StNsW/SiFjObij+forIyL1Tstqba52ePApjGlDaw9p8/5LW6HkLT9dCwF6NDPCl2KJ5PpzYvDGf1LsmcZ+tiiRI3J+IlEiAlnNs5GYwkkja",
+        ),
+        (
+            "ES512",
+            "MIHcAgEBBEIAQvQAfrI1nSZQri3QCKb/vW8/jfXF1VWdhQ89SO+USoqH3EjY7O+wq+i4KdtNLGiQDUgfhvTPD/X6G7k+/Qx8obegBwYFK4EEACOhgYkDgYYABAC4LHMaWzZJOKeF7J9EmDvQY/9FfHWq7U4VePXzf/jrMJQR/g5BLd4gXt1EUfkeWEzz+5ZY7bF7Mbtu60BHYA+ArgDfdZhNnPBKZDhd9XnBKxUTKYiY2RIoC9cSdMq1idpN3r6Y0VLAlgoJEx4OEqi+c4p87ai8wiMaCWjJgF3tziIMig==",
+            "MIGbMBAGByqGSM49AgEGBSuBBAAjA4GGAAQAuCxzGls2STinheyfRJg70GP/RXx1qu1OFXj183/46zCUEf4OQS3eIF7dRFH5HlhM8/uWWO2xezG7butAR2APgK4A33WYTZzwSmQ4XfV5wSsVEymImNkSKAvXEnTKtYnaTd6+mNFSwJYKCRMeDhKovnOKfO2ovMIjGgloyYBd7c4iDIo=",
+        ),
+    ];
+
+    #[test]
+    fn keys_of_every_curve_are_read_in_either_form() {
+        for ((algorithm, private, public), curve) in KEYS.into_iter().zip(&CURVES) {
+            let sec1 = STANDARD.decode(private).unwrap();
+            for (label, key) in [("EC PRIVATE KEY", sec1.clone()), ("PRIVATE KEY", pkcs8(curve, &sec1))] {
+                let key = SigningKey::from_der(label, &key).unwrap();
+                assert_eq!(key.public.algorithm, algorithm, "{label}");
+                assert_eq!(STANDARD.encode(&key.public.spki), public, "{label} of {algorithm}");
+                let mut signature = key.sign(b"message").unwrap();
+                assert!(key.public.verify(b"message", &signature), "{label} of {algorithm}");
+                signature[9] ^= 1;
+                assert!(!key.public.verify(b"message", &signature), "{label} of {algorithm}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_other_kinds_are_refused() {
+        for (label, key) in
+            [("EC PRIVATE KEY", &b"nothing"[..]), ("PRIVATE KEY", b""), ("DSA PRIVATE KEY", b"x")]
+        {
+            assert!(SigningKey::from_der(label, key).is_err(), "{label}");
+        }
+    }
 }

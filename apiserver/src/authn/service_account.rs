@@ -280,7 +280,11 @@ fn jwk(key: &PublicKey) -> Option<Value> {
     }
     let point = key.key.get(1..)?;
     let (x, y) = point.split_at(point.len() / 2);
-    let curve = if key.algorithm == "ES256" { "P-256" } else { "P-384" };
+    let curve = match key.algorithm {
+        "ES256" => "P-256",
+        "ES384" => "P-384",
+        _ => "P-521",
+    };
     Some(common(object!({"kty": "EC", "crv": curve, "x": (encode(x)), "y": (encode(y))})))
 }
 

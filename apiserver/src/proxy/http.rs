@@ -12,11 +12,12 @@ use serve::{Body, BoxError};
 use streaming::upgrade::{self, Kind};
 
 use super::links::Place;
-use super::{authority, chain, inbound, passed};
+use super::{authority, inbound, passed};
 use crate::http::Exchange;
 use crate::render;
 use crate::resources::{Row, TABLE};
 use crate::storage::Storage;
+use crate::webhook::chain;
 
 /// Where a proxied request goes.
 struct Target {

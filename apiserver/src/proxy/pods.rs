@@ -7,14 +7,16 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
+use serve::outbound::Stream;
 use serve::{Body, BoxError};
 use streaming::upgrade::{self, Kind};
 use streaming::{port_forward, remote_command, spdy, websocket};
 
-use super::{Connection, authority, chain, inbound, passed, refused};
+use super::{authority, inbound, passed, refused};
 use crate::http::Exchange;
 use crate::render;
 use crate::resources::Row;
+use crate::webhook::chain;
 
 /// The pod of the request.
 async fn pod_of(exchange: &Exchange, row: &Row) -> Result<Value> {
@@ -183,7 +185,7 @@ fn wants_tunnel(exchange: &Exchange) -> bool {
 /// A WebSocket client of a SPDY kubelet.
 async fn translated(
     exchange: &mut Exchange,
-    outbound: Box<dyn Connection>,
+    outbound: Box<dyn Stream>,
     authority: &str,
     target: &PathAndQuery,
     query: &str,
@@ -214,7 +216,7 @@ async fn translated(
 /// SPDY inside a WebSocket, for port forwarding.
 async fn tunnelled(
     exchange: &mut Exchange,
-    outbound: Box<dyn Connection>,
+    outbound: Box<dyn Stream>,
     authority: &str,
     target: &PathAndQuery,
 ) -> Result<Response<Body>> {

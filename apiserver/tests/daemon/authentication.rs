@@ -74,6 +74,8 @@ pub(super) fn answer(cluster: &Cluster, path: &str, headers: &[(&str, &str)]) ->
 fn tokens_of_other_issuers_stand_for_users() {
     let signer = Arc::new(Mutex::new(Signer::new()));
     let (served, mut issuer) = (signer.clone(), String::new());
+    let claims_elsewhere = Arc::new(Mutex::new(object!({"aud": "cluster", "roles": ["ops"]})));
+    let elsewhere = claims_elsewhere.clone();
     let cluster = Cluster::start_with(|pki| {
         let url = Arc::new(Mutex::new(String::new()));
         let known = url.clone();
@@ -81,6 +83,11 @@ fn tokens_of_other_issuers_stand_for_users() {
             "/.well-known/openid-configuration" => {
                 let url = known.lock().clone();
                 object!({"issuer": (url.as_str()), "jwks_uri": (format!("{url}/keys"))})
+            }
+            "/roles" => {
+                let mut claims = elsewhere.lock().clone();
+                claims.set(&["iss"], known.lock().as_str());
+                served.lock().sign(&claims).into()
             }
             _ => object!({"keys": [(served.lock().public())]}),
         });
@@ -127,6 +134,18 @@ fn tokens_of_other_issuers_stand_for_users() {
     let mut other = claims("ann", 600);
     other.set(&["aud"], "another");
     refused(&other, "expected audience");
+    // The roles are elsewhere.
+    let mut distributed = claims("ann", 600);
+    distributed.remove_at(&["roles"]);
+    distributed.set(&["_claim_names"], object!({"roles": "s"}));
+    distributed.set(&["_claim_sources"], object!({"s": {"endpoint": (format!("{issuer}/roles"))}}));
+    refused(
+        &distributed,
+        "could not expand distributed claims: verify distributed claim token: oidc: token is expired",
+    );
+    claims_elsewhere.lock().set(&["exp"], now + 600);
+    let user = review(&cluster, &sign(&distributed)).get("user").clone();
+    assert_eq!(user.get("groups"), &Value::from(vec!["corp:ops", "system:authenticated"]));
     // The user is authenticated, and may do nothing yet.
     assert_eq!(code(&cluster, MAPS, Some(&good)), 403);
     assert_eq!(code(&cluster, MAPS, Some(&Signer::new().sign(&claims("ann", 600)))), 401);

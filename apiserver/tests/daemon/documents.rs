@@ -9,7 +9,7 @@ use tower::service_fn;
 
 use super::*;
 
-/// A server that answers documents with what `answer` makes of the path and the document.
+/// A server that answers documents with what `answer` makes of the path and the document; a text is sent as it is.
 pub(super) fn serve(pki: &Pki, answer: impl Fn(&str, &Value) -> Value + Send + Sync + 'static) -> u16 {
     let tls = Arc::new(serve::Tls::from_files(&pki.file("server.crt"), &pki.file("server.key")).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -26,7 +26,9 @@ pub(super) fn serve(pki: &Pki, answer: impl Fn(&str, &Value) -> Value + Send + S
                     let path = request.uri().path().to_owned();
                     let body = request.into_body().collect().await.unwrap().to_bytes();
                     let document = api::json::decode(&body).map(|d| d.value).unwrap_or_default();
-                    let answer = answer(&path, &document).to_json();
+                    let answer = answer(&path, &document);
+                    let answer =
+                        answer.as_str().map_or_else(|| answer.to_json(), |text| text.as_bytes().to_vec());
                     Ok::<_, Infallible>(http::Response::new(serve::full(bytes::Bytes::from(answer))))
                 }
             });

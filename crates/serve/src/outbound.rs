@@ -16,12 +16,14 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use crate::body::Body;
 use crate::tls::provider;
 
+mod dial;
 mod trust;
 
+pub use dial::{Connector, Dial, Route, Stream, connect};
 use trust::Trust;
 
 /// A pooling client; clones share the pool. Upgrades work through `hyper::upgrade::on(&mut response)`.
-pub type HttpsClient = Client<HttpsConnector<HttpConnector>, Body>;
+pub type HttpsClient = Client<HttpsConnector<Connector>, Body>;
 
 /// Why a client cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +58,8 @@ pub struct Options {
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
     /// Only HTTP/1.1, as upgrades need.
     pub http1_only: bool,
+    /// The way to the server.
+    pub route: Route,
 }
 
 /// TLS settings for a client.
@@ -93,10 +97,11 @@ pub fn client(options: &Options) -> Result<HttpsClient, OutboundError> {
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(Duration::from_secs(30)));
     tcp.set_keepalive(Some(Duration::from_secs(30)));
+    let connector = Connector { tcp, route: options.route.clone() };
     let connector = if options.http1_only {
-        builder.enable_http1().wrap_connector(tcp)
+        builder.enable_http1().wrap_connector(connector)
     } else {
-        builder.enable_http1().enable_http2().wrap_connector(tcp)
+        builder.enable_http1().enable_http2().wrap_connector(connector)
     };
     let client = Client::builder(TokioExecutor::new())
         .pool_idle_timeout(Duration::from_secs(90))

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use api::field::{FieldError, Path};
-use arc_swap::ArcSwapOption;
 use cel::Type;
 use cel::access::{About, Expression};
 use serde::Deserialize;
-use serve::outbound;
+use serve::outbound::{self, Route};
 
 use super::claims::{Mapping, Part, Rule};
+use super::distributed::Distributed;
 use super::issuer::Issuer;
 use super::keys;
+use super::provider::{Provider, Terms};
+use crate::egress::{self, Selection};
 
 const VERSIONS: [&str; 3] =
     ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1", "apiserver.config.k8s.io/v1alpha1"];
@@ -167,7 +169,7 @@ pub(super) fn parse(text: &str, own: &[String]) -> Result<Read> {
 }
 
 fn supported() -> Vec<String> {
-    keys::ALGORITHMS.into_iter().filter(|a| keys::supported(a)).map(str::to_owned).collect()
+    keys::ALGORITHMS.into_iter().map(str::to_owned).collect()
 }
 
 fn refuse(errors: &[FieldError]) -> Result<()> {
@@ -195,11 +197,6 @@ pub(super) fn of_flags(flags: &Oidc, own: &[String]) -> Result<Option<Arc<Issuer
     for algorithm in &flags.signing_algs {
         if !keys::ALGORITHMS.contains(&algorithm.as_str()) {
             bail!("oidc: unsupported signing alg: {algorithm:?}");
-        }
-        if !keys::supported(algorithm) {
-            bail!(
-                "--oidc-signing-algs={algorithm} is not supported: signatures on the curve P-521 cannot be verified"
-            );
         }
     }
     let prefix = match flags.username_prefix.as_str() {
@@ -261,23 +258,17 @@ impl JwtFile {
             "" => crate::webhook::system_authorities(),
             pem => Some(pem.as_bytes().to_vec()),
         };
-        let client = outbound::client(&outbound::Options { ca, ..Default::default() });
+        let route = self.issuer.route()?;
+        let client = outbound::client(&outbound::Options { ca, route, ..Default::default() });
         let client = client.with_context(|| format!("the authorities of the issuer {}", self.issuer.url))?;
-        let discovery = match self.issuer.discovery_url.as_str() {
-            "" => format!("{}/.well-known/openid-configuration", self.issuer.url.trim_end_matches('/')),
-            url => url.to_owned(),
-        };
+        let terms = Terms { audiences: self.issuer.audiences, algorithms, client };
         Ok(Some(Arc::new(Issuer {
-            url: self.issuer.url,
-            discovery,
-            audiences: self.issuer.audiences,
-            algorithms,
+            groups: match &mapping.groups {
+                Part::Claim(claim, _) => Some(Distributed::new(claim)),
+                _ => None,
+            },
+            provider: Provider::new(self.issuer.url, &self.issuer.discovery_url, terms),
             mapping,
-            client,
-            keys_url: ArcSwapOption::empty(),
-            keys: ArcSwapOption::empty(),
-            fetched: tokio::sync::Mutex::default(),
-            told: parking_lot::Mutex::default(),
         })))
     }
 
@@ -487,11 +478,32 @@ impl IssuerFile {
         if !why.is_empty() {
             errors.push(FieldError::invalid(&path.child("audienceMatchPolicy"), policy, why));
         }
-        if !self.egress_selector_type.is_empty() {
-            let why = "egress selectors are not supported";
-            let kind = self.egress_selector_type.as_str();
+        if let Err(kind) = self.selection() {
+            let why = "egress selector must be either controlplane or cluster";
             errors.push(FieldError::invalid(&path.child("egressSelectorType"), kind, why));
         }
+    }
+}
+
+impl IssuerFile {
+    /// The way to the issuer that is asked for; what else is asked for is an error.
+    fn selection(&self) -> Result<Option<Selection>, &str> {
+        match self.egress_selector_type.as_str() {
+            "" => Ok(None),
+            "cluster" => Ok(Some(Selection::Cluster)),
+            "controlplane" => Ok(Some(Selection::ControlPlane)),
+            other => Err(other),
+        }
+    }
+
+    /// The way to the issuer.
+    fn route(&self) -> Result<Route> {
+        let Ok(Some(selection)) = self.selection() else { return Ok(None) };
+        if !egress::is_configured(selection) {
+            let kind = &self.egress_selector_type;
+            bail!("oidc: egress lookup for {kind:?} is not configured");
+        }
+        Ok(egress::route(selection))
     }
 }
 

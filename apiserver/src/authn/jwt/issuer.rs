@@ -1,186 +1,35 @@
-//! One issuer: its keys, and whether a token is one of its own.
-
-use std::time::{Duration, Instant};
-
-use api::Value;
-use arc_swap::ArcSwapOption;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
-use http::Request;
-use http::header::ACCEPT;
-use http_body_util::{BodyExt, Limited};
-use jiff::Timestamp;
-use serve::outbound::HttpsClient;
+//! One issuer: from a token of its own to a user.
 
 use super::claims::Mapping;
-use super::keys::KeySet;
+use super::distributed::Distributed;
+use super::provider::Provider;
 use crate::authn::UserInfo;
-use crate::webhook::chain;
-
-const TIMEOUT: Duration = Duration::from_secs(30);
-/// Longer documents are refused.
-const DOCUMENT_LIMIT: usize = 1 << 20;
-/// Keys are asked for no more often than this, whatever tokens come.
-const FETCH_PAUSE: Duration = Duration::from_secs(2);
-/// Clocks may differ by this much before a token holds.
-const LEEWAY: i64 = 300;
-/// The same failure is told of this often.
-const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// An issuer and what its tokens stand for.
 pub(super) struct Issuer {
-    pub url: String,
-    /// Where its discovery document is.
-    pub discovery: String,
-    pub audiences: Vec<String>,
-    /// Algorithms of signatures that are accepted.
-    pub algorithms: Vec<String>,
+    pub provider: Provider,
     pub mapping: Mapping,
-    pub client: HttpsClient,
-    /// Where its keys are; none before it was asked.
-    pub keys_url: ArcSwapOption<String>,
-    pub keys: ArcSwapOption<KeySet>,
-    pub fetched: tokio::sync::Mutex<Option<Instant>>,
-    pub told: parking_lot::Mutex<Option<Instant>>,
+    /// Where the claim of the groups comes from when a token only says who has it; none when groups come of no claim.
+    pub groups: Option<Distributed>,
 }
 
 impl Issuer {
     /// True when it is the one that a token names.
     pub(super) fn is(&self, named: &str) -> bool {
-        self.url == named
-    }
-
-    /// Asks the issuer where its keys are, unless that is known.
-    pub(super) async fn prepare(&self) {
-        if self.keys_url.load().is_some() {
-            return;
-        }
-        match self.discover().await {
-            Ok(url) => {
-                self.keys_url.store(Some(url.into()));
-                tracing::info!(issuer = self.url, "An issuer of tokens is known");
-            }
-            Err(why) => {
-                let mut told = self.told.lock();
-                if told.is_none_or(|at| at.elapsed() > TELL_EVERY) {
-                    tracing::error!(
-                        issuer = self.url,
-                        why,
-                        "an issuer of tokens gives no account of itself yet"
-                    );
-                    *told = Some(Instant::now());
-                }
-            }
-        }
-    }
-
-    async fn discover(&self) -> Result<String, String> {
-        let document = self.get(&self.discovery).await?;
-        let issuer = document.str_at(&["issuer"]);
-        if issuer != self.url {
-            return Err(format!(
-                "oidc: issuer URL provided to client ({:?}) did not match the issuer URL returned by provider ({issuer:?})",
-                self.url
-            ));
-        }
-        match document.str_at(&["jwks_uri"]) {
-            "" => Err("provider did not return JWKS URL".to_owned()),
-            url => Ok(url.to_owned()),
-        }
-    }
-
-    async fn get(&self, url: &str) -> Result<Value, String> {
-        let request = Request::get(url).header(ACCEPT, "application/json").body(serve::full(Bytes::new()));
-        let request = request.map_err(|e| format!("{url} is no URL: {e}"))?;
-        let answer = async {
-            let answer =
-                self.client.request(request).await.map_err(|e| format!("Get {url:?}: {}", chain(&e)))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), DOCUMENT_LIMIT).collect().await;
-            let body = body.map_err(|e| format!("unable to read response body: {e}"))?.to_bytes();
-            if !status.is_success() {
-                return Err(format!("{status}"));
-            }
-            api::json::decode(&body).map(|d| d.value).map_err(|e| format!("{url} is no JSON: {e}"))
-        };
-        let late = || Err(format!("Get {url:?}: context deadline exceeded"));
-        tokio::time::timeout(TIMEOUT, answer).await.unwrap_or_else(|_| late())
+        self.provider.url == named
     }
 
     /// The user of a token that names this issuer.
     pub(super) async fn authenticate(&self, token: &str) -> Result<UserInfo, String> {
-        if self.keys_url.load().is_none() {
+        if !self.provider.is_known() {
             return Err("oidc: authenticator not initialized".to_owned());
         }
-        let claims = self.verify(token).await.map_err(|e| format!("oidc: verify token: {e}"))?;
+        let verified = self.provider.verify(token).await;
+        let mut claims = verified.map_err(|e| format!("oidc: verify token: {e}"))?;
+        if let Some(groups) = &self.groups {
+            let expanded = groups.expand(&mut claims, &self.provider.terms).await;
+            expanded.map_err(|e| format!("oidc: could not expand distributed claims: {e}"))?;
+        }
         self.mapping.user(&claims)
-    }
-
-    async fn verify(&self, token: &str) -> Result<Value, String> {
-        let malformed = || "oidc: malformed jwt".to_owned();
-        let (signed, signature) = token.rsplit_once('.').ok_or_else(malformed)?;
-        let (header, payload) = signed.split_once('.').ok_or_else(malformed)?;
-        let decoded = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| malformed());
-        let read = |bytes: Vec<u8>| api::json::decode(&bytes).map(|d| d.value).map_err(|_| malformed());
-        let (header, claims) = (read(decoded(header)?)?, read(decoded(payload)?)?);
-        let signature = decoded(signature)?;
-        self.check(&claims)?;
-        let (algorithm, id) = (header.str_at(&["alg"]), header.str_at(&["kid"]));
-        if !self.algorithms.iter().any(|a| a == algorithm) {
-            return Err(format!(
-                "oidc: id token signed with unsupported algorithm, expected {:?} got {algorithm:?}",
-                self.algorithms
-            ));
-        }
-        let fits = |keys: &KeySet| keys.verify(algorithm, id, signed.as_bytes(), &signature);
-        if self.keys.load().as_deref().is_some_and(fits) {
-            return Ok(claims);
-        }
-        // The key may be new.
-        self.fetch().await?;
-        match self.keys.load().as_deref().is_some_and(fits) {
-            true => Ok(claims),
-            false => Err("failed to verify signature: failed to verify id token signature".to_owned()),
-        }
-    }
-
-    fn check(&self, claims: &Value) -> Result<(), String> {
-        let audience = claims.get("aud");
-        let many = audience.as_array().into_iter().flatten().filter_map(Value::as_str);
-        let named: Vec<&str> = audience.as_str().into_iter().chain(many).collect();
-        if !self.audiences.iter().any(|a| named.contains(&a.as_str())) {
-            return Err(format!("oidc: expected audience in {:?} got {named:?}", self.audiences));
-        }
-        let time = |name: &str| match claims.get(name) {
-            Value::Float(f) => Some(*f as i64),
-            other => other.as_i64(),
-        };
-        let now = Timestamp::now().as_second();
-        let expiry = time("exp").unwrap_or(0);
-        if now > expiry {
-            return Err(format!("oidc: token is expired (Token Expiry: {expiry})"));
-        }
-        match time("nbf") {
-            Some(begin) if now + LEEWAY < begin => {
-                Err(format!("oidc: current time {now} before the nbf (not before) time: {begin}"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Fetches the keys, unless that was done a moment ago.
-    async fn fetch(&self) -> Result<(), String> {
-        let mut fetched = self.fetched.lock().await;
-        if fetched.is_some_and(|at| at.elapsed() < FETCH_PAUSE) {
-            return Ok(());
-        }
-        let url = self.keys_url.load_full().ok_or("oidc: authenticator not initialized")?;
-        let document = self.get(&url).await;
-        *fetched = Some(Instant::now());
-        let document = document
-            .map_err(|e| format!("failed to verify signature: fetching keys oidc: get keys failed: {e}"))?;
-        self.keys.store(Some(KeySet::parse(&document).into()));
-        Ok(())
     }
 }

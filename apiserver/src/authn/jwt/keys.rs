@@ -7,14 +7,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{self, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey};
 
-/// Algorithms that upstream knows; whether they are supported here is said by [`supported`].
+use crate::authn::p521;
+
+/// Algorithms that are known.
 pub(crate) const ALGORITHMS: [&str; 9] =
     ["ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512"];
-
-/// True for algorithms of which signatures can be verified: all but those of curve P-521.
-pub(super) fn supported(algorithm: &str) -> bool {
-    ALGORITHMS.contains(&algorithm) && algorithm != "ES512"
-}
 
 /// The keys of an issuer.
 #[derive(Debug, Default)]
@@ -101,6 +98,7 @@ impl Material {
                 let algorithm: &dyn signature::VerificationAlgorithm = match (algorithm, curve.as_str()) {
                     ("ES256", "P-256") => &signature::ECDSA_P256_SHA256_FIXED,
                     ("ES384", "P-384") => &signature::ECDSA_P384_SHA384_FIXED,
+                    ("ES512", "P-521") => return p521::verify(point, message, signature),
                     _ => return false,
                 };
                 UnparsedPublicKey::new(algorithm, point).verify(message, signature).is_ok()
@@ -130,5 +128,20 @@ mod tests {
         assert!(!keys.verify("ES256", "b", message, &signature));
         assert!(!keys.verify("RS256", "a", message, &signature));
         assert!(!keys.verify("ES256", "a", b"other", &signature));
+    }
+
+    #[test]
+    fn a_signature_on_the_largest_curve_is_verified() {
+        // RFC 7515, appendix A.4.
+        let set = r#"{"keys":[{"kty":"EC","crv":"P-521",
+            "x":"AekpBQ8ST8a8VcfVOTNl353vSrDCLLJXmPk06wTjxrrjcBpXp5EOnYG_NjFZ6OvLFV1jSfS9tsz4qUxcWceqwQGk",
+            "y":"ADSmRA43Z1DSNx_RvcLI87cdL07l6jQyyBXMoxVg_l2Th-x3S1WDhjDly79ajL4Kkd0AZMaZmh9ubmf63e3kyMj2"}]}"#;
+        let keys = KeySet::parse(&api::json::decode(set.as_bytes()).unwrap().value);
+        let signature = "AdwMgeerwtHoh-l192l60hp9wAHZFVJbLfD_UxMi70cwnZOYaRI1bKPWROc-mZZqwqT2SI-KGDKB34XO0aw_7XdtAG8GaSwFKdCAPZgoXD2YBJZCPEX3xKpRwcdOO8KpEHwJjyqOgzDO7iKvU8vcnwNrmxYbSW9ERBXukOXolLzeO_Jn";
+        let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        assert!(keys.verify("ES512", "", b"eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZA", &signature));
+        assert!(!keys.verify("ES512", "", b"eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZB", &signature));
+        signature.push(0);
+        assert!(!keys.verify("ES512", "", b"eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZA", &signature));
     }
 }
