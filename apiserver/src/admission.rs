@@ -11,6 +11,7 @@ mod defaults;
 mod event_rate;
 mod expression;
 mod external_addresses;
+mod image_policy;
 mod images;
 mod limit_ranger;
 mod namespace;
@@ -192,6 +193,11 @@ async fn check_written(call: &Call, operation: Operation, object: &Value, old: O
     }
     if runs(Plugin::AlwaysPullImages) {
         images::check_pulled(call, operation, object, old)?;
+    }
+    if runs(Plugin::ImagePolicyWebhook)
+        && let Some(policy) = &call.server.config.admission.image_policy
+    {
+        policy.validate(call, operation, object).await?;
     }
     if runs(Plugin::PodSecurity) {
         pod_security::validate(call, object, old)?;

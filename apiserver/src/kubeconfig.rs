@@ -2,6 +2,8 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/>.
 
+mod review;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use serve::outbound::{self, HttpsClient};
+
+pub use review::Answers;
 
 use crate::webhook::chain;
 

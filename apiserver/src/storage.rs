@@ -10,6 +10,7 @@ mod etcd;
 mod feed;
 pub(crate) mod form;
 mod record;
+mod together;
 
 pub use cache::{Cache, Event, Reading, Snapshot, Stored, Waited, set_resource_version};
 pub use encryption::Encryption;

@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use api::{Map, Value};
 
 use super::event_rate::Limit;
+use super::image_policy::ImagePolicy;
 use super::plugins::{self, Plugin, Plugins};
 use super::pod_security::PodSecurity;
 
@@ -22,6 +24,8 @@ pub struct Configuration {
     pub(super) node_selectors: BTreeMap<String, String>,
     /// EventRateLimit: how many events there may be.
     pub(super) event_limits: Vec<Limit>,
+    /// ImagePolicyWebhook: who says which images there may be.
+    pub(super) image_policy: Option<Arc<ImagePolicy>>,
     /// PodTolerationRestriction: what pods get, and what they may have.
     pub(super) tolerations: Tolerations,
     /// DefaultTolerationSeconds: how long pods stay on a node that is not ready, and on one that is unreachable.
@@ -57,6 +61,9 @@ impl Configuration {
                 "--enable-admission-plugins EventRateLimit: limits: Invalid value: null: must not be empty"
             );
         }
+        if plugins.run(Plugin::ImagePolicyWebhook) && configuration.image_policy.is_none() {
+            bail!("--enable-admission-plugins ImagePolicyWebhook: no config specified");
+        }
         Ok(configuration)
     }
 
@@ -75,17 +82,18 @@ impl Configuration {
             let name = part.str_at(&["name"]);
             let plugin = plugins::named("the file's", name)?;
             let embedded = part.get("configuration");
+            let folder = file.parent().unwrap_or(Path::new(""));
             let own = match (embedded.is_null(), part.str_at(&["path"])) {
                 (true, "") => continue,
-                (true, path) => document(&file.parent().unwrap_or(Path::new("")).join(path))?,
+                (true, path) => document(&folder.join(path))?,
                 (false, _) => embedded.clone(),
             };
-            self.configure(plugin, &own).with_context(|| format!("the configuration of {name}"))?;
+            self.configure(plugin, &own, folder).with_context(|| format!("the configuration of {name}"))?;
         }
         Ok(())
     }
 
-    fn configure(&mut self, plugin: Plugin, own: &Value) -> Result<()> {
+    fn configure(&mut self, plugin: Plugin, own: &Value, folder: &Path) -> Result<()> {
         match plugin {
             Plugin::PodSecurity => {
                 let versions = ["v1", "v1beta1", "v1alpha1"]
@@ -111,6 +119,7 @@ impl Configuration {
                 expect(own, "Configuration", &["eventratelimit.admission.k8s.io/v1alpha1"])?;
                 self.event_limits = Limit::read(own)?;
             }
+            Plugin::ImagePolicyWebhook => self.image_policy = Some(ImagePolicy::read(own, folder)?),
             _ => bail!("this plug-in takes no configuration"),
         }
         Ok(())

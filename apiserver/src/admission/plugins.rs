@@ -59,9 +59,6 @@ plugins! {
     AlwaysDeny false,
 }
 
-/// Those that cannot run.
-const ABSENT: [Plugin; 1] = [Plugin::ImagePolicyWebhook];
-
 /// Which plug-ins run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Plugins(u64);
@@ -77,14 +74,11 @@ impl Plugins {
     /// Those that run by default, with some more and without others.
     ///
     /// # Errors
-    /// A name is none of a plug-in, is named twice, or is that of one that cannot run.
+    /// A name is none of a plug-in, or is named twice.
     pub(super) fn new(enable: &[String], disable: &[String]) -> Result<Self> {
         let mut plugins = Self::default();
         for name in enable {
             let plugin = named("--enable-admission-plugins", name)?;
-            if ABSENT.contains(&plugin) {
-                bail!("--enable-admission-plugins {name} is not supported");
-            }
             if disable.contains(name) {
                 bail!("{name} in enable-admission-plugins and disable-admission-plugins overlapped");
             }
@@ -126,7 +120,7 @@ mod tests {
         let plugins = new(&["AlwaysPullImages"], &["PodSecurity"]).unwrap();
         assert!(plugins.run(Plugin::AlwaysPullImages) && plugins.run(Plugin::ResourceQuota));
         assert!(!plugins.run(Plugin::PodSecurity) && !plugins.run(Plugin::NodeRestriction));
-        for (enable, disable) in [("Nope", ""), ("ImagePolicyWebhook", ""), ("Priority", "Priority")] {
+        for (enable, disable) in [("Nope", ""), ("Priority", "Priority")] {
             assert!(new(&[enable], &[disable]).is_err(), "{enable}");
         }
     }

@@ -2,20 +2,16 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#webhook-token-authentication>.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::{Value, object};
-use bytes::Bytes;
-use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 
 use super::UserInfo;
-use crate::kubeconfig::{Remote, RemoteError};
+use crate::kubeconfig::{Answers, Remote};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a review is asked for, and the pause after the first failure.
-const ATTEMPTS: u32 = 5;
+/// The pause after the first failure.
 const BACKOFF: Duration = Duration::from_millis(500);
 /// So many answers are kept.
 const ANSWERS: usize = 4096;
@@ -36,13 +32,13 @@ pub struct Reviewer {
     remote: Remote,
     version: &'static str,
     ttl: Duration,
-    answers: Mutex<HashMap<Vec<u8>, (Answer, Instant)>>,
+    answers: Answers<Answer>,
 }
 
 impl Reviewer {
     /// Asks `remote` by reviews of `version`, `v1` or `v1beta1`, and keeps answers for `ttl`.
     pub fn new(remote: Remote, version: &'static str, ttl: Duration) -> Self {
-        Self { remote, version, ttl, answers: Mutex::default() }
+        Self { remote, version, ttl, answers: Answers::new(ANSWERS) }
     }
 
     /// Who a token stands for; none when the server knows it not.
@@ -51,10 +47,8 @@ impl Reviewer {
     /// The server cannot be asked, or says that the token is wrong.
     pub async fn authenticate(&self, token: &str, audiences: &[String]) -> Answer {
         let key = digest(&SHA256, format!("{token}\0{}", audiences.join("\0")).as_bytes()).as_ref().to_vec();
-        if let Some((answer, at)) = self.answers.lock().get(&key)
-            && at.elapsed() < self.ttl
-        {
-            return answer.clone();
+        if let Some(answer) = self.answers.get(&key) {
+            return answer;
         }
         let mut review = object!({
             "kind": "TokenReview",
@@ -66,48 +60,10 @@ impl Reviewer {
         if !audiences.is_empty() {
             review.set(&["spec", "audiences"], audiences.to_vec());
         }
-        let status = self.ask(&Bytes::from(review.to_json())).await?;
+        let status = self.remote.review(&review, TIMEOUT, BACKOFF).await?;
         let answer = read(&status, audiences);
-        if !self.ttl.is_zero() {
-            self.keep(key, answer.clone());
-        }
+        self.answers.keep(key, answer.clone(), self.ttl);
         answer
-    }
-
-    fn keep(&self, key: Vec<u8>, answer: Answer) {
-        let mut answers = self.answers.lock();
-        if answers.len() >= ANSWERS {
-            answers.retain(|_, (_, at)| at.elapsed() < self.ttl);
-        }
-        if answers.len() < ANSWERS {
-            answers.insert(key, (answer, Instant::now()));
-        }
-    }
-
-    async fn ask(&self, review: &Bytes) -> Result<Value, String> {
-        let mut pause = BACKOFF;
-        for attempt in 1.. {
-            match self.remote.post(review.clone(), TIMEOUT).await {
-                Ok(answer) => {
-                    let answer =
-                        api::json::decode(&answer).map_err(|e| format!("the answer is no JSON: {e}"))?.value;
-                    return Ok(answer.get("status").clone());
-                }
-                Err(e) if attempt >= ATTEMPTS || !passes(&e) => return Err(e.to_string()),
-                Err(e) => tracing::warn!(error = %e, attempt, "a token could not be reviewed, trying again"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = pause.mul_f64(1.5);
-        }
-        unreachable!("the loop ends by returning")
-    }
-}
-
-/// True for failures that may pass by themselves.
-fn passes(error: &RemoteError) -> bool {
-    match error {
-        RemoteError::Connection { .. } | RemoteError::Timeout(_) => true,
-        RemoteError::Status(status) => status.is_server_error() || status.as_u16() == 429,
     }
 }
 

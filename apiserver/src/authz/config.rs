@@ -9,12 +9,11 @@ use api::field::{FieldError, Path};
 use cel::Type;
 use cel::access::{About, Expression};
 use daemon::GoDuration;
-use parking_lot::Mutex;
 use serde::Deserialize;
 
-use super::webhook::Webhook;
+use super::webhook::{self, Webhook};
 use super::{Abac, Method};
-use crate::kubeconfig::Remote;
+use crate::kubeconfig::{Answers, Remote};
 
 const VERSIONS: [&str; 3] =
     ["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1", "apiserver.config.k8s.io/v1alpha1"];
@@ -228,7 +227,7 @@ impl WebhookFile {
             timeout: self.timeout.map_or(MAX_TIMEOUT, |t| t.0),
             denies: self.failure_policy == "Deny",
             conditions,
-            answers: Mutex::default(),
+            answers: Answers::new(webhook::ANSWERS),
         })))
     }
 }

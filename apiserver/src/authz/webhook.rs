@@ -2,26 +2,20 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/webhook/>.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::selector::{FieldTerm, Operator, Requirement};
 use api::{Value, object};
-use bytes::Bytes;
 use cel::access::Expression;
-use parking_lot::Mutex;
 
 use super::{Attributes, Decision};
 use crate::authn::UserInfo;
-use crate::kubeconfig::{Remote, RemoteError};
+use crate::kubeconfig::{Answers, Remote};
 
-/// How often a review is asked for, and the pause after the first failure.
-const ATTEMPTS: u32 = 5;
+/// The pause after the first failure.
 const BACKOFF: Duration = Duration::from_millis(500);
 /// So many answers are kept.
-const ANSWERS: usize = 8192;
-/// Answers to longer questions are not kept.
-const QUESTION_LIMIT: usize = 10_000;
+pub(super) const ANSWERS: usize = 8192;
 
 /// Another server, and when it is asked.
 pub(super) struct Webhook {
@@ -35,7 +29,7 @@ pub(super) struct Webhook {
     pub(super) denies: bool,
     /// What must hold for it to be asked.
     pub(super) conditions: Vec<(Expression, String)>,
-    pub(super) answers: Mutex<HashMap<Vec<u8>, (Decision, Instant)>>,
+    pub(super) answers: Answers<Decision>,
 }
 
 /// The `spec` of a review.
@@ -142,10 +136,8 @@ impl Webhook {
             Err(why) => return self.failed(why),
         }
         let key = spec.to_json();
-        if let Some((decision, until)) = self.answers.lock().get(&key)
-            && Instant::now() < *until
-        {
-            return decision.clone();
+        if let Some(decision) = self.answers.get(&key) {
+            return decision;
         }
         let review = object!({
             "kind": "SubjectAccessReview",
@@ -154,7 +146,7 @@ impl Webhook {
             "spec": (self.written(&spec)),
             "status": {"allowed": false},
         });
-        let status = match self.ask(Bytes::from(review.to_json())).await {
+        let status = match self.remote.review(&review, self.timeout, BACKOFF).await {
             Ok(status) => status,
             Err(why) => {
                 tracing::error!(url = self.remote.url(), why, "Failed to make webhook authorizer request");
@@ -162,7 +154,8 @@ impl Webhook {
             }
         };
         let decision = read(&status);
-        self.keep(key, &decision);
+        let holds = if matches!(decision, Decision::Allow(_)) { self.ttl.0 } else { self.ttl.1 };
+        self.answers.keep(key, decision.clone(), holds);
         decision
     }
 
@@ -203,42 +196,6 @@ impl Webhook {
         };
         let members: Vec<(String, Value)> = map.iter().map(|(k, v)| (name(k), v.clone())).collect();
         Value::Object(members.iter().map(|(k, v)| (k.as_str(), v.clone())).collect())
-    }
-
-    fn keep(&self, key: Vec<u8>, decision: &Decision) {
-        let ttl = if matches!(decision, Decision::Allow(_)) { self.ttl.0 } else { self.ttl.1 };
-        if ttl.is_zero() || key.len() > QUESTION_LIMIT {
-            return;
-        }
-        let now = Instant::now();
-        let mut answers = self.answers.lock();
-        if answers.len() >= ANSWERS {
-            answers.retain(|_, (_, until)| now < *until);
-        }
-        if answers.len() < ANSWERS {
-            answers.insert(key, (decision.clone(), now + ttl));
-        }
-    }
-
-    async fn ask(&self, review: Bytes) -> Result<Value, String> {
-        let mut pause = BACKOFF;
-        for attempt in 1.. {
-            match self.remote.post(review.clone(), self.timeout).await {
-                Ok(answer) => {
-                    let answer =
-                        api::json::decode(&answer).map_err(|e| format!("the answer is no JSON: {e}"))?;
-                    return Ok(answer.value.get("status").clone());
-                }
-                Err(RemoteError::Status(status)) if !status.is_server_error() && status.as_u16() != 429 => {
-                    return Err(format!("the server answered with status {status}"));
-                }
-                Err(e) if attempt >= ATTEMPTS => return Err(e.to_string()),
-                Err(e) => tracing::warn!(error = %e, attempt, "access could not be reviewed, trying again"),
-            }
-            tokio::time::sleep(pause).await;
-            pause = pause.mul_f64(1.5);
-        }
-        unreachable!("the loop ends by returning")
     }
 }
 

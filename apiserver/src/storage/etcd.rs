@@ -12,6 +12,8 @@ use etcd_client::{
     TlsOptions, Txn, TxnOp, TxnOpResponse, WatchClient, WatchOptions, WatchStream,
 };
 
+use super::together::Together;
+
 /// Answers of etcd may be this large: a page of the first load, or a burst of events.
 const MESSAGE_LIMIT: usize = 256 << 20;
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
@@ -74,6 +76,7 @@ pub struct Etcd {
     endpoints: String,
     prefix: String,
     revision: AtomicI64,
+    reads: Together<Result<i64>>,
     lease_reuse: Duration,
     event_lease: tokio::sync::Mutex<Option<(i64, std::time::Instant)>>,
 }
@@ -100,6 +103,7 @@ impl Etcd {
             endpoints: config.endpoints.join(","),
             prefix: config.prefix.trim_end_matches('/').to_owned(),
             revision: AtomicI64::new(0),
+            reads: Together::new(),
             lease_reuse: config.lease_reuse,
             event_lease: tokio::sync::Mutex::new(None),
         })
@@ -120,11 +124,14 @@ impl Etcd {
         format!("{}/", self.prefix)
     }
 
-    /// etcd's current revision, by a linearizable read.
+    /// etcd's current revision, by a linearizable read that many may share.
     pub async fn revision(&self) -> Result<i64> {
-        let options = GetOptions::new().with_count_only();
-        let answer = within(self.kv.clone().get(self.progress_key(), Some(options))).await?;
-        Ok(self.saw(answer.header().map_or(0, |h| h.revision())))
+        let read = async {
+            let options = GetOptions::new().with_count_only();
+            let answer = within(self.kv.clone().get(self.progress_key(), Some(options))).await?;
+            Ok(self.saw(answer.header().map_or(0, |h| h.revision())))
+        };
+        self.reads.ask(read).await
     }
 
     fn saw(&self, revision: i64) -> i64 {

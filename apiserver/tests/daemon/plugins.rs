@@ -1,5 +1,9 @@
 //! What plug-ins of admission make of writes.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
 use super::*;
 
 const NAMESPACES: &str = "/api/v1/namespaces";
@@ -271,4 +275,45 @@ fn what_running_pods_are_given_is_limited_too() {
     let limits = object!({"metadata": {"name": "l"}, "spec": {"limits": [{"type": "Container", "max": {"cpu": "150m"}}]}});
     cluster.create(&format!("{NAMESPACES}/limited/limitranges"), &limits);
     refuses("200m", "maximum cpu usage per Container is 150m, but limit is 200m");
+}
+
+#[test]
+fn another_server_says_which_images_pods_may_have() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    let cluster = Cluster::start_with(|pki| {
+        let port = documents::serve(pki, move |_, review| {
+            seen.lock().push(review.get("spec").clone());
+            let mut answer = review.clone();
+            let bad = review.array_at(&["spec", "containers"]).iter().any(|c| c.str_at(&["image"]) == "bad");
+            answer.set(&["status"], object!({"allowed": (!bad), "reason": "it is bad"}));
+            answer
+        });
+        let kubeconfig = format!(
+            "current-context: c\ncontexts: [{{name: c, context: {{cluster: k}}}}]\n\
+             clusters: [{{name: k, cluster: {{server: 'https://127.0.0.1:{port}/', certificate-authority: ca.crt}}}}]\n"
+        );
+        std::fs::write(pki.file("images.yaml"), kubeconfig).unwrap();
+        let text = "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n- name: ImagePolicyWebhook\n  configuration: {imagePolicy: {kubeConfigFile: images.yaml, allowTTL: 60}}\n";
+        std::fs::write(pki.file("admission.yaml"), text).unwrap();
+        vec![
+            "--enable-admission-plugins=ImagePolicyWebhook".to_owned(),
+            format!("--admission-control-config-file={}", pki.file("admission.yaml").display()),
+        ]
+    });
+    namespace(&cluster, "a", &object!({}));
+    let images = |image: &str| object!({"containers": [{"name": "c", "image": image}]});
+    let message = refused(&cluster, &pods("a"), &pod("p", &images("bad")), 403);
+    let want = "pods \"p\" is forbidden: image policy webhook backend denied one or more images: it is bad";
+    assert_eq!(message, want);
+    let mut good = pod("p", &images("good"));
+    good.set(&["metadata", "annotations"], object!({"x.image-policy.k8s.io/ticket": "1", "other": "2"}));
+    cluster.create(&pods("a"), &good);
+    let annotations = object!({"x.image-policy.k8s.io/ticket": "1"});
+    let spec = object!({"containers": [{"image": "good"}], "annotations": annotations, "namespace": "a"});
+    assert_eq!(asked.lock().last(), Some(&spec));
+    // The answer holds for the next pod.
+    good.set(&["metadata", "name"], "q");
+    cluster.create(&pods("a"), &good);
+    assert_eq!(asked.lock().len(), 2);
 }
