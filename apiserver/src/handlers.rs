@@ -225,7 +225,10 @@ impl Exchange {
         let mut decoded = negotiate::decode(self.headers(), &body, kind)?;
         match &call.row.custom {
             Some(_) if kind == call.row.kind => check_custom_type(call, &mut decoded.value)?,
-            _ => check_type(&mut decoded.value, group_version, kind)?,
+            _ => check_type(&mut decoded.value, group_version, kind).map_err(|e| match e {
+                Mistaken::Unreadable(why) => negotiate::unrecognized(&why, kind, &body),
+                Mistaken::Other(error) => error,
+            })?,
         }
         let version = group_version.rsplit('/').next().unwrap_or_default();
         let mode = call.write.validation;
@@ -251,12 +254,18 @@ impl Exchange {
     }
 }
 
+/// Why a body is not taken for an object of the kind that is asked for.
+enum Mistaken {
+    /// Kind and version cannot be read of it.
+    Unreadable(String),
+    /// It is of another kind.
+    Other(ApiError),
+}
+
 /// The body of a custom resource says what it is.
 fn check_custom_type(call: &Call, value: &mut Value) -> Result<()> {
     let (want, kind) = (call.row.api_version(), call.row.kind);
-    if !matches!(value, Value::Object(_)) {
-        return check_type(value, &want, kind);
-    }
+    check_object(value)?;
     let (given, given_kind) = (value.api_version().to_owned(), value.kind().to_owned());
     if given_kind.is_empty() {
         value.set(&["kind"], kind);
@@ -315,10 +324,26 @@ fn check_object(value: &Value) -> Result<()> {
     )))
 }
 
-/// A body says what it is, or is taken for what is expected.
-fn check_type(value: &mut Value, group_version: &str, kind: &str) -> Result<()> {
-    check_object(value)?;
+/// A body says what it is, or is taken for what is expected; null is taken for nothing said.
+fn check_type(value: &mut Value, group_version: &str, kind: &str) -> std::result::Result<(), Mistaken> {
+    if value.is_null() {
+        *value = Value::object();
+    }
+    check_object(value).map_err(|e| Mistaken::Unreadable(e.to_string()))?;
+    for member in ["apiVersion", "kind"] {
+        let given = value.get(member);
+        if !matches!(given, Value::Null | Value::String(_)) {
+            return Err(Mistaken::Unreadable(format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field .{member} of type string",
+                given.kind_name()
+            )));
+        }
+    }
     let (given_version, given_kind) = (value.api_version().to_owned(), value.kind().to_owned());
+    let meant = if given_version.is_empty() { group_version } else { given_version.as_str() };
+    let Some(given) = api::meta::GroupVersion::parse(meant) else {
+        return Err(Mistaken::Unreadable(format!("unexpected GroupVersion string: {given_version}")));
+    };
     if given_kind.is_empty() {
         value.set(&["kind"], kind);
     }
@@ -330,32 +355,31 @@ fn check_type(value: &mut Value, group_version: &str, kind: &str) -> Result<()> 
     if same_kind && same_version {
         return Ok(());
     }
+    let given_kind = if given_kind.is_empty() { kind } else { &given_kind };
     let (group, version) = group_version.rsplit_once('/').unwrap_or(("", group_version));
-    let known = api::meta::GroupVersion::parse(&given_version)
-        .and_then(|gv| {
-            schema::kind(&gv.group, &gv.version, if given_kind.is_empty() { kind } else { &given_kind })
-        })
-        .is_some();
-    if !known {
-        return Err(ApiError::bad_request(format!(
+    let why = if schema::kind(&given.group, &given.version, given_kind).is_none() {
+        format!(
             "no kind {} is registered for version {} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
-            api::field::go_quote(&given_kind),
-            api::field::go_quote(&given_version)
-        )));
-    }
-    let internal = |group: &str| match group.split('.').next().unwrap_or_default() {
-        "" => "core".to_owned(),
-        first => first.to_owned(),
+            api::field::go_quote(given_kind),
+            api::field::go_quote(meant)
+        )
+    } else {
+        let into = match given.group == group && given.version != version {
+            true => version,
+            false => internal_package(group),
+        };
+        format!("converting ({}.{given_kind}) to ({into}.{kind}): unknown conversion", given.version)
     };
-    let given_group_version = api::meta::GroupVersion::parse(&given_version).unwrap_or_default();
-    Err(ApiError::bad_request(format!(
-        "{given_kind} in version {} cannot be handled as a {kind}: converting ({}.{given_kind}) to ({}.{kind}): unknown conversion",
-        api::field::go_quote(&given_version),
-        given_group_version.version,
-        if given_group_version.group == group && given_group_version.version != version {
-            version.to_owned()
-        } else {
-            internal(group)
-        },
-    )))
+    Err(Mistaken::Other(ApiError::bad_request(format!(
+        "{given_kind} in version {} cannot be handled as a {kind}: {why}",
+        api::field::go_quote(&given.version)
+    ))))
+}
+
+/// What upstream calls the package of the internal types of a group; events are of the core group there.
+fn internal_package(group: &str) -> &str {
+    match group.split('.').next().unwrap_or_default() {
+        "" | "events" => "core",
+        first => first,
+    }
 }

@@ -205,7 +205,7 @@ fn read_json(body: &[u8]) -> std::result::Result<Decoded, String> {
 }
 
 /// A body that cannot be read, which the message shows the beginning of: as text what begins as an object in JSON.
-fn unrecognized(why: &dyn std::fmt::Display, kind: &str, body: &[u8]) -> ApiError {
+pub fn unrecognized(why: &dyn std::fmt::Display, kind: &str, body: &[u8]) -> ApiError {
     const SHOWN: usize = 30;
     let begin = &body[..body.len().min(SHOWN)];
     let mut shown = match body.first() {
@@ -236,6 +236,9 @@ pub fn go_syntax_error(body: &[u8], e: &serde_json::Error) -> String {
     if text.starts_with("number out of range") {
         let number = number_around(body, at);
         return format!("json: cannot unmarshal number {number} into Go value of type float64");
+    }
+    if at > 0 && body.get(at - 1) == Some(&b'-') && body.get(at).is_some_and(|b| !b.is_ascii_digit()) {
+        return format!("invalid character {} in numeric literal", quoted(char::from(body[at])));
     }
     let character = quoted(body.get(at).map_or(' ', |b| char::from(*b)));
     if let Some(place) = in_literal(body, at) {

@@ -101,7 +101,8 @@ async fn watch(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
 async fn create(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let call = exchange.write_call(row, "CreateOptions")?;
-    let object = exchange.own_object(&call).await?;
+    let mut object = exchange.own_object(&call).await?;
+    call.drop_repeated_owners(&mut object, "");
     let mut call = call;
     call.name = object.name().to_owned();
     let created = call.create(object).await?;
@@ -112,8 +113,9 @@ async fn update(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let call = exchange.write_call(row, "UpdateOptions")?;
     let mut new = exchange.own_object(&call).await?;
-    call.check_name(&new)?;
     call.check_namespace(&mut new)?;
+    call.check_name(&new)?;
+    call.drop_repeated_owners(&mut new, "");
     let replace = |old: &Value| call.check_uid(&new, old).map(|()| new.clone());
     match call.update(replace).await {
         Ok(updated) => render::one(&call, StatusCode::OK, &updated, form),

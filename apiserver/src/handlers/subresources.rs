@@ -68,8 +68,11 @@ async fn part(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
         }
         "update" => {
             let call = exchange.write_call(row, "UpdateOptions")?;
-            let new = exchange.own_object(&call).await?;
-            let updated = call.update(|_| Ok(new.clone())).await?;
+            let mut new = exchange.own_object(&call).await?;
+            call.check_namespace(&mut new)?;
+            call.check_name(&new)?;
+            call.drop_repeated_owners(&mut new, "");
+            let updated = call.update(|old| call.check_uid(&new, old).map(|()| new.clone())).await?;
             render::one(&call, StatusCode::OK, &updated, form)
         }
         _ => patch::handle(exchange, row).await,

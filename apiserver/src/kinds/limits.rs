@@ -27,6 +27,11 @@ static LIMIT_RANGE: Strategy = Strategy {
             }
         }
     },
+    prepare_create: |l| {
+        if l.name().is_empty() {
+            l.set(&["metadata", "name"], api::names::new_uid());
+        }
+    },
     create_on_update: true,
     validate: validate_limit_range,
     ..Strategy::NEUTRAL

@@ -9,6 +9,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{Error, Spanned};
 
+mod words;
+
 /// How deep mappings and sequences may nest: as deep as in JSON.
 const MAX_DEPTH: usize = 127;
 
@@ -23,15 +25,26 @@ pub fn yaml(body: &[u8]) -> Result<Decoded> {
 /// Reads a YAML body; the error is a sentence in one line.
 pub(super) fn read_body(body: &[u8]) -> std::result::Result<Decoded, String> {
     let text = std::str::from_utf8(body).map_err(|_| "yaml: invalid UTF-8".to_owned())?;
-    let refuse = |e: Error| {
-        let whole = e.to_string();
-        let line = whole.lines().next().unwrap_or_default();
-        format!("yaml: {}", line.strip_prefix("error: ").unwrap_or(line))
-    };
+    if text.contains(|c: char| c.is_ascii_control() && !matches!(c, '\t' | '\n' | '\r')) {
+        return Err("yaml: control characters are not allowed".to_owned());
+    }
+    let text = first_document(text);
+    let refuse = |e: Error| words::of(&e.to_string(), text);
     let decoded: Document = read(text).map_err(refuse)?;
     let Document(Decoded { value, duplicates, .. }) = decoded;
     let complaint = if duplicates.is_empty() { None } else { complaint(text).map_err(refuse)? };
     Ok(Decoded { value, complaint, ..Decoded::default() })
+}
+
+/// What comes before anything that would begin a second document, which nobody reads.
+fn first_document(text: &str) -> &str {
+    let Err(error) = read::<serde::de::IgnoredAny>(text) else { return text };
+    let told = error.to_string();
+    if !told.contains("<document start>") {
+        return text;
+    }
+    let end = words::place(&told).and_then(|(line, column)| words::offset(text, line, column));
+    end.map_or(text, |end| &text[..end])
 }
 
 fn read<T: serde::de::DeserializeOwned>(text: &str) -> std::result::Result<T, Error> {

@@ -47,6 +47,7 @@ impl Call {
         self.default_object(&mut object);
         self.track_create(&mut object)?;
         admission::mutate(self, Operation::Create, &mut object, None).await?;
+        self.drop_repeated_owners(&mut object, " after mutating admission happens");
         self.default_object(&mut object);
         if self.row.has_status() && !self.row.strategy.keeps_status {
             self.clear_status(&mut object);
@@ -376,6 +377,7 @@ impl Call {
         self.scope_to_subresource(&old, &mut new);
         self.track_update(&old, &mut new)?;
         admission::mutate(self, Operation::Update, &mut new, Some(&old)).await?;
+        self.drop_repeated_owners(&mut new, " after mutating admission happens");
         self.default_object(&mut new);
         self.scope_to_subresource(&old, &mut new);
         self.server.allocators.allocate(self, &mut new, Some(&old), allocated).await?;
@@ -428,6 +430,29 @@ impl Call {
         }
     }
 
+    /// Drops owners that are named twice, and tells the client `when` they were found.
+    pub fn drop_repeated_owners(&self, object: &mut Value, when: &str) {
+        let Some(owners) = object.at_mut(&["metadata", "ownerReferences"]).and_then(Value::as_array_mut)
+        else {
+            return;
+        };
+        let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+        let mut repeated = Vec::new();
+        for owner in owners.drain(..) {
+            match kept.contains(&owner) {
+                true => repeated.push(owner.str_at(&["uid"]).to_owned()),
+                false => kept.push(owner),
+            }
+        }
+        *owners = kept;
+        if !repeated.is_empty() {
+            self.warn(format!(
+                ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+                repeated.join(", ")
+            ));
+        }
+    }
+
     /// The object must be the one of the request.
     pub fn check_name(&self, object: &Value) -> Result<()> {
         let (name, asked) = (object.name(), &self.name);
@@ -450,7 +475,7 @@ impl Call {
         if wanted.is_empty() || wanted == found {
             return Ok(());
         }
-        let key = format!("/{}/{}", self.cache()?.prefix, self.key());
+        let key = self.server.storage.etcd().full_key(&self.cache()?.prefix, &self.key());
         let why = format!(
             "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
         );

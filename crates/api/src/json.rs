@@ -1,13 +1,17 @@
 //! Reading JSON into values, with the bounds and the findings an API server needs: depth is limited, and keys that
 //! appear twice are reported with their paths (the last one wins, as in Go).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use compact_str::CompactString;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::value::{Map, Value};
+
+mod literal;
+
+pub use literal::number_at;
 
 /// How deep objects and arrays may nest; far more than any API type needs.
 pub const MAX_DEPTH: usize = 200;
@@ -24,6 +28,8 @@ pub struct Decoded {
     pub duplicates: Vec<Duplicate>,
     /// What a strict reader of a format other than JSON has to say.
     pub complaint: Option<String>,
+    /// The document as it was sent, when it has numbers of which a value does not keep how they were written.
+    pub source: Option<Box<[u8]>>,
 }
 
 /// A key that its object held already. Displayed as its path, such as `spec.replicas`.
@@ -50,7 +56,8 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, serde_json::Error> {
     let mut de = serde_json::Deserializer::from_slice(bytes);
     let value = Node { findings: Some(&findings), depth: 0 }.deserialize(&mut de)?;
     de.end()?;
-    Ok(Decoded { value, duplicates: findings.duplicates.into_inner(), complaint: None })
+    let source = findings.inexact.get().then(|| bytes.into());
+    Ok(Decoded { value, duplicates: findings.duplicates.into_inner(), complaint: None, source })
 }
 
 /// Reads a value from any serde format, noticing nothing.
@@ -62,17 +69,23 @@ pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Value, D::Error> {
 pub fn deserialize_with_findings<'de, D: Deserializer<'de>>(d: D) -> Result<Decoded, D::Error> {
     let findings = Findings::default();
     let value = Node { findings: Some(&findings), depth: 0 }.deserialize(d)?;
-    Ok(Decoded { value, duplicates: findings.duplicates.into_inner(), complaint: None })
+    Ok(Decoded { value, duplicates: findings.duplicates.into_inner(), ..Decoded::default() })
 }
 
 #[derive(Default)]
 struct Findings {
     path: RefCell<Vec<Step>>,
     duplicates: RefCell<Vec<Duplicate>>,
+    /// There are numbers that are no 64-bit integers.
+    inexact: Cell<bool>,
 }
 
-enum Step {
+/// One step of the way to a value in a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// To the member of an object.
     Key(CompactString),
+    /// To the item of an array.
     Index(usize),
 }
 
@@ -113,6 +126,12 @@ impl<'f> Node<'f> {
         }
     }
 
+    fn inexact(self) {
+        if let Some(f) = self.findings {
+            f.inexact.set(true);
+        }
+    }
+
     fn leave(self) {
         if let Some(f) = self.findings {
             f.path.borrow_mut().pop();
@@ -149,9 +168,16 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(Value::Int(n))
     }
     fn visit_u64<E>(self, n: u64) -> Result<Value, E> {
-        Ok(i64::try_from(n).map_or(Value::Float(n as f64), Value::Int))
+        Ok(i64::try_from(n).map_or_else(
+            |_| {
+                self.inexact();
+                Value::Float(n as f64)
+            },
+            Value::Int,
+        ))
     }
     fn visit_f64<E>(self, n: f64) -> Result<Value, E> {
+        self.inexact();
         Ok(Value::Float(n))
     }
     fn visit_str<E>(self, s: &str) -> Result<Value, E> {

@@ -5,7 +5,7 @@
 //! Mirrors `sigs.k8s.io/json`: null is the same as absent, names are case-sensitive, the first type error is reported
 //! unless a value's own parser (a quantity's, say) fails, which is reported at once.
 
-use api::json::{Decoded, Duplicate};
+use api::json::{Decoded, Duplicate, number_at};
 use api::{ApiError, Map, Value};
 
 use crate::types::{Field, List, MapOf, Omit, Shape, Struct, Ty, TypeId, Unknown};
@@ -36,6 +36,9 @@ pub struct Finding(pub String);
 #[error("{0}")]
 pub struct DecodeError(pub String);
 
+/// The type of amounts of resources, which are kept to the thousandth.
+const RESOURCES: &str = "core/v1.ResourceList";
+
 /// As many findings as upstream reports of one document.
 const MAX_FINDINGS: usize = 100;
 
@@ -46,12 +49,12 @@ pub fn normalize(value: Value, ty: Ty<'_>, mode: Mode) -> Result<(Value, Vec<Fin
 
 /// As [`normalize`], with what was noticed when the document was read among the findings, in the document's order.
 fn normalize_document(
-    Decoded { value, duplicates, .. }: Decoded,
+    Decoded { value, duplicates, source, .. }: Decoded,
     ty: Ty<'_>,
     mode: Mode,
 ) -> Result<(Value, Vec<Finding>), DecodeError> {
     const MANAGED: [&str; 2] = ["metadata", "managedFields"];
-    let mut decoder = Decoder { collect: mode != Mode::Ignore, duplicates, ..Decoder::default() };
+    let mut decoder = Decoder { collect: mode != Mode::Ignore, duplicates, source, ..Decoder::default() };
     let forgets = value.at(&MANAGED).as_array().is_some_and(Vec::is_empty);
     let mut value = decoder.value(value, ty, &At::ROOT)?.unwrap_or_else(|| zero(ty));
     if forgets {
@@ -102,11 +105,19 @@ pub(crate) fn read(
         return Ok((value, Vec::new()));
     }
     let mut texts: Vec<String> = complaints.into_iter().collect();
-    texts.extend(findings.into_iter().map(|f| f.0));
-    if mode == Mode::Strict && !texts.is_empty() {
-        return Err(refuse(&format!("strict decoding error: {}", texts.join(", "))));
+    if mode == Mode::Strict {
+        texts.extend(findings.into_iter().map(|f| f.0));
+        return match texts.is_empty() {
+            true => Ok((value, texts)),
+            false => Err(refuse(&format!("strict decoding error: {}", texts.join(", ")))),
+        };
     }
-    Ok((value, texts))
+    // A warning is a line; the first one of a complaint says no more than that there are others.
+    let lines = texts.iter().flat_map(|text| text.lines());
+    let mut warnings: Vec<String> =
+        lines.filter(|line| !line.starts_with("yaml: ")).map(|line| line.trim().to_owned()).collect();
+    warnings.extend(findings.into_iter().map(|f| f.0));
+    Ok((value, warnings))
 }
 
 /// Why a value without members cannot be read as its type, in the words of the type's own parser.
@@ -238,6 +249,8 @@ struct Decoder {
     collect: bool,
     /// Keys that appeared twice, of objects that have not been walked yet.
     duplicates: Vec<Duplicate>,
+    /// The document, to quote its numbers.
+    source: Option<Box<[u8]>>,
     /// Members of metadata that cannot be read are dropped.
     lenient: bool,
     /// The first type error; the walk goes on, since a failing parser takes precedence.
@@ -278,38 +291,85 @@ impl Decoder {
             (Shape::SchemaOrBool(id) | Shape::SchemaOrArray(id) | Shape::SchemaOrStrings(id), value) => {
                 self.schema_or(value, ty, *id)
             }
-            (_, value) => match scalar::read(value, ty) {
-                Ok(value) => Ok(value),
-                Err(scalar::Error::Type(what)) => {
-                    self.mismatch(&what, ty, at);
-                    Ok(None)
-                }
-                Err(scalar::Error::Saved(text)) => {
-                    self.first.get_or_insert(DecodeError(text));
-                    Ok(None)
-                }
-                Err(scalar::Error::Hard(text)) => Err(DecodeError(text)),
-                Err(scalar::Error::Refused(what, want)) => {
-                    let place = at.go_place();
-                    Err(DecodeError(format!("json: cannot unmarshal {what} into Go {place} of type {want}")))
-                }
-            },
+            (Shape::Bytes, Value::Array(items)) => Ok(self.byte_list(&items, ty, at)),
+            (_, value) => self.scalar(value, ty, at),
         }
     }
 
-    fn mismatch(&mut self, what: &str, ty: Ty<'_>, at: &At<'_>) {
+    fn scalar(&mut self, value: Value, ty: Ty<'_>, at: &At<'_>) -> Read {
+        let inexact = matches!(value, Value::Float(_));
+        match scalar::read(value, ty) {
+            Ok(value) => Ok(value),
+            Err(scalar::Error::Type(what)) => {
+                let what = self.quoted(what, inexact, at);
+                self.mismatch(&what, &ty.go_name(), at);
+                Ok(None)
+            }
+            Err(scalar::Error::Saved(text)) => {
+                self.first.get_or_insert(DecodeError(text));
+                Ok(None)
+            }
+            Err(scalar::Error::Hard(text)) => Err(DecodeError(text)),
+            Err(scalar::Error::Refused(what, want)) => {
+                let what = self.quoted(what, inexact && want.starts_with("int"), at);
+                let place = at.go_place();
+                Err(DecodeError(format!("json: cannot unmarshal {what} into Go {place} of type {want}")))
+            }
+        }
+    }
+
+    /// Bytes that came as a list of numbers, which Go reads, too.
+    fn byte_list(&mut self, items: &[Value], ty: Ty<'_>, at: &At<'_>) -> Option<Value> {
+        let want = ty.go_name();
+        let want = want.trim_start_matches("[]");
+        let mut out = Vec::with_capacity(items.len());
+        for (i, item) in items.iter().enumerate() {
+            match item {
+                Value::Null => out.push(0),
+                Value::Int(n @ 0..=255) => out.push(u8::try_from(*n).expect("it is in range")),
+                Value::Int(_) | Value::Float(_) => {
+                    let inexact = matches!(item, Value::Float(_));
+                    let what = self.quoted(format!("number {item}"), inexact, &at.index(i));
+                    self.mismatch(&what, want, at);
+                }
+                other => self.mismatch(other.kind_name(), want, at),
+            }
+        }
+        Some(scalar::base64(&out))
+    }
+
+    /// What came, with a number as it was written.
+    fn quoted(&self, what: String, inexact: bool, at: &At<'_>) -> String {
+        let source = self.source.as_ref().filter(|_| inexact);
+        match source.and_then(|s| number_at(s, &at.steps())) {
+            Some(number) => format!("number {number}"),
+            None => what,
+        }
+    }
+
+    fn mismatch(&mut self, what: &str, want: &str, at: &At<'_>) {
         if self.first.is_none() {
             let place = at.go_place();
-            self.first = Some(DecodeError(format!(
-                "json: cannot unmarshal {what} into Go {place} of type {}",
-                ty.go_name()
-            )));
+            self.first =
+                Some(DecodeError(format!("json: cannot unmarshal {what} into Go {place} of type {want}")));
         }
     }
 
     fn unknown(&mut self, name: &str, at: &At<'_>) {
         if self.collect && self.findings.len() < MAX_FINDINGS {
             self.findings.push(Finding(format!("unknown field \"{}\"", at.field_path(name))));
+        }
+        if !self.duplicates.is_empty() {
+            // Nobody looks into what is unknown, nor whether it stands twice.
+            let (path, parent) = (at.field_path(name), at.field_path(""));
+            let parent = parent.strip_suffix('.').unwrap_or(&parent);
+            self.duplicates.retain(|d| {
+                let inside = d
+                    .parent
+                    .strip_prefix(&path)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+                !inside && (d.parent != parent || d.key != name)
+            });
         }
     }
 
@@ -453,6 +513,9 @@ impl Decoder {
             *slot = read.unwrap_or_else(|| zero(item));
         }
         self.pass(at, usize::MAX);
+        if ty.get().name == RESOURCES {
+            map.iter_mut().for_each(|(_, amount)| scalar::round_up(amount));
+        }
         if !sorted {
             map.sort_keys();
         }

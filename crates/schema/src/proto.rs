@@ -22,6 +22,12 @@ pub const MAGIC: [u8; 4] = *b"k8s\0";
 /// Bytes that are no object in protobuf.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
+    /// There are none.
+    #[error("empty data")]
+    Empty,
+    /// Nothing follows [`MAGIC`].
+    #[error("empty body")]
+    EmptyBody,
     /// They do not begin with [`MAGIC`].
     #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
     NoMagic,
@@ -56,7 +62,13 @@ pub struct Envelope<'a> {
 
 /// Takes an object out of its envelope.
 pub fn open(bytes: &[u8]) -> Result<Envelope<'_>, Error> {
+    if bytes.is_empty() {
+        return Err(Error::Empty);
+    }
     let body = bytes.strip_prefix(&MAGIC).ok_or(Error::NoMagic)?;
+    if body.is_empty() {
+        return Err(Error::EmptyBody);
+    }
     let mut out = Envelope::default();
     let mut reader = wire::Reader(body);
     while let Some((number, value)) = reader.field()? {

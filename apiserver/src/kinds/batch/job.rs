@@ -24,7 +24,8 @@ pub(super) fn validate(job: &Value, errors: &mut Errors) {
         let last = format!("{}-{}", job.name(), completions - 1);
         if !names::dns_label(&last).is_empty() {
             let why = format!("will not able to create pod with invalid DNS label: {last}");
-            At::of(job, "metadata.name").invalid(errors, why);
+            let at = At::of(job, "metadata.name");
+            errors.push(FieldError::invalid(&at.path, job.name(), why));
         }
     }
 }

@@ -68,14 +68,22 @@ fn quantity(value: Value) -> Result<Value, Error> {
     if trimmed.is_empty() {
         return Ok("0".into());
     }
-    let q: Quantity = trimmed.parse().map_err(|e: api::quantity::ParseError| Error::Hard(e.to_string()))?;
-    Ok(if is_canonical(&text) { Value::String(text) } else { Value::String(q.to_string().into()) })
+    let shown = api::quantity::shown(trimmed).map_err(|e| Error::Hard(e.to_string()))?;
+    Ok(Value::String(shown.into()))
 }
 
-/// Quick check of the most common canonical forms: small whole numbers, alone or of `m`.
-fn is_canonical(text: &str) -> bool {
-    let digits = text.strip_suffix('m').unwrap_or(text);
-    (1..=3).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0')
+/// Rounds an amount up to thousandths.
+pub(crate) fn round_up(amount: &mut Value) {
+    let parsed = amount.as_str().and_then(|text| text.parse::<Quantity>().ok());
+    if let Some(rounded) = parsed.filter(|q| !q.is_in_millis()).map(|q| q.rounded_to_millis()) {
+        *amount = rounded.to_string().into();
+    }
+}
+
+/// Bytes as they are written in JSON.
+pub(super) fn base64(bytes: &[u8]) -> Value {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes).into()
 }
 
 fn time(value: Value, micro: bool) -> Result<Option<Value>, Error> {
@@ -140,7 +148,7 @@ fn parse_error(text: &str, layout: &str) -> String {
         ("05", "dd"),
     ];
     let mut rest = text;
-    for (part, pattern) in PARTS {
+    for (i, (part, pattern)) in PARTS.into_iter().enumerate() {
         let fits = rest.len() >= pattern.len()
             && rest
                 .bytes()
@@ -148,6 +156,18 @@ fn parse_error(text: &str, layout: &str) -> String {
                 .all(|(b, p)| if p == b'd' { b.is_ascii_digit() } else { b == p });
         if !fits {
             return format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as {part:?}");
+        }
+        let range = match i {
+            2 => Some(("month", 1..=12)),
+            6 => Some(("hour", 0..=23)),
+            8 => Some(("minute", 0..=59)),
+            10 => Some(("second", 0..=59)),
+            _ => None,
+        };
+        if let Some((what, range)) = range
+            && !rest[..2].parse::<u8>().is_ok_and(|n| range.contains(&n))
+        {
+            return format!("parsing time {text:?}: {what} out of range");
         }
         rest = &rest[pattern.len()..];
     }
@@ -157,6 +177,12 @@ fn parse_error(text: &str, layout: &str) -> String {
             return format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as \".000000\"");
         }
         rest = &rest[7..];
+    }
+    let fraction = rest.strip_prefix('.').map_or(0, |r| 1 + r.bytes().take_while(u8::is_ascii_digit).count());
+    let zone = if fraction > 1 { &rest[fraction..] } else { rest };
+    if zone == "Z" || zone.starts_with(['+', '-']) && zone.len() == 6 {
+        // All parts fit: the month has no such day.
+        return format!("parsing time {text:?}: day out of range");
     }
     format!("parsing time {text:?} as {layout:?}: cannot parse {rest:?} as \"Z07:00\"")
 }
