@@ -45,7 +45,12 @@ async fn once(server: &Arc<Server>) -> api::error::Result<()> {
         let decoded = api::json::decode(text.as_bytes()).map_err(api::ApiError::internal)?;
         for object in decoded.value.as_array().into_iter().flatten() {
             let call = call(server, group, plural, object.namespace(), object.name());
-            ensure(&call, object.clone()).await?;
+            let mut new = object.clone();
+            if !new.get("aggregationRule").is_null() {
+                // A controller gathers the rules of these, and owns them.
+                new.set(&["rules"], Value::Null);
+            }
+            ensure(&call, new).await?;
             if group == RBAC && object.annotation(AUTOUPDATE) == Some("true") {
                 reconcile(&call, object).await?;
             }
@@ -53,6 +58,7 @@ async fn once(server: &Arc<Server>) -> api::error::Result<()> {
     }
     crate::fairness::objects::ensure(server).await?;
     authentication_config(server).await?;
+    token_tracking(server).await?;
     local_api_services(server).await?;
     service_range(server).await?;
     crate::allocate::repair(server).await
@@ -150,6 +156,14 @@ pub async fn authentication_config(server: &Arc<Server>) -> api::error::Result<(
     .map(|_| ())
 }
 
+/// Since when tokens in Secrets are labelled with their last use.
+async fn token_tracking(server: &Arc<Server>) -> api::error::Result<()> {
+    const NAME: &str = "kube-apiserver-legacy-service-account-token-tracking";
+    let today = jiff::Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let object = object!({"metadata": {"name": NAME, "namespace": "kube-system"}, "data": {"since": today}});
+    ensure(&call(server, "", "configmaps", "kube-system", NAME), object).await
+}
+
 const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 
 /// An APIService for each version that is served here. Those that were made by earlier servers are brought in line.
@@ -188,20 +202,21 @@ async fn local_api_services(server: &Arc<Server>) -> api::error::Result<()> {
 async fn service_range(server: &Arc<Server>) -> api::error::Result<()> {
     let ranges: Vec<String> = server.allocators.ranges.iter().map(ToString::to_string).collect();
     let mut call = call(server, "networking.k8s.io", "servicecidrs", "", "kubernetes");
-    let object = object!({"metadata": {"name": "kubernetes", "finalizers": ["networking.k8s.io/service-cidr-finalizer"]}, "spec": {"cidrs": ranges}});
-    ensure(&call, object).await?;
+    ensure(&call, object!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ranges}})).await?;
     call.subresource = "status".to_owned();
-    let now = api::time::format(jiff::Timestamp::now());
-    call.update(|old| {
-        let mut new = old.clone();
-        if new.array_at(&["status", "conditions"]).is_empty() {
-            let condition = object!({
-                "type": "Ready", "status": "True", "lastTransitionTime": (now.as_str()), "reason": "",
-                "message": "Kubernetes Service CIDR is ready",
-            });
-            new.set(&["status", "conditions"], vec![condition]);
-        }
-        Ok(new)
+    call.write.manager = "kubernetes-service-cidr-controller".to_owned();
+    (call.write.applying, call.write.force) = (true, true);
+    let condition = object!({
+        "type": "Ready", "status": "True", "lastTransitionTime": (api::time::format(jiff::Timestamp::now())),
+        "message": "Kubernetes Service CIDR is ready",
+    });
+    let applied = object!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},
+        "status": {"conditions": [(condition)]},
+    });
+    call.update(|old| match old.array_at(&["status", "conditions"]).is_empty() {
+        true => call.apply_patch(Some(old), &applied),
+        false => Ok(old.clone()),
     })
     .await
     .map(|_| ())

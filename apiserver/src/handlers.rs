@@ -286,13 +286,13 @@ fn check_custom_type(call: &Call, value: &mut Value) -> Result<()> {
 }
 
 /// The options of a deletion, which may say that they are of any group.
-fn check_options_type(value: Value) -> Result<Value> {
+fn check_options_type(given: api::json::Decoded) -> Result<Value> {
     const KIND: &str = "DeleteOptions";
-    check_object(&value)?;
-    let (version, kind) = (value.api_version(), value.kind());
+    check_object(&given.value)?;
+    let (version, kind) = (given.value.api_version(), given.value.kind());
     if kind.is_empty() || kind == KIND {
         let ty = schema::kind("", "v1", KIND).expect("DeleteOptions is a known kind");
-        let read = schema::decode::normalize(value, ty, schema::decode::Mode::Ignore);
+        let read = schema::decode::normalize_document(given, ty, schema::decode::Mode::Ignore);
         return read.map(|(options, _)| options).map_err(|e| ApiError::bad_request(e.to_string()));
     }
     let known = match version {

@@ -141,8 +141,8 @@ pub struct Strategy {
     pub checks_stored: bool,
     /// Sentences of advice about an object.
     pub warn: fn(&Value) -> Vec<String>,
-    /// True when there is advice about new objects alone.
-    pub warns_once: bool,
+    /// Advice about a changed object, with what it was before; the same as about a new one when there is none.
+    pub warn_change: Option<fn(&Value, &Value) -> Vec<String>>,
     /// True when `metadata.generation` counts changes of the desired state.
     pub generation: bool,
     /// True when PUT creates what is not there.
@@ -184,7 +184,7 @@ impl Strategy {
         changes_first: false,
         checks_stored: false,
         warn: no_warning,
-        warns_once: false,
+        warn_change: None,
         generation: false,
         create_on_update: false,
         unconditional_update: true,
@@ -205,6 +205,12 @@ impl Strategy {
 }
 
 static NEUTRAL: Strategy = Strategy::NEUTRAL;
+
+/// True when the desired state of an object is another than it was.
+fn is_desired_anew(new: &Value, old: &Value) -> bool {
+    const GENERATION: [&str; 2] = ["metadata", "generation"];
+    new.at(&GENERATION) != old.at(&GENERATION)
+}
 
 type Entry = (&'static str, &'static str, &'static Strategy);
 

@@ -5,9 +5,9 @@
 mod accept;
 mod yaml;
 
+use api::ApiError;
 use api::error::Result;
 use api::json::Decoded;
-use api::{ApiError, Value};
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
 
@@ -177,14 +177,15 @@ pub fn decode(headers: &HeaderMap, body: &[u8], kind: &str) -> Result<Decoded> {
 }
 
 /// Reads a body of options, whose errors stand alone.
-pub fn decode_options(headers: &HeaderMap, body: &[u8]) -> Result<Value> {
+pub fn decode_options(headers: &HeaderMap, body: &[u8]) -> Result<Decoded> {
     match content_type(headers).as_str() {
-        "application/json" => read_json(body).map_err(ApiError::bad_request).map(|d| d.value),
-        "application/yaml" => yaml::read_body(body).map_err(ApiError::bad_request).map(|d| d.value),
+        "application/json" => read_json(body).map_err(ApiError::bad_request),
+        "application/yaml" => yaml::read_body(body).map_err(ApiError::bad_request),
         "application/vnd.kubernetes.protobuf" => {
             let found = schema::proto::decode_object(body, |_, _| schema::kind("", "v1", "DeleteOptions"));
             let value = found.map_err(|e| ApiError::bad_request(e.to_string()))?;
-            value.ok_or_else(|| ApiError::bad_request("the options are of no known kind"))
+            let value = value.ok_or_else(|| ApiError::bad_request("the options are of no known kind"))?;
+            Ok(Decoded { value, ..Decoded::default() })
         }
         _ => Err(ApiError::unsupported_media_type(&SUPPORTED)),
     }

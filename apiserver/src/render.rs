@@ -4,7 +4,7 @@ mod yaml;
 
 use api::error::Result;
 use api::meta::GroupVersion;
-use api::{ApiError, Value, object};
+use api::{ApiError, Map, Value, object};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -199,8 +199,15 @@ pub fn shaped_list(row: &Resource, objects: Vec<Value>, metadata: Value, form: F
 
 /// Lists of custom resources are in order of name, and their items say what they are.
 fn custom_list(row: &Resource, metadata: Value, items: Vec<Value>) -> Value {
+    // Upstream writes where to go on even when there is nothing more.
+    let next = metadata.str_at(&["continue"]).to_owned();
+    let mut shown = object!({"continue": next});
+    for (key, value) in metadata.as_object().into_iter().flat_map(Map::iter) {
+        shown.set(&[key], value);
+    }
+    shown.make_object().sort_keys();
     object!({
-        "apiVersion": (row.api_version()), "items": items, "kind": (row.list_kind()), "metadata": metadata,
+        "apiVersion": (row.api_version()), "items": items, "kind": (row.list_kind()), "metadata": shown,
     })
 }
 

@@ -167,7 +167,7 @@ fn object_of(address: IpAddr, service: &Value) -> Value {
             "name": (address.to_string()),
             "labels": {"ipaddress.kubernetes.io/ip-family": (family_of(address)), "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"},
         },
-        "spec": {"parentRef": {"group": "", "resource": "services", "namespace": (service.namespace()), "name": (service.name())}},
+        "spec": {"parentRef": {"resource": "services", "namespace": (service.namespace()), "name": (service.name())}},
     })
 }
 

@@ -63,14 +63,19 @@ impl Kind {
     /// Custom resources have no strategic merge.
     pub(super) fn suits(self, row: &Row) -> Result<Self> {
         match self {
-            Kind::Strategic if row.custom.is_some() => Err(ApiError::new(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "UnsupportedMediaType",
-                "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
-            )),
+            Kind::Strategic if row.custom.is_some() => Err(no_patch_of_custom()),
             kind => Ok(kind),
         }
     }
+}
+
+/// The refusal of what custom resources are not patched with.
+fn no_patch_of_custom() -> ApiError {
+    ApiError::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "UnsupportedMediaType",
+        "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+    )
 }
 
 /// A patch that was read.
@@ -81,6 +86,11 @@ pub(super) struct Patch {
 }
 
 impl Patch {
+    /// The configuration that is applied, if this is none of the other patches.
+    pub(super) fn configuration(&self) -> Option<&Value> {
+        (self.kind == Kind::Apply).then_some(&self.value)
+    }
+
     pub(super) fn read(kind: Kind, body: &Bytes, mode: Mode) -> Result<Self> {
         let decoded = match kind {
             Kind::Apply => read_configuration(body)?,
@@ -145,22 +155,24 @@ impl Patch {
     }
 
     /// An applied configuration has every key once.
-    fn check_configuration(&self, call: &Call) -> Result<()> {
-        if self.kind != Kind::Apply || call.write.validation == Mode::Ignore {
-            return Ok(());
-        }
+    pub(super) fn check_configuration(&self, call: &Call) -> Result<()> {
         match self.findings.first() {
-            Some(finding) if call.write.validation == Mode::Strict => {
+            Some(finding) if self.kind == Kind::Apply && call.write.validation == Mode::Strict => {
                 let why = "error strict decoding YAML: error converting YAML to JSON";
                 Err(ApiError::bad_request(format!("{why}: {finding}")))
             }
-            Some(finding) => {
-                for line in finding.lines().filter(|line| !line.starts_with("yaml: ")) {
-                    call.warn(line.trim());
-                }
-                Ok(())
-            }
-            None => Ok(()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells of the keys that an applied configuration has twice.
+    pub(super) fn advise(&self, call: &Call) {
+        if self.kind != Kind::Apply || call.write.validation != Mode::Warn {
+            return;
+        }
+        let lines = self.findings.iter().take(1).flat_map(|finding| finding.lines());
+        for line in lines.filter(|line| !line.starts_with("yaml: ")) {
+            call.warn(line.trim());
         }
     }
 
@@ -234,11 +246,15 @@ pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response
     exchange.trail.request_patch(|| patch.value.to_json());
     let updated = call.update(|old| patch.apply_to(&call, old, call.ty())).await;
     match updated {
-        Ok(object) => render::one(&call, StatusCode::OK, &object, form),
+        Ok(object) => {
+            patch.advise(&call);
+            render::one(&call, StatusCode::OK, &object, form)
+        }
         Err(e) if e.is_not_found() && kind == Kind::Apply && call.subresource.is_empty() => {
             let object = call.apply_patch(None, &patch.value)?;
             check_applied_name(&call, &object)?;
             let created = call.create(object).await?;
+            patch.advise(&call);
             render::one(&call, StatusCode::CREATED, &created, form)
         }
         Err(e) => Err(e),

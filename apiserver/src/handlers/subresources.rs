@@ -144,10 +144,11 @@ async fn scale(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
         None => None,
         Some(kind) => {
             patch::check_options(&call, kind)?;
-            let body = body_as_json(kind, exchange.body().await?)?;
-            // An apply of a scale owns the replicas through the object itself.
-            let kind = if kind == Kind::Apply { Kind::Merge } else { kind };
-            Some(Patch::read(kind, &body, call.write.validation)?)
+            let body = exchange.body().await?;
+            call.write.applying = kind == Kind::Apply;
+            let patch = Patch::read(kind, &body, call.write.validation)?;
+            patch.check_configuration(&call)?;
+            Some(patch)
         }
     };
     let given = match update {
@@ -157,6 +158,9 @@ async fn scale(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     call.subresource = "scale".to_owned();
     let changed = call
         .update(|old| {
+            if let Some(configuration) = patch.as_ref().and_then(Patch::configuration) {
+                return apply_scale(&call, row, old, configuration);
+            }
             let mut scale = match &patch {
                 Some(patch) => patch.apply_to(&call, &scale_of(row, old), ty)?,
                 None => given.clone(),
@@ -178,11 +182,32 @@ async fn scale(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     Ok(render::value(StatusCode::OK, &scale_of(row, &changed), form))
 }
 
-fn body_as_json(kind: Kind, body: bytes::Bytes) -> Result<bytes::Bytes> {
-    match kind {
-        Kind::Apply => Ok(crate::negotiate::yaml(&body)?.value.to_json().into()),
-        _ => Ok(body),
+/// The workload after the configuration of a scale was applied: its manager owns the replicas of the workload.
+fn apply_scale(call: &Call, row: &Row, old: &Value, configuration: &Value) -> Result<Value> {
+    let (version, kind) = (configuration.api_version(), configuration.kind());
+    if kind != SCALE.2 || version != "autoscaling/v1" {
+        let gv = api::meta::GroupVersion::parse(version).unwrap_or_default();
+        let why = format!("invalid object type: {}/{}, Kind={kind}", gv.group, gv.version);
+        return Err(ApiError::bad_request(why));
     }
+    check_scale(call, &mut configuration.clone())?;
+    let mut applied = object!({"apiVersion": (row.api_version()), "kind": (row.kind), "metadata": {"name": (call.name.as_str())}});
+    if let Some(replicas) = configuration.at(&["spec", "replicas"]).as_i64() {
+        match row.custom.as_ref().and_then(|c| c.version().scale.as_ref()) {
+            Some(custom) => custom.set(&mut applied, replicas),
+            None => applied.set(&["spec", "replicas"], replicas),
+        }
+    }
+    call.apply_patch(Some(old), &applied).map_err(|mut error| {
+        // Whoever owns the replicas is told of in the words of the scale.
+        let (from, to) = (format!(" using {}", row.api_version()), " using autoscaling/v1");
+        let status = error.status_mut();
+        status.message = status.message.replace(&from, to);
+        for cause in &mut status.details.causes {
+            cause.message = cause.message.replace(&from, to);
+        }
+        error
+    })
 }
 
 fn check_scale(call: &Call, scale: &mut Value) -> Result<()> {

@@ -37,7 +37,7 @@ fn validate(service: &Value, errors: &mut Errors) {
     let (group, version) = (spec.get("group"), spec.get("version"));
     let name = At::of(service, "metadata.name");
     let want = format!("{}.{}", version.text(), group.text());
-    if name.text() != want {
+    if !name.text().is_empty() && name.text() != want {
         name.invalid(errors, format!("must be `spec.version+\".\"+spec.group`: {want:?}"));
     }
     if group.text().is_empty() && version.text() != "v1" {

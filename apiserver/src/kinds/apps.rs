@@ -8,7 +8,7 @@ use api::field::Path;
 
 use super::check::At;
 use super::pod::default_pod_template;
-use super::{Entry, Strategy, default_if_empty, default_to};
+use super::{Entry, Strategy, default_if_empty, default_to, is_desired_anew};
 
 pub(super) use status::{part as status_part, validate_replicas as validate_replica_status};
 pub(super) use validate::validate_template as validate_workload_template;
@@ -25,6 +25,17 @@ pub(super) const STRATEGIES: &[Entry] = &[
 pub(super) fn warn_template(workload: &Value) -> Vec<String> {
     let spec = Path::new("spec");
     super::pod::warnings_of_template(&spec.child("template"), workload.at(&["spec", "template"]))
+}
+
+/// Advice about the template of a workload whose desired state is another now.
+fn warn_new_template(new: &Value, old: &Value) -> Vec<String> {
+    if is_desired_anew(new, old) { warn_template(new) } else { Vec::new() }
+}
+
+fn warn_history(set: &Value) -> Vec<String> {
+    const ADVICE: &str = "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended";
+    let limit = set.at(&["spec", "revisionHistoryLimit"]).as_i64();
+    limit.filter(|limit| *limit < 0).map(|_| ADVICE.to_owned()).into_iter().collect()
 }
 
 static DEPLOYMENT: Strategy = Strategy {
@@ -45,6 +56,7 @@ static DEPLOYMENT: Strategy = Strategy {
     validate: validate::deployment,
     validate_update: |new, old, errors| validate::selector_is_immutable(new, old, errors),
     warn: warn_template,
+    warn_change: Some(warn_new_template),
     generation: true,
     parts: &[status_part(status::deployment)],
     ..Strategy::NEUTRAL
@@ -59,6 +71,7 @@ static REPLICA_SET: Strategy = Strategy {
     validate: validate::replica_set,
     validate_update: |new, old, errors| validate::selector_is_immutable(new, old, errors),
     warn: warn_template,
+    warn_change: Some(warn_new_template),
     generation: true,
     parts: &[status_part(|status, _, errors| status::validate_replicas(status, errors))],
     ..Strategy::NEUTRAL
@@ -70,13 +83,8 @@ static STATEFUL_SET: Strategy = Strategy {
     validate: |set, errors| validate::stateful_set(set, None, errors),
     validate_update: validate::stateful_set_update,
     revalidates: false,
-    warn: |set| {
-        let mut all = warn_template(set);
-        if set.at(&["spec", "revisionHistoryLimit"]).as_i64().is_some_and(|limit| limit < 0) {
-            all.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".to_owned());
-        }
-        all
-    },
+    warn: |set| [warn_template(set), warn_history(set)].concat(),
+    warn_change: Some(|new, old| [warn_new_template(new, old), warn_history(new)].concat()),
     generation: true,
     parts: &[status_part(status::stateful_set)],
     ..Strategy::NEUTRAL
@@ -135,6 +143,7 @@ static DAEMON_SET: Strategy = Strategy {
     changes_first: true,
     prepare_status: |new, old| set_template_generation(new, template_generation(old)),
     warn: warn_template,
+    warn_change: Some(warn_new_template),
     generation: true,
     parts: &[status_part(status::daemon_set)],
     ..Strategy::NEUTRAL

@@ -5,10 +5,11 @@ mod job;
 mod policy;
 mod status;
 
+use api::field::Path;
 use api::{Value, object};
 
 use super::pod::default_pod_template;
-use super::{Entry, Field, Part, Scope, Strategy, default_if_empty, default_to};
+use super::{Entry, Field, Part, Scope, Strategy, default_if_empty, default_to, is_desired_anew};
 
 pub(super) const STRATEGIES: &[Entry] = &[("batch", "jobs", &JOB), ("batch", "cronjobs", &CRON_JOB)];
 
@@ -19,6 +20,13 @@ static JOB: Strategy = Strategy {
     validate: job::validate,
     validate_update: job::validate_update,
     warn: job::warnings,
+    warn_change: Some(|new, old| {
+        if is_desired_anew(new, old) {
+            job::spec_warnings(&Path::new("spec"), new.get("spec"))
+        } else {
+            Vec::new()
+        }
+    }),
     generation: true,
     orphans_by_default: true,
     parts: &[Part {
@@ -113,6 +121,9 @@ static CRON_JOB: Strategy = Strategy {
     validate_update: |new, old, errors| cron::validate(new, Some(old), errors),
     revalidates: false,
     warn: cron::warnings,
+    warn_change: Some(
+        |new, old| if is_desired_anew(new, old) { cron::job_warnings(new) } else { Vec::new() },
+    ),
     generation: true,
     ..Strategy::NEUTRAL
 };

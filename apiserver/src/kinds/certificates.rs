@@ -16,7 +16,7 @@ pub(super) const STRATEGIES: &[Entry] = &[(GROUP, "certificatesigningrequests", 
 
 static REQUEST: Strategy = Strategy {
     fields: &[Field::text("spec.signerName", &["spec", "signerName"])],
-    name: |_| Vec::new(),
+    name: api::names::path_segment,
     requested_by,
     validate: |r, errors| {
         request::validate_spec(r.get("spec"), errors);

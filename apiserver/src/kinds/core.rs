@@ -8,7 +8,10 @@ use super::check::At;
 use super::pod::{
     default_pod_spec, default_pod_template, validate_quantity, validate_taints, validate_template,
 };
-use super::{Entry, Errors, Field, Part, Scope, Strategy, apps, default_if_empty, default_to, metadata};
+use super::{
+    Entry, Errors, Field, Part, Scope, Strategy, apps, default_if_empty, default_to, is_desired_anew,
+    metadata,
+};
 
 pub(super) const STRATEGIES: &[Entry] = &[
     ("", "namespaces", &NAMESPACE),
@@ -238,6 +241,10 @@ static REPLICATION_CONTROLLER: Strategy = Strategy {
     },
     validate: validate_replication_controller,
     warn: |rc| apps::warn_template(rc),
+    // Upstream takes the object that was for the one that is to be.
+    warn_change: Some(
+        |new, old| if is_desired_anew(new, old) { apps::warn_template(old) } else { Vec::new() },
+    ),
     parts: &[apps::status_part(|status, _, errors| apps::validate_replica_status(status, errors))],
     orphans_by_default: true,
     ..Strategy::NEUTRAL
@@ -274,6 +281,11 @@ static POD_TEMPLATE: Strategy = Strategy {
         }
     },
     validate: |t, errors| validate_template(&At::of(t, "template"), errors),
-    warn: |t| super::pod::warnings_of_template(&Path::new("template"), t.get("template")),
+    warn: warn_template,
+    warn_change: Some(|new, old| if is_desired_anew(new, old) { warn_template(new) } else { Vec::new() }),
     ..Strategy::NEUTRAL
 };
+
+fn warn_template(template: &Value) -> Vec<String> {
+    super::pod::warnings_of_template(&Path::new("template"), template.get("template"))
+}

@@ -5,7 +5,7 @@ use api::{Map, Value};
 
 use crate::resources::Resource;
 
-/// A field below some object; the empty name stands for each item of a list.
+/// A field below some object; the empty name stands for each item of a list or member of a map.
 type Place = &'static [&'static str];
 
 /// Fields of the spec of pods, also within templates.
@@ -38,6 +38,11 @@ const OTHERS: &[(&str, &str, Place)] = &[
     ("coordination.k8s.io", "leases", &["spec", "preferredHolder"]),
     ("coordination.k8s.io", "leases", &["spec", "strategy"]),
     ("apps", "statefulsets", &["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]),
+    ("resource.k8s.io", "resourceslices", &["spec", "devices", "", "attributes", "", "ints"]),
+    ("resource.k8s.io", "resourceslices", &["spec", "devices", "", "attributes", "", "bools"]),
+    ("resource.k8s.io", "resourceslices", &["spec", "devices", "", "attributes", "", "strings"]),
+    ("resource.k8s.io", "resourceslices", &["spec", "devices", "", "attributes", "", "versions"]),
+    ("resource.k8s.io", "resourceslices", &["spec", "devices", "", "nodeAllocatableResourceMappings"]),
 ];
 
 /// Drops what `old` has not of fields that are switched off.
@@ -63,7 +68,11 @@ fn drop_field(object: &mut Value, old: Option<&Value>, place: Place) {
 fn is_used(object: &Value, place: Place) -> bool {
     match place {
         [] => !object.is_null(),
-        ["", rest @ ..] => object.as_array().is_some_and(|items| items.iter().any(|i| is_used(i, rest))),
+        ["", rest @ ..] => match object {
+            Value::Array(items) => items.iter().any(|i| is_used(i, rest)),
+            Value::Object(members) => members.iter().any(|(_, m)| is_used(m, rest)),
+            _ => false,
+        },
         [name, rest @ ..] => is_used(object.get(name), rest),
     }
 }
@@ -71,7 +80,11 @@ fn is_used(object: &Value, place: Place) -> bool {
 fn remove(object: &mut Value, place: Place) {
     match place {
         [] => {}
-        ["", rest @ ..] => object.as_array_mut().into_iter().flatten().for_each(|item| remove(item, rest)),
+        ["", rest @ ..] => match object {
+            Value::Array(items) => items.iter_mut().for_each(|item| remove(item, rest)),
+            Value::Object(members) => members.iter_mut().for_each(|(_, member)| remove(member, rest)),
+            _ => {}
+        },
         [name] => {
             if let Some(map) = object.as_object_mut() {
                 map.remove(name);

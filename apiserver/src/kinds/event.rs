@@ -38,6 +38,7 @@ const SEEN_AS: &[Field] = &[
 
 static CORE: Strategy = Strategy {
     fields: FIELDS,
+    name: api::names::path_segment,
     create_on_update: true,
     ttl: Some(std::time::Duration::from_secs(3600)),
     validate: |event, errors| validate(event, "reportingComponent", errors),

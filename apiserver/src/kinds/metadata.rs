@@ -166,8 +166,18 @@ pub(super) fn validate_standard_finalizer(path: &Path<'_>, finalizer: &Value, er
 enum Again {
     Nothing,
     Changes,
+    /// The metadata by itself, but not what changed about it.
+    Whole,
     Everything,
 }
+
+/// Kinds that check the metadata of changed objects as of new ones, and no changes.
+const WHOLE: &[(&str, &[&str])] = &[
+    ("", &["limitranges", "persistentvolumes"]),
+    ("discovery.k8s.io", &["endpointslices"]),
+    ("flowcontrol.apiserver.k8s.io", &["flowschemas", "prioritylevelconfigurations"]),
+    ("storage.k8s.io", &["csinodes", "volumeattachments"]),
+];
 
 /// Kinds that check the metadata of changed objects as of new ones.
 const EVERYTHING: &[(&str, &[&str])] = &[
@@ -179,7 +189,6 @@ const EVERYTHING: &[(&str, &[&str])] = &[
             "namespaces",
             "nodes",
             "persistentvolumeclaims",
-            "persistentvolumes",
             "pods",
             "secrets",
             "serviceaccounts",
@@ -203,13 +212,18 @@ impl Again {
             ("policy", "poddisruptionbudgets") | ("", "events") => Self::Nothing,
             ("batch", "cronjobs") if status => Self::Nothing,
             ("certificates.k8s.io", _) => Self::Everything,
-            (group, plural)
-                if subresource.is_empty()
-                    && EVERYTHING.iter().any(|(g, plurals)| *g == group && plurals.contains(&plural)) =>
-            {
-                Self::Everything
+            _ if !subresource.is_empty() => Self::Changes,
+            ("admissionregistration.k8s.io", _) => Self::Whole,
+            (group, plural) => {
+                let among = |list: &[(&str, &[&str])]| {
+                    list.iter().any(|(g, plurals)| *g == group && plurals.contains(&plural))
+                };
+                match (among(EVERYTHING), among(WHOLE)) {
+                    (true, _) => Self::Everything,
+                    (_, true) => Self::Whole,
+                    _ => Self::Changes,
+                }
             }
-            _ => Self::Changes,
         }
     }
 }
@@ -225,11 +239,11 @@ pub fn validate_metadata_update(
     validate_whole(row, new, names::path_segment, errors);
     validate_changes(new, old, errors);
     let again = Again::of(row, subresource);
-    if again != Again::Nothing {
+    if matches!(again, Again::Changes | Again::Everything) {
         validate_changes(new, old, errors);
         validate_system_finalizers(row, &Path::new("metadata").child("finalizers"), new, errors);
     }
-    if again == Again::Everything {
+    if matches!(again, Again::Whole | Again::Everything) {
         validate_metadata(row, new, errors);
     }
 }

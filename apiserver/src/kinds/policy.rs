@@ -10,6 +10,7 @@ pub(super) const STRATEGIES: &[Entry] = &[("policy", "poddisruptionbudgets", &BU
 const COUNTS: [&str; 4] = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
 
 static BUDGET: Strategy = Strategy {
+    name: api::names::path_segment,
     default: |b| {
         let status = b.make_object().entry("status");
         for field in COUNTS {

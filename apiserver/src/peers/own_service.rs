@@ -56,7 +56,7 @@ impl OwnService {
         let labels = object!({"component": "apiserver", "provider": "kubernetes"});
         let service = object!({
             "metadata": {"name": NAME, "namespace": "default", "labels": (labels)},
-            "spec": {"clusterIP": (self.service_ip.to_string()), "clusterIPs": [(self.service_ip.to_string())], "type": "ClusterIP", "ports": ports, "sessionAffinity": "None"},
+            "spec": {"clusterIP": (self.service_ip.to_string()), "ipFamilyPolicy": "SingleStack", "type": "ClusterIP", "ports": ports, "sessionAffinity": "None"},
         });
         ensure(&call(server, "", "services", "default", NAME), service).await?;
         if !self.endpoints {

@@ -130,13 +130,13 @@ fn sent(exchange: Exchange, log: Response<Body>) -> Result<Response<Body>> {
 /// exec, attach and port-forward.
 pub async fn stream(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let pod = pod_of(&exchange, row).await?;
-    let node = node_of(&pod)?;
     let verb = exchange.info.subresource.clone();
     let base = format!("{}/{}", pod.namespace(), pod.name());
     let path = match verb.as_str() {
         "portforward" => format!("/portForward/{base}"),
         _ => format!("/{verb}/{base}/{}", container_of(&exchange, &pod)?),
     };
+    let node = node_of(&pod)?;
     let query = kubelet_query(&exchange, &verb);
     let target: PathAndQuery =
         format!("{path}?{query}").parse().map_err(|_| ApiError::bad_request("the query is malformed"))?;

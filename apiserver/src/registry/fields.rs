@@ -96,7 +96,7 @@ impl Call {
             manager: &self.write.manager,
             subresource: &self.subresource,
             api_version,
-            kind: if self.subresource == "scale" { "Scale" } else { self.row.kind },
+            kind: self.row.kind,
             ty,
             reset: &reset,
             now: Timestamp::now(),
@@ -106,6 +106,9 @@ impl Call {
 
     /// Fields that this write cannot change.
     fn reset_fields(&self) -> Filter {
+        if self.subresource == "status" && self.row.built_in() == "servicecidrs" {
+            return Filter::exclude(&[&["spec"], &["metadata"]]);
+        }
         if let Some(part) = self.row.strategy.part(&self.subresource) {
             return match part.scope {
                 Scope::Except(paths) => Filter::exclude(paths),

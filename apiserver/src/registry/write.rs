@@ -403,7 +403,10 @@ impl Call {
         self.refuse_invalid(&new, &errors)?;
         if self.subresource.is_empty() {
             self.warn_of_finalizers(&new, Some(&old));
-            let advice = if strategy.warns_once { Vec::new() } else { (strategy.warn)(&new) };
+            let advice = match strategy.warn_change {
+                Some(warn) => warn(&new, &old),
+                None => (strategy.warn)(&new),
+            };
             for warning in advice {
                 self.warn(warning);
             }
@@ -475,7 +478,12 @@ impl Call {
         if wanted.is_empty() || wanted == found {
             return Ok(());
         }
-        let key = self.server.storage.etcd().full_key(&self.cache()?.prefix, &self.key());
+        let prefix = self.cache()?.prefix.clone();
+        // A dry run does not know where etcd's prefix is.
+        let key = match self.write.dry_run {
+            true => format!("/{prefix}/{}", self.key()),
+            false => self.server.storage.etcd().full_key(&prefix, &self.key()),
+        };
         let why = format!(
             "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
         );

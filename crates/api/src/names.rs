@@ -227,7 +227,8 @@ pub fn config_key(s: &str) -> Vec<String> {
     }
     if s.is_empty() || !s.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c)) {
         errors.push(CONFIG_KEY.to_owned());
-    } else if s == "." || s == ".." {
+    }
+    if s == "." || s == ".." {
         errors.push(format!("must not be '{s}'"));
     } else if s.starts_with("..") {
         errors.push("must not start with '..'".to_owned());

@@ -47,14 +47,28 @@ pub fn normalize(value: Value, ty: Ty<'_>, mode: Mode) -> Result<(Value, Vec<Fin
     normalize_document(Decoded { value, ..Decoded::default() }, ty, mode)
 }
 
+/// As [`normalize`], for what upstream reads without its JSON decoder: paths of findings are without the keys of maps.
+pub(crate) fn normalize_converted(
+    value: Value,
+    ty: Ty<'_>,
+    mode: Mode,
+) -> Result<(Value, Vec<Finding>), DecodeError> {
+    let decoder = Decoder { collect: mode != Mode::Ignore, keyless: true, ..Decoder::default() };
+    finish(decoder, value, ty)
+}
+
 /// As [`normalize`], with what was noticed when the document was read among the findings, in the document's order.
-fn normalize_document(
+pub fn normalize_document(
     Decoded { value, duplicates, source, .. }: Decoded,
     ty: Ty<'_>,
     mode: Mode,
 ) -> Result<(Value, Vec<Finding>), DecodeError> {
+    let decoder = Decoder { collect: mode != Mode::Ignore, duplicates, source, ..Decoder::default() };
+    finish(decoder, value, ty)
+}
+
+fn finish(mut decoder: Decoder, value: Value, ty: Ty<'_>) -> Result<(Value, Vec<Finding>), DecodeError> {
     const MANAGED: [&str; 2] = ["metadata", "managedFields"];
-    let mut decoder = Decoder { collect: mode != Mode::Ignore, duplicates, source, ..Decoder::default() };
     let forgets = value.at(&MANAGED).as_array().is_some_and(Vec::is_empty);
     let mut value = decoder.value(value, ty, &At::ROOT)?.unwrap_or_else(|| zero(ty));
     if forgets {
@@ -251,6 +265,8 @@ struct Decoder {
     duplicates: Vec<Duplicate>,
     /// The document, to quote its numbers.
     source: Option<Box<[u8]>>,
+    /// Paths leave out the keys of maps.
+    keyless: bool,
     /// Members of metadata that cannot be read are dropped.
     lenient: bool,
     /// The first type error; the walk goes on, since a failing parser takes precedence.
@@ -340,7 +356,7 @@ impl Decoder {
 
     /// What came, with a number as it was written.
     fn quoted(&self, what: String, inexact: bool, at: &At<'_>) -> String {
-        let source = self.source.as_ref().filter(|_| inexact);
+        let source = self.source.as_ref().filter(|_| inexact && what.starts_with("number "));
         match source.and_then(|s| number_at(s, &at.steps())) {
             Some(number) => format!("number {number}"),
             None => what,
@@ -509,8 +525,13 @@ impl Decoder {
         let sorted = map.keys().all(|k| std::mem::replace(&mut last, k) <= k);
         for (position, (key, slot)) in map.iter_mut().enumerate() {
             self.pass(at, position);
-            let read = self.value(slot.take(), item, &at.key(key))?;
-            *slot = read.unwrap_or_else(|| zero(item));
+            let read = match self.keyless {
+                true => self.value(slot.take(), item, at)?,
+                false => self.value(slot.take(), item, &at.key(key))?,
+            };
+            // Members without bytes are kept as such.
+            let bytes = matches!(item.shape(), Shape::Bytes);
+            *slot = read.unwrap_or_else(|| if bytes { "".into() } else { zero(item) });
         }
         self.pass(at, usize::MAX);
         if ty.get().name == RESOURCES {

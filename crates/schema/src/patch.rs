@@ -8,7 +8,7 @@ use api::field::{FieldError, Path};
 use api::{ApiError, Value};
 use http::StatusCode;
 
-use crate::decode::{Mode, normalize};
+use crate::decode::{DecodeError, Finding, Mode, normalize, normalize_converted};
 use crate::types::Ty;
 
 mod json;
@@ -78,7 +78,7 @@ pub fn decode_strategic(
     let value = unstructured::convert(value, ty).map_err(|why| {
         ApiError::invalid("", "", "", &[FieldError::invalid(&Path::new("patch"), go_map(patch), why)])
     })?;
-    decode(value, &|| go_map(patch), ty, mode, findings)
+    read(normalize_converted(value, ty, mode), &|| go_map(patch), mode, findings)
 }
 
 /// Reads a patched object. `shown` is what the error quotes: the patched object as JSON. `findings` are those of the patch itself. Returns the object and the
@@ -88,12 +88,21 @@ pub fn decode(
     shown: &dyn Fn() -> String,
     ty: Ty<'_>,
     mode: Mode,
+    findings: Vec<String>,
+) -> Result<(Value, Vec<String>), ApiError> {
+    read(normalize(value, ty, mode), shown, mode, findings)
+}
+
+fn read(
+    normalized: Result<(Value, Vec<Finding>), DecodeError>,
+    shown: &dyn Fn() -> String,
+    mode: Mode,
     mut findings: Vec<String>,
 ) -> Result<(Value, Vec<String>), ApiError> {
     let refuse = |why: String| {
         ApiError::invalid("", "", "", &[FieldError::invalid(&Path::new("patch"), shown(), why)])
     };
-    let (value, more) = normalize(value, ty, mode).map_err(|e| refuse(e.to_string()))?;
+    let (value, more) = normalized.map_err(|e| refuse(e.to_string()))?;
     findings.extend(more.into_iter().map(|f| f.0));
     match mode {
         Mode::Ignore => Ok((value, Vec::new())),

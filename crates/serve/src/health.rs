@@ -94,7 +94,7 @@ impl Health {
         let group = steps.next().filter(|g| matches!(*g, "livez" | "readyz" | "healthz"))?;
         let checks: Vec<Named> =
             self.0.read().iter().filter(|c| c.live || group == "readyz").map(|c| c.of(group)).collect();
-        match steps.next().filter(|name| !name.is_empty()) {
+        match steps.next() {
             None => Some(all(group, &checks, uri.query().unwrap_or_default()).await),
             Some(name) => {
                 let named = checks.iter().find(|c| c.name == name)?;

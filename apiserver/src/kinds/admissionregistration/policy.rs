@@ -58,7 +58,13 @@ pub(super) static VALIDATING_BINDING: Strategy = Strategy {
     ..BINDING_BASE
 };
 
-pub(super) static MUTATING_BINDING: Strategy = Strategy { validate: validate_binding, ..BINDING_BASE };
+pub(super) static MUTATING_BINDING: Strategy = Strategy {
+    validate: |binding, errors| {
+        validate_binding(binding, errors);
+        validate_operations(&At::of(binding, "spec.matchResources"), errors);
+    },
+    ..BINDING_BASE
+};
 
 const BINDING_BASE: Strategy = Strategy {
     default: |b| default_constraints(b.make_object().entry("spec"), "matchResources"),

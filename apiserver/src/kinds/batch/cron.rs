@@ -229,9 +229,13 @@ pub(super) fn warnings(cron_job: &Value) -> Vec<String> {
         let list = bad.join(" ");
         out.push(format!("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{list}]"));
     }
-    let path = Path::new("spec.jobTemplate.spec");
-    out.extend(job::spec_warnings(&path, cron_job.at(&["spec", "jobTemplate", "spec"])));
+    out.extend(job_warnings(cron_job));
     out
+}
+
+/// Advice about the Jobs that it makes.
+pub(super) fn job_warnings(cron_job: &Value) -> Vec<String> {
+    job::spec_warnings(&Path::new("spec.jobTemplate.spec"), cron_job.at(&["spec", "jobTemplate", "spec"]))
 }
 
 #[cfg(test)]

@@ -155,7 +155,9 @@ fn validate_indexes(change: &Change<'_>, errors: &mut Errors) {
     let completions = spec.get("completions").as_i64();
     let per_index = !spec.get("backoffLimitPerIndex").is_null();
     let (completed, failed) = (status.get("completedIndexes"), status.get("failedIndexes"));
-    let (completed_changed, failed_changed) = (change.of("completedIndexes"), change.of("failedIndexes"));
+    let completed_changed = change.of("completedIndexes");
+    // No indexes are not the same as nothing said of them.
+    let failed_changed = *failed.value != *change.old.at(&["status", "failedIndexes"]);
     let check = |at: &At<'_>, name: &str, errors: &mut Errors| {
         if let Some(Err(why)) = completions.map(|n| policy::intervals(at.text(), n)) {
             at.invalid_as(errors, at.text(), format!("error parsing {name}: {why}"));

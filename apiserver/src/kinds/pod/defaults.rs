@@ -28,9 +28,9 @@ pub(in crate::kinds) fn default_pod_spec(spec: &mut Value) {
     default_if_empty(spec, "schedulerName", "default-scheduler");
     mirror_service_account(spec);
     let host_network = spec.get("hostNetwork").as_bool() == Some(true);
-    for (list, probes) in [("initContainers", true), ("containers", true), ("ephemeralContainers", false)] {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
         for container in items(spec, list) {
-            default_container(container, probes, host_network);
+            default_container(container, host_network);
         }
     }
     for volume in items(spec, "volumes") {
@@ -77,7 +77,7 @@ fn items<'v>(object: &'v mut Value, list: &str) -> impl Iterator<Item = &'v mut 
     object.make_object().get_mut(list).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
-fn default_container(container: &mut Value, probes: bool, host_network: bool) {
+fn default_container(container: &mut Value, host_network: bool) {
     let policy = pull_policy(container.str_at(&["image"]));
     default_if_empty(container, "imagePullPolicy", policy);
     default_if_empty(container, "terminationMessagePath", "/dev/termination-log");
@@ -94,11 +94,9 @@ fn default_container(container: &mut Value, probes: bool, host_network: bool) {
             default_if_empty(field, "apiVersion", "v1");
         }
     }
-    if probes {
-        for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
-            if let Some(probe) = container.make_object().get_mut(kind).filter(|p| !p.is_null()) {
-                default_probe(probe);
-            }
+    for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if let Some(probe) = container.make_object().get_mut(kind).filter(|p| !p.is_null()) {
+            default_probe(probe);
         }
     }
     for hook in ["postStart", "preStop"] {

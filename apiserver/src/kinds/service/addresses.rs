@@ -3,8 +3,8 @@
 use api::Value;
 use api::field::FieldError;
 
-use super::uses_node_ports;
 use super::validate::validate_addresses;
+use super::{kind, uses_node_ports};
 use crate::kinds::Errors;
 use crate::kinds::check::At;
 
@@ -21,7 +21,7 @@ pub fn carry_over(new: &mut Value, old: &Value) {
             }
         }
     }
-    if uses_node_ports(new) && uses_node_ports(old) {
+    if is_given_node_ports(new) && is_given_node_ports(old) {
         carry_over_ports(new, old);
     }
     const HEALTH: [&str; 2] = ["spec", "healthCheckNodePort"];
@@ -186,6 +186,12 @@ fn families_of_addresses(service: &Value, configured: &[&str], errors: &mut Erro
         }
     }
     families
+}
+
+/// True when ports of nodes are found for a Service that names none.
+fn is_given_node_ports(service: &Value) -> bool {
+    let declined = service.at(&["spec", "allocateLoadBalancerNodePorts"]).as_bool() == Some(false);
+    uses_node_ports(service) && !(kind(service) == "LoadBalancer" && declined)
 }
 
 #[cfg(test)]

@@ -41,15 +41,21 @@ pub(super) static DRIVER: Strategy = Strategy {
             at.immutable(errors, old.at(&["spec", field]));
         }
     },
-    warn: |d| {
-        let tokens = !d.array_at(&["spec", "tokenRequests"]).is_empty();
-        let plain = d.at(&["spec", "serviceAccountTokenInSecrets"]).is_null();
-        (tokens && plain).then(|| RECOMMENDED.to_owned()).into_iter().collect()
-    },
-    warns_once: true,
+    warn: recommend,
+    warn_change: Some(|new, old| {
+        let same = new.at(&["spec", "tokenRequests"]) == old.at(&["spec", "tokenRequests"]);
+        if same { Vec::new() } else { recommend(new) }
+    }),
     unconditional_update: false,
     ..Strategy::NEUTRAL
 };
+
+/// Tokens are better kept in secrets.
+fn recommend(driver: &Value) -> Vec<String> {
+    let tokens = !driver.array_at(&["spec", "tokenRequests"]).is_empty();
+    let plain = driver.at(&["spec", "serviceAccountTokenInSecrets"]).is_null();
+    (tokens && plain).then(|| RECOMMENDED.to_owned()).into_iter().collect()
+}
 
 const RECOMMENDED: &str = "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes";
 

@@ -63,12 +63,7 @@ fn quantity(value: Value) -> Result<Value, Error> {
         Value::String(s) => s,
         other => CompactString::from(other.to_string()),
     };
-    // Upstream takes an empty string for zero here.
-    let trimmed = text.trim();
-    if trimmed.is_empty() {
-        return Ok("0".into());
-    }
-    let shown = api::quantity::shown(trimmed).map_err(|e| Error::Hard(e.to_string()))?;
+    let shown = api::quantity::shown(text.trim()).map_err(|e| Error::Hard(e.to_string()))?;
     Ok(Value::String(shown.into()))
 }
 

@@ -112,7 +112,14 @@ fn item(ty: Option<Ty<'_>>) -> Option<Ty<'_>> {
 
 fn bad_directive(directive: &Value, mut of: Map) -> Error {
     of.insert(PATCH, directive.clone());
-    Error::Other(format!("unknown patch type: {} in map: {}", go_map(directive), go_map(&Value::Object(of))))
+    // Go prints what is no text by its type.
+    let shown = match directive {
+        Value::String(text) => text.to_string(),
+        Value::Null => "%!s(<nil>)".to_owned(),
+        Value::Array(_) | Value::Object(_) => go_map(directive),
+        other => format!("%!s({}={other})", go_type(other)),
+    };
+    Error::Other(format!("unknown patch type: {shown} in map: {}", go_map(&Value::Object(of))))
 }
 
 /// `$retainKeys`: what the patch does not list is dropped from the original.
