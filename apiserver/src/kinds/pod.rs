@@ -2,13 +2,13 @@
 
 mod affinity;
 mod container;
-mod defaults;
 mod environment;
 mod mounts;
 mod paths;
 mod prepare;
 mod probes;
 mod projected;
+mod qos;
 mod resize;
 mod resources;
 mod security;
@@ -25,9 +25,10 @@ use api::{Value, object};
 use super::check::At;
 use super::{Entry, Errors, Field, Part, Scope, Strategy};
 
+pub(super) use api::pod::{default_pod_spec, default_pod_template, default_volume_source};
+pub(crate) use qos::qos_class;
+
 pub(super) use affinity::{validate_node_selector, validate_taints, validate_tolerations};
-pub(crate) use defaults::qos_class;
-pub(super) use defaults::{default_pod_spec, default_pod_template, default_volume_source};
 pub(super) use mounts::no_back_steps;
 pub(super) use resources::{validate_limits, validate_quantity};
 pub(super) use spec::validate_template;
@@ -51,7 +52,7 @@ static POD: Strategy = Strategy {
         Field::text("status.podIPs", &["status", "podIP"]),
         Field::text("status.nominatedNodeName", &["status", "nominatedNodeName"]),
     ],
-    default: defaults::default_pod,
+    default: api::pod::default_pod,
     prepare_create: prepare::create,
     prepare_update: |new, old| new.set(&["status"], old.get("status")),
     parts: &[STATUS, EPHEMERAL_CONTAINERS, RESIZE],

@@ -1,7 +1,7 @@
 //! What every component agrees on without any input or output: object values, names, quantities, selectors,
 //! field errors and the `Status` error of the Kubernetes API.
 //!
-//! Invariants: nothing here knows a concrete kind, opens a file or a socket, or reads a clock other than through an
+//! Invariants: nothing here knows a concrete kind but [`pod`], opens a file or a socket, or reads a clock other than through an
 //! argument. The vocabulary is that of the Kubernetes API conventions
 //! (<https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md>).
 
@@ -12,6 +12,7 @@ pub mod fuzz;
 pub mod json;
 pub mod meta;
 pub mod names;
+pub mod pod;
 pub mod quantity;
 pub mod selector;
 pub mod time;

@@ -2,7 +2,7 @@
 
 use api::{Value, object};
 
-use super::defaults::qos_class;
+use super::qos::qos_class;
 use super::set_condition;
 
 /// A new pod waits to be scheduled.

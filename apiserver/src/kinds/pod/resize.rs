@@ -2,7 +2,7 @@
 
 use api::Value;
 
-use super::defaults::qos_class;
+use super::qos::qos_class;
 use super::spec::spec_of;
 use super::{MIRROR, refuse};
 use crate::kinds::Errors;

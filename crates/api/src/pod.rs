@@ -1,17 +1,19 @@
-//! Defaults of pods and of the templates that workloads make pods from.
+//! Defaults of pods and of the templates that workloads make pods from: what servers fill in, and nodes in the pods that
+//! only they know.
 //!
 //! Source: <https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/>.
 
+mod level;
+
 use std::sync::LazyLock;
 
-use api::{Map, Value};
 use regex::Regex;
 
-use super::resources;
-use crate::kinds::{default_if_empty, default_to};
+use crate::{Map, Value};
+pub use level::effective;
 
 /// Fills in a pod template below `template` of a workload's spec.
-pub(in crate::kinds) fn default_pod_template(spec: &mut Value) {
+pub fn default_pod_template(spec: &mut Value) {
     let template = spec.make_object().entry("template");
     if template.is_null() {
         return;
@@ -20,7 +22,7 @@ pub(in crate::kinds) fn default_pod_template(spec: &mut Value) {
 }
 
 /// Fills in a pod's spec.
-pub(in crate::kinds) fn default_pod_spec(spec: &mut Value) {
+pub fn default_pod_spec(spec: &mut Value) {
     default_if_empty(spec, "dnsPolicy", "ClusterFirst");
     default_if_empty(spec, "restartPolicy", "Always");
     default_to(spec, "terminationGracePeriodSeconds", 30);
@@ -49,14 +51,14 @@ fn mirror_service_account(spec: &mut Value) {
     }
 }
 
-/// Fills in what belongs to pods alone, not to templates.
-pub(super) fn default_pod(pod: &mut Value) {
+/// Fills in a pod, and what belongs to pods alone, not to templates.
+pub fn default_pod(pod: &mut Value) {
     let spec = pod.make_object().entry("spec");
     default_pod_spec(spec);
     for list in ["initContainers", "containers"] {
         items(spec, list).for_each(|c| default_requests(c.make_object().get_mut("resources")));
     }
-    resources::default_pod_level(spec);
+    level::default(spec);
     default_to(spec, "enableServiceLinks", true);
     if spec.get("hostNetwork").as_bool() == Some(true) {
         for list in ["initContainers", "containers"] {
@@ -92,6 +94,9 @@ fn default_container(container: &mut Value, host_network: bool) {
     for env in items(container, "env") {
         if let Some(field) = env.at_mut(&["valueFrom", "fieldRef"]).filter(|f| !f.is_null()) {
             default_if_empty(field, "apiVersion", "v1");
+        }
+        if let Some(file) = env.at_mut(&["valueFrom", "fileKeyRef"]).filter(|f| !f.is_null()) {
+            default_to(file, "optional", false);
         }
     }
     for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -175,7 +180,7 @@ fn default_volume(volume: &mut Value) {
 const MODE: i32 = 0o644;
 
 /// Fills in a volume's source, of pods and of PersistentVolumes.
-pub(in crate::kinds) fn default_volume_source(volume: &mut Value) {
+pub fn default_volume_source(volume: &mut Value) {
     let mut each = |source: &str, f: &dyn Fn(&mut Value)| {
         if let Some(v) = volume.make_object().get_mut(source).filter(|v| !v.is_null()) {
             f(v);
@@ -234,38 +239,25 @@ fn default_downward_item(item: &mut Value) {
     }
 }
 
-/// The quality of service class of a pod, from its requests and limits.
-pub(crate) fn qos_class(spec: &Value) -> &'static str {
-    let (mut any, mut all_limited) = (false, true);
-    let containers = ["containers", "initContainers"].into_iter().flat_map(|l| spec.array_at(&[l]));
-    let mut consider = |resources: &Value| {
-        for name in ["cpu", "memory"] {
-            let quantity = |kind: &str| {
-                let text = resources.at(&[kind, name]).as_str();
-                text.and_then(|t| t.parse::<api::quantity::Quantity>().ok()).filter(|q| !q.is_zero())
-            };
-            let (request, limit) = (quantity("requests"), quantity("limits"));
-            any |= request.is_some() || limit.is_some();
-            all_limited &= limit.is_some() && request == limit;
-        }
-    };
-    let pod_level = spec.get("resources");
-    if pod_level.is_null() {
-        containers.for_each(|c| consider(c.get("resources")));
-    } else {
-        consider(pod_level);
+/// Sets `key` when it is absent or null.
+fn default_to(object: &mut Value, key: &str, value: impl Into<Value>) {
+    let member = object.make_object().entry(key);
+    if member.is_null() {
+        *member = value.into();
     }
-    match (any, all_limited) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
+}
+
+/// Sets `key` when it is absent, null or empty.
+fn default_if_empty(object: &mut Value, key: &str, value: impl Into<Value>) {
+    let member = object.make_object().entry(key);
+    if member.is_empty() {
+        *member = value.into();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::object;
 
     #[test]
     fn pull_policies_follow_the_tag() {
@@ -281,14 +273,5 @@ mod tests {
         ] {
             assert_eq!(pull_policy(image), want, "{image}");
         }
-    }
-
-    #[test]
-    fn quality_of_service_follows_requests_and_limits() {
-        let pod = |resources: Value| object!({"containers": [{"name": "c", "resources": resources}]});
-        let both = object!({"cpu": "1", "memory": "1Gi"});
-        assert_eq!(qos_class(&pod(object!({}))), "BestEffort");
-        assert_eq!(qos_class(&pod(object!({"requests": {"cpu": "1"}}))), "Burstable");
-        assert_eq!(qos_class(&pod(object!({"requests": (both.clone()), "limits": both}))), "Guaranteed");
     }
 }
