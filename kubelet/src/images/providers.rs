@@ -13,8 +13,9 @@ use anyhow::{Context, bail};
 use api::{Map, Value, object};
 use client::Client;
 use client::resource::SERVICE_ACCOUNTS;
+use parking_lot::Mutex;
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
-use tokio::sync::Mutex;
+use tokio::sync::OnceCell;
 
 use super::keyring::{Coordinates, Keyring, Source, matches};
 use crate::volumes::Tokens;
@@ -64,12 +65,18 @@ struct Answer {
     until: Instant,
 }
 
-/// One provider. Its answers are kept by what they are for, and by whose token they were asked with.
+/// What an answer is for, and with whose token it was asked for.
+type Key = (String, String);
+
+/// A program that runs, and what it will come to for all who ask for the same meanwhile.
+type Flight = Arc<OnceCell<Result<Map, String>>>;
+
+/// One provider.
 struct Plugin {
     program: exec::Program,
     settings: Provider,
-    /// Held while the program runs, so that it is not asked twice for the same.
-    answers: Mutex<HashMap<(String, String), Answer>>,
+    answers: Mutex<HashMap<Key, Answer>>,
+    flights: Mutex<HashMap<Key, Flight>>,
 }
 
 /// All providers.
@@ -113,7 +120,7 @@ impl Providers {
                     bail!("error inspecting binary executable {}: permission denied", path.display());
                 }
                 let program = exec::Program::new(path, &settings);
-                plugins.push(Plugin { program, settings, answers: Mutex::default() });
+                plugins.push(Plugin::new(program, settings));
             }
         }
         Ok(Self { plugins, client, tokens, metrics })
@@ -204,21 +211,48 @@ enum Asking {
 }
 
 impl Plugin {
+    fn new(program: exec::Program, settings: Provider) -> Self {
+        Self { program, settings, answers: Mutex::default(), flights: Mutex::default() }
+    }
+
+    /// What is known already of a repository, of its registry, or of all.
+    fn known(&self, repository: &str, whose: &str) -> Option<Map> {
+        let now = Instant::now();
+        let mut answers = self.answers.lock();
+        answers.retain(|_, answer| answer.until > now);
+        let of = |name: &str| answers.get(&(name.to_owned(), whose.to_owned()));
+        [repository, registry(repository), ""].into_iter().find_map(of).map(|known| known.auths.clone())
+    }
+
+    /// What the provider says. The program is not asked twice for the same at a time, and for different things side by side.
     async fn answer(
         &self,
         repository: &str,
         account: Option<Account>,
         metrics: &Metrics,
     ) -> Result<Map, String> {
-        let registry = repository.split('/').next().unwrap_or_default();
-        let whose = account.as_ref().map_or("", |account| account.key.as_str());
-        let mut answers = self.answers.lock().await;
-        let now = Instant::now();
-        answers.retain(|_, answer| answer.until > now);
-        let of = |name: &str| (name.to_owned(), whose.to_owned());
-        if let Some(known) = [repository, registry, ""].iter().find_map(|name| answers.get(&of(name))) {
-            return Ok(known.auths.clone());
+        let whose = account.as_ref().map_or("", |account| account.key.as_str()).to_owned();
+        if let Some(known) = self.known(repository, &whose) {
+            return Ok(known);
         }
+        let key = (repository.to_owned(), whose);
+        let flight = self.flights.lock().entry(key.clone()).or_default().clone();
+        let asked = flight.get_or_init(|| self.ask(repository, account, metrics)).await.clone();
+        let mut flights = self.flights.lock();
+        if flights.get(&key).is_some_and(|other| Arc::ptr_eq(other, &flight)) {
+            flights.remove(&key);
+        }
+        asked
+    }
+
+    /// Asks the program, and keeps the answer for as long as it says.
+    async fn ask(
+        &self,
+        repository: &str,
+        account: Option<Account>,
+        metrics: &Metrics,
+    ) -> Result<Map, String> {
+        let whose = account.as_ref().map_or("", |account| account.key.as_str());
         let (token, annotations) =
             account.as_ref().map_or(("", Map::new()), |a| (a.token.as_str(), a.annotations.clone()));
         let response = self.program.run(repository, token, annotations, metrics).await?;
@@ -234,7 +268,7 @@ impl Plugin {
         }
         let name = match response.cache_key_type.as_str() {
             "Image" => repository,
-            "Registry" => registry,
+            "Registry" => registry(repository),
             "Global" => "",
             other => {
                 return Err(format!(
@@ -245,10 +279,16 @@ impl Plugin {
         let default = self.settings.default_cache_duration.map_or(Duration::ZERO, |d| d.0);
         let time = response.cache_duration.unwrap_or(default);
         if !time.is_zero() {
-            answers.insert(of(name), Answer { auths: response.auths.clone(), until: now + time });
+            let answer = Answer { auths: response.auths.clone(), until: Instant::now() + time };
+            self.answers.lock().insert((name.to_owned(), whose.to_owned()), answer);
         }
         Ok(response.auths)
     }
+}
+
+/// The host that a repository is on.
+fn registry(repository: &str) -> &str {
+    repository.split('/').next().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -267,7 +307,7 @@ mod tests {
             api_version: "credentialprovider.kubelet.k8s.io/v1".to_owned(),
             ..Provider::default()
         };
-        Plugin { program: exec::Program::new(path, &settings), settings, answers: Mutex::default() }
+        Plugin::new(exec::Program::new(path, &settings), settings)
     }
 
     fn answer(cache_key_type: &str, duration: &str) -> String {
@@ -313,6 +353,22 @@ mod tests {
             );
             assert!(asked.lines().last().unwrap().contains(r#""serviceAccountToken":"t""#) || times < 5);
         }
+    }
+
+    #[tokio::test]
+    async fn images_wait_only_for_those_who_ask_for_the_same() {
+        let (dir, metrics) = (tempfile::tempdir().unwrap(), Metrics::new());
+        let at = dir.path().display();
+        // No program ends before there has been a question for r.io/quick.
+        let script =
+            format!("until grep -q quick {at}/asked; do sleep 0.01; done\n{}", answer("Image", "0s"));
+        let plugin = plugin(dir.path(), &script);
+        let slow = || plugin.answer("r.io/slow", None, &metrics);
+        let quick = plugin.answer("r.io/quick", None, &metrics);
+        let (first, second, other) = tokio::join!(slow(), slow(), quick);
+        assert!(first.is_ok() && second.is_ok() && other.is_ok());
+        let asked = std::fs::read_to_string(dir.path().join("asked")).unwrap();
+        assert_eq!(asked.lines().count(), 2, "{asked}");
     }
 
     #[tokio::test]
