@@ -18,7 +18,7 @@ use super::{hooks, resources, spec};
 use crate::cri::labels;
 use crate::events;
 
-/// A container that is killed gets at least this long after its hook.
+/// However short the grace period is, and whatever the hook took of it: this long a container has to end by itself.
 const LEAST_GRACE: i64 = 2;
 
 impl Actor {
@@ -37,7 +37,7 @@ impl Actor {
         let grace = self.grace(pod, name, container);
         let mut spent = self.before_stop(pod, name, container, grace).await;
         spent += wait_for(after, grace - spent).await;
-        let left = if grace == 0 { 0 } else { (grace - spent).max(LEAST_GRACE.min(grace)) };
+        let left = (grace - spent).max(LEAST_GRACE);
         if let Err(error) = self.kubelet.runtime.stop_container(id, left).await {
             tracing::warn!(pod = %spec::describe(pod), container = name, err = %error, "Cannot stop the container");
             return false;
@@ -45,8 +45,12 @@ impl Actor {
         true
     }
 
-    /// The seconds that a container has to end.
+    /// The seconds that a container has to end; one at least, so that its hook is run.
     fn grace(&self, pod: &Value, name: &str, container: Option<&Container>) -> i64 {
+        self.wanted_grace(pod, name, container).max(1)
+    }
+
+    fn wanted_grace(&self, pod: &Value, name: &str, container: Option<&Container>) -> i64 {
         let deletion = pod.at(&["metadata", "deletionGracePeriodSeconds"]).as_i64();
         if let Some(eviction) = &self.evicted {
             return deletion.map_or(eviction.grace, |seconds| seconds.min(eviction.grace));
