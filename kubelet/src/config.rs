@@ -101,6 +101,11 @@ impl Config {
         })
     }
 
+    /// Whether there is no API server: only static pods are run.
+    pub fn stands_alone(&self) -> bool {
+        self.kubeconfig.is_none()
+    }
+
     /// The folder of a pod.
     pub fn pod_dir(&self, uid: &str) -> PathBuf {
         self.root.join("pods").join(uid)

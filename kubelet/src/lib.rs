@@ -193,20 +193,7 @@ impl Kubelet {
 /// Reads the configuration and starts everything.
 pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     let config = Config::load(&args)?;
-    let Some(kubeconfig) = &config.kubeconfig else {
-        bail!("--kubeconfig is needed: running without an API server is not supported yet");
-    };
-    let stop = tasks.token();
-    tokio::select! {
-        bootstrapped = certificates::bootstrap(&config, kubeconfig) => bootstrapped?,
-        () = stop.cancelled() => return Ok(()),
-    }
-    let connection = Connection {
-        kubeconfig: Some(kubeconfig.clone()),
-        user_agent: user_agent(),
-        ..Connection::default()
-    };
-    let client = client::connect(&connection).await?;
+    let Some(client) = connect(&config, &tasks).await? else { return Ok(()) };
     prepare_folders(&config)?;
     let kubelet = Arc::new(make(config, client, &tasks)?);
     prepare_groups(&kubelet)?;
@@ -219,6 +206,25 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     server::start(&kubelet).await?;
     kubelet.recorder.normal(&kubelet.node_reference(), "Starting", "Starting kubelet.");
     Ok(())
+}
+
+/// A client for the API server, or for none at all when the kubelet stands alone. Nothing when the process is to end.
+async fn connect(config: &Config, tasks: &Tasks) -> anyhow::Result<Option<Client>> {
+    let Some(kubeconfig) = &config.kubeconfig else {
+        tracing::warn!("Standalone mode, no API client");
+        return Ok(Some(client::nowhere()));
+    };
+    let stop = tasks.token();
+    tokio::select! {
+        bootstrapped = certificates::bootstrap(config, kubeconfig) => bootstrapped?,
+        () = stop.cancelled() => return Ok(None),
+    }
+    let connection = Connection {
+        kubeconfig: Some(kubeconfig.clone()),
+        user_agent: user_agent(),
+        ..Connection::default()
+    };
+    Ok(Some(client::connect(&connection).await?))
 }
 
 fn user_agent() -> String {
@@ -240,11 +246,13 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         );
     }
     let (recorder, pump) = Recorder::new(client.clone(), "kubelet", &config.node_name);
-    let stop = tasks.token();
-    tasks.plain("events", async move {
-        pump.run(stop).await;
-        Ok(())
-    });
+    if !config.stands_alone() {
+        let stop = tasks.token();
+        tasks.plain("events", async move {
+            pump.run(stop).await;
+            Ok(())
+        });
+    }
     let timeout = config.file.runtime_request_timeout.0;
     let runtime = Runtime::new(&config.runtime_socket, &config.image_socket, timeout);
     let objects = Arc::new(Objects::new(client.clone(), tasks.clone()));
@@ -315,7 +323,8 @@ fn prepare_folders(config: &Config) -> anyhow::Result<()> {
     for dir in dirs {
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
-    Ok(())
+    // What containers mount in volumes that propagate both ways is seen here and by others.
+    linux::mount::make_shared(&config.root).context("error configuring root directory")
 }
 
 /// The control groups that all pods share.
@@ -351,16 +360,21 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
         });
     };
     let (client, stop) = (kubelet.client.clone(), tasks.token());
-    until_stop("services", Box::pin(kubelet.services.clone().run(client.clone(), stop.clone())));
-    until_stop("node-watch", Box::pin(node::informer(kubelet).run(client.clone(), stop.clone())));
-    until_stop("node-status", Box::pin(node::run(kubelet.clone())));
-    until_stop("node-lease", Box::pin(node::keep_lease(kubelet.clone())));
+    let alone = kubelet.config.stands_alone();
+    if alone {
+        until_stop("runtime-abilities", Box::pin(node::follow_runtime(kubelet.clone())));
+    } else {
+        until_stop("services", Box::pin(kubelet.services.clone().run(client.clone(), stop.clone())));
+        until_stop("node-watch", Box::pin(node::informer(kubelet).run(client.clone(), stop.clone())));
+        until_stop("node-status", Box::pin(node::run(kubelet.clone())));
+        until_stop("node-lease", Box::pin(node::keep_lease(kubelet.clone())));
+        until_stop("node-changes", Box::pin(node::follow(kubelet.clone())));
+    }
     until_stop("qos", Box::pin(share_processors(kubelet.clone())));
     until_stop("resizes", Box::pin(allocation::keep_trying(kubelet.clone())));
     until_stop("eviction", Box::pin(eviction::run(kubelet.clone())));
     until_stop("images", Box::pin(images::collect::run(kubelet.clone())));
     until_stop("logs", Box::pin(logs::rotate(kubelet.clone())));
-    until_stop("node-changes", Box::pin(node::follow(kubelet.clone())));
     let (registry, stopped) = (kubelet.config.root.join(PLUGINS), tasks.token());
     let handlers = handlers(kubelet)?;
     tasks.critical("plug-ins", async move {
@@ -373,7 +387,7 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
     if kubelet.managers.manage_cpus() {
         until_stop("processors", Box::pin(managers::run(kubelet.clone())));
     }
-    if kubelet.config.file.rotate_certificates {
+    if kubelet.config.file.rotate_certificates && !alone {
         until_stop("certificate-rotation", Box::pin(certificates::rotate(kubelet.clone())));
     }
     if kubelet.config.file.make_iptables_util_chains {
@@ -381,17 +395,22 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
     }
     shutdown::start(kubelet);
     manager.watch_runtime();
-    if !kubelet.config.file.static_pod_path.is_empty() {
+    let file = &kubelet.config.file;
+    if !file.static_pod_path.is_empty() || !file.static_pod_url.is_empty() {
         until_stop("static-pods", Box::pin(static_pods::run(kubelet.clone(), manager.clone())));
     }
     let informer = manager.informer();
     let orphans = informer.clone();
-    until_stop("pods", Box::pin(informer.run(client, stop)));
+    if !alone {
+        until_stop("pods", Box::pin(informer.run(client, stop)));
+    }
     let manager = manager.clone();
     tasks.restarting("orphans", move || {
         let (manager, orphans) = (manager.clone(), orphans.clone());
         async move {
-            orphans.synced().await;
+            if !alone {
+                orphans.synced().await;
+            }
             // Static pods are read at the start, and at once.
             tokio::time::sleep(std::time::Duration::from_secs(2)).await;
             manager.adopt_orphans().await?;

@@ -69,6 +69,21 @@ pub(crate) async fn follow(kubelet: Arc<Kubelet>) {
     }
 }
 
+/// Keeps what the runtime can do up to date where nobody hears of the node, until the process ends.
+pub(crate) async fn follow_runtime(kubelet: Arc<Kubelet>) {
+    loop {
+        let known = match kubelet.runtime.status().await {
+            Ok((_, abilities)) => {
+                *kubelet.abilities.write() = Some(abilities);
+                true
+            }
+            Err(_) => kubelet.abilities.read().is_some(),
+        };
+        let frequency = kubelet.config.file.node_status_update_frequency.0;
+        tokio::time::sleep(if known { frequency } else { Duration::from_secs(1).min(frequency) }).await;
+    }
+}
+
 /// What was reported last.
 struct Report {
     at: tokio::time::Instant,

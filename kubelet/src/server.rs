@@ -9,12 +9,13 @@ mod streams;
 mod volumes;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use client::delegated::{AccessReviews, TokenReviews};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use prometheus::Registry;
 use serve::authn::CertificateAuthenticator;
@@ -29,6 +30,7 @@ pub(crate) use stats::node_usage;
 
 use crate::Kubelet;
 use crate::certificates::serving::{self, Current};
+use crate::config::KubeletConfiguration;
 
 /// What the endpoints answer from.
 struct Endpoints {
@@ -62,18 +64,50 @@ pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
             Ok(())
         });
     }
-    if !kubelet.config.file.enable_server {
+    let (serves, read_only) = (kubelet.config.file.enable_server, kubelet.config.file.read_only_port);
+    if !serves && read_only == 0 {
         return Ok(());
     }
+    let configz = configz(&kubelet.config.file)?.to_string();
+    let guard = guard(kubelet)?;
+    let endpoints =
+        Arc::new(Endpoints { kubelet: kubelet.clone(), guard, health, metrics, configz: configz.into() });
+    if read_only != 0 {
+        start_read_only(kubelet, &endpoints, read_only).await?;
+    }
+    if serves { start_secure(kubelet, endpoints).await } else { Ok(()) }
+}
+
+/// Serves what may be read by everybody, without TLS.
+async fn start_read_only(kubelet: &Kubelet, endpoints: &Arc<Endpoints>, port: u16) -> anyhow::Result<()> {
+    let address = SocketAddr::new(kubelet.config.address.ip(), port);
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let endpoints = endpoints.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let endpoints = endpoints.clone();
+        async move {
+            let path = request.uri().path().to_owned();
+            let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+            let answer = endpoints.reading(request.method(), request.uri(), &segments).await;
+            Ok::<_, Infallible>(answer.unwrap_or_else(not_found))
+        }
+    });
+    let stop = kubelet.tasks.token();
+    kubelet.tasks.critical("read-only", async move {
+        Server::http().serve(listener, service, stop).await;
+        Ok(())
+    });
+    tracing::info!(%address, "Serving to read only");
+    Ok(())
+}
+
+/// Serves everything to those who may ask for it.
+async fn start_secure(kubelet: &Arc<Kubelet>, endpoints: Arc<Endpoints>) -> anyhow::Result<()> {
     let address = kubelet.config.address;
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let bootstrap = kubelet.config.file.server_tls_bootstrap;
     let signed = if bootstrap { Some(serving::start(kubelet)?) } else { None };
     let own = if bootstrap { None } else { Some(tls(kubelet)?) };
-    let configz = serde_json::json!({"kubeletconfig": &kubelet.config.file}).to_string();
-    let guard = guard(kubelet)?;
-    let endpoints =
-        Arc::new(Endpoints { kubelet: kubelet.clone(), guard, health, metrics, configz: configz.into() });
     let service = service_fn(move |request| {
         let endpoints = endpoints.clone();
         async move { Ok::<_, Infallible>(endpoints.handle(request).await) }
@@ -99,6 +133,25 @@ pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
     });
     tracing::info!(%address, "Serving");
     Ok(())
+}
+
+/// The configuration as it is shown: without what is empty.
+fn configz(file: &KubeletConfiguration) -> anyhow::Result<serde_json::Value> {
+    let mut shown = serde_json::to_value(file)?;
+    drop_empty(&mut shown);
+    if let Some(fields) = shown.as_object_mut() {
+        fields.retain(|_, value| value.as_object().is_none_or(|inner| !inner.is_empty()));
+    }
+    Ok(serde_json::json!({"kubeletconfig": shown}))
+}
+
+fn drop_empty(value: &mut serde_json::Value) {
+    let Some(fields) = value.as_object_mut() else { return };
+    let empty = |value: &serde_json::Value| {
+        value.is_null() || value == "" || value.as_array().is_some_and(Vec::is_empty)
+    };
+    fields.retain(|_, inner| !empty(inner));
+    fields.values_mut().for_each(drop_empty);
 }
 
 fn health(kubelet: &Arc<Kubelet>) -> Health {
@@ -163,6 +216,15 @@ fn guard(kubelet: &Kubelet) -> anyhow::Result<Guard> {
     if !ca.is_empty() {
         authenticators.push(Arc::new(CertificateAuthenticator(ClientCa::from_file(Path::new(ca))?)));
     }
+    if kubelet.config.stands_alone() {
+        let (tokens, access) = (file.authentication.webhook.enabled, file.authorization.mode == "Webhook");
+        anyhow::ensure!(!tokens, "no client provided, cannot use webhook authentication");
+        anyhow::ensure!(!access, "no client provided, cannot use webhook authorization");
+        anyhow::ensure!(
+            !file.server_tls_bootstrap,
+            "no client provided, cannot ask for a serving certificate"
+        );
+    }
     if file.authentication.webhook.enabled {
         authenticators.push(Arc::new(TokenReviews::new(kubelet.client.clone())));
     }
@@ -179,6 +241,24 @@ fn guard(kubelet: &Kubelet) -> anyhow::Result<Guard> {
 }
 
 impl Endpoints {
+    /// What may be read where everybody may read; none for anything else.
+    async fn reading(&self, method: &Method, uri: &Uri, segments: &[&str]) -> Option<Response<Body>> {
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        Some(match segments {
+            ["healthz", ..] if reads => self.health.respond(uri).await.unwrap_or_else(not_found),
+            ["metrics"] if reads => {
+                let volumes = volumes::gather(&self.kubelet).await;
+                serve::metrics::respond_all(&[&self.metrics, &volumes])
+            }
+            ["metrics", "resource"] if reads => stats::resource(&self.kubelet).await,
+            ["metrics", "cadvisor"] if reads => cadvisor::respond(&self.kubelet).await,
+            ["metrics", "probes"] if reads => serve::metrics::respond(&self.kubelet.probe_metrics.registry),
+            ["stats", "summary"] => stats::summary(&self.kubelet).await,
+            ["pods"] if reads => pods::list(&self.kubelet),
+            _ => return None,
+        })
+    }
+
     async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         if let Err(refusal) = access::check(&self.guard, &parts, &self.kubelet.config.node_name).await {
@@ -189,18 +269,11 @@ impl Endpoints {
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         let debugging = self.kubelet.config.file.enable_debugging_handlers;
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        if let Some(answer) = self.reading(request.method(), request.uri(), &segments).await {
+            return answer;
+        }
         match segments.as_slice() {
-            ["healthz", ..] if reads => self.health.respond(request.uri()).await.unwrap_or_else(not_found),
-            ["metrics"] if reads => {
-                let volumes = volumes::gather(&self.kubelet).await;
-                serve::metrics::respond_all(&[&self.metrics, &volumes])
-            }
-            ["metrics", "resource"] if reads => stats::resource(&self.kubelet).await,
-            ["metrics", "cadvisor"] if reads => cadvisor::respond(&self.kubelet).await,
-            ["metrics", "probes"] if reads => serve::metrics::respond(&self.kubelet.probe_metrics.registry),
-            ["stats", "summary"] => stats::summary(&self.kubelet).await,
             ["configz"] if reads => serve::json(StatusCode::OK, self.configz.to_string()),
-            ["pods"] if reads => pods::list(&self.kubelet),
             ["runningpods"] if reads => pods::running(&self.kubelet).await,
             ["containerLogs", namespace, pod, container] if reads && debugging => {
                 logs::serve(&self.kubelet, (namespace, pod, container), request.uri().query()).await
@@ -242,6 +315,17 @@ fn pairs(query: Option<&str>) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_configuration_is_shown_without_what_is_empty() {
+        let shown = configz(&KubeletConfiguration::default()).unwrap();
+        let shown = &shown["kubeletconfig"];
+        for absent in ["tlsCertFile", "tlsCipherSuites", "staticPodPath", "systemReserved", "evictionSoft"] {
+            assert!(shown.get(absent).is_none(), "{absent}");
+        }
+        assert_eq!(shown["authentication"]["x509"], serde_json::json!({}));
+        assert_eq!((&shown["port"], &shown["seccompDefault"]), (&10250.into(), &false.into()));
+    }
 
     #[test]
     fn queries_are_decoded() {

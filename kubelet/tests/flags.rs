@@ -24,8 +24,7 @@ fn every_flag_of_upstream_is_known() {
     assert!(flags.len() > 140, "{}", flags.len());
     for flag in flags {
         let word = flag.word();
-        // Upstream serves a port without authentication when there is no configuration file; nobody does here.
-        let expected = flag.default.is_some() && flag.name != "read-only-port";
+        let expected = flag.default.is_some();
         if let Err(why) = with(&word) {
             assert!(!expected, "{word}: {why}");
             assert!(!why.contains("unknown flag"), "{word}: {why}");

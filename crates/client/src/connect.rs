@@ -51,6 +51,11 @@ impl Connection {
     }
 }
 
+/// A client without a server, for daemons that stand alone: every request fails at once.
+pub fn nowhere() -> Client {
+    Client::new(Transport::nowhere())
+}
+
 /// Makes a client. Nothing is sent yet: an unreachable server shows with the first request. Certificates that the
 /// kubeconfig names as files are followed: what is sent after they changed goes over new connections.
 pub async fn connect(connection: &Connection) -> Result<Client> {

@@ -20,7 +20,7 @@ mod service_account;
 mod store;
 mod transport;
 
-pub use connect::{Connection, connect};
+pub use connect::{Connection, connect, nowhere};
 pub use error::{Error, Result};
 pub use events::Recorder;
 pub use informer::{Change, Informer};

@@ -47,6 +47,21 @@ impl Transport {
         Ok(Self { kube, connection, server, files, looked })
     }
 
+    /// A transport that leads to no server.
+    pub(crate) fn nowhere() -> Self {
+        let service = tower::service_fn(async |_: http::Request<kube::client::Body>| {
+            let error = std::io::Error::new(std::io::ErrorKind::NotConnected, "this process stands alone");
+            Err::<http::Response<kube::client::Body>, _>(error)
+        });
+        Self {
+            kube: ArcSwap::from_pointee(kube::Client::new(service, "default")),
+            connection: Connection::default(),
+            server: "(none)".to_owned(),
+            files: Vec::new(),
+            looked: Mutex::new((Instant::now(), Modified::new())),
+        }
+    }
+
     /// The server's URL.
     pub(crate) fn server(&self) -> &str {
         &self.server

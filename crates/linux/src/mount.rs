@@ -65,6 +65,33 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// Has mounts below a directory be seen by whoever shares its mount, and theirs here. Where the directory's mount is private
+/// the directory becomes a mount of its own.
+pub fn make_shared(directory: &Path) -> io::Result<()> {
+    let directory = directory.canonicalize()?;
+    let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+    if is_shared(&table, &directory) {
+        return Ok(());
+    }
+    if !is_mount_point(&directory)? {
+        bind(&directory, &directory)?;
+    }
+    mount(None::<&str>, &directory, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>)?;
+    Ok(())
+}
+
+/// Whether the mount that a path is on belongs to a group of peers.
+fn is_shared(mountinfo: &str, path: &Path) -> bool {
+    let on = mountinfo.lines().filter_map(|line| {
+        let point = parse_line(line)?.path;
+        let (mount, _) = line.split_once(" - ")?;
+        let shared = mount.split(' ').skip(6).any(|field| field.starts_with("shared:"));
+        path.starts_with(&point).then(|| (point.components().count(), shared))
+    });
+    // Of two mounts on one path the later is on top.
+    on.max_by_key(|(depth, _)| *depth).is_some_and(|(_, shared)| shared)
+}
+
 /// Whether something is mounted exactly here.
 pub fn is_mount_point(path: &Path) -> io::Result<bool> {
     Ok(mounts()?.iter().any(|mount| mount.path == path))

@@ -21,11 +21,17 @@ const KIND: &str = "KubeletConfiguration";
 pub struct KubeletConfiguration {
     pub enable_server: bool,
     pub static_pod_path: String,
+    #[serde(rename = "staticPodURL")]
+    pub static_pod_url: String,
+    #[serde(rename = "staticPodURLHeader")]
+    pub static_pod_url_header: BTreeMap<String, Vec<String>>,
+    pub http_check_frequency: GoDuration,
     pub pod_logs_dir: String,
     pub sync_frequency: GoDuration,
     pub file_check_frequency: GoDuration,
     pub address: String,
     pub port: u16,
+    pub read_only_port: u16,
     pub tls_cert_file: String,
     pub tls_private_key_file: String,
     pub tls_cipher_suites: Vec<String>,
@@ -222,11 +228,15 @@ impl Default for KubeletConfiguration {
         Self {
             enable_server: true,
             static_pod_path: String::new(),
+            static_pod_url: String::new(),
+            static_pod_url_header: BTreeMap::new(),
+            http_check_frequency: GoDuration::from_secs(20),
             pod_logs_dir: "/var/log/pods".to_owned(),
             sync_frequency: GoDuration::from_secs(60),
             file_check_frequency: GoDuration::from_secs(20),
             address: "0.0.0.0".to_owned(),
             port: 10250,
+            read_only_port: 0,
             tls_cert_file: String::new(),
             tls_private_key_file: String::new(),
             tls_cipher_suites: Vec::new(),
@@ -309,10 +319,9 @@ const EVICTION_HARD: [(&str, &str); 5] = [
 const SWITCHABLE: [&str; 2] = ["CPUManagerPolicyAlphaOptions", "CPUManagerPolicyBetaOptions"];
 
 /// Fields whose only effect is on things that do not exist here, or on figures that do not matter.
-const WITHOUT_EFFECT: [&str; 26] = [
+const WITHOUT_EFFECT: [&str; 25] = [
     "kind",
     "apiVersion",
-    "httpCheckFrequency",
     "registryBurst",
     "eventRecordQPS",
     "eventBurst",
@@ -339,12 +348,11 @@ const WITHOUT_EFFECT: [&str; 26] = [
 ];
 
 /// Fields that are accepted with this value only.
-const ONLY: [(&str, &str); 20] = [
+const ONLY: [(&str, &str); 17] = [
     ("enforceNodeAllocatable", r#"["pods"]"#),
     ("memorySwap", "{}"),
     ("enableSystemLogQuery", "false"),
     ("memoryReservationPolicy", r#""None""#),
-    ("readOnlyPort", "0"),
     ("protectKernelDefaults", "false"),
     ("podsPerCore", "0"),
     ("runOnce", "false"),
@@ -354,8 +362,6 @@ const ONLY: [(&str, &str); 20] = [
     ("kubeletCgroups", r#""""#),
     ("qosReserved", "{}"),
     ("showHiddenMetricsForVersion", r#""""#),
-    ("staticPodURL", r#""""#),
-    ("staticPodURLHeader", "{}"),
     ("systemCgroups", r#""""#),
     ("systemReservedCgroup", r#""""#),
     ("tlsCurvePreferences", "[]"),
@@ -371,7 +377,7 @@ pub(super) fn read(path: &str, folder: &str) -> anyhow::Result<Map<String, Json>
     if !folder.is_empty() {
         paths.extend(parts(Path::new(folder)).with_context(|| format!("cannot read the folder {folder}"))?);
     }
-    let mut whole = Json::Object(Map::new());
+    let mut whole = if path.is_empty() { without_file() } else { Json::Object(Map::new()) };
     for path in paths {
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -379,6 +385,15 @@ pub(super) fn read(path: &str, folder: &str) -> anyhow::Result<Map<String, Json>
         json_patch::merge(&mut whole, &Json::Object(part));
     }
     Ok(whole.as_object().cloned().unwrap_or_default())
+}
+
+/// What holds where no file is named and flags say nothing else: the defaults that flags had before there were files.
+fn without_file() -> Json {
+    serde_json::json!({
+        "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
+        "authorization": {"mode": "AlwaysAllow"},
+        "readOnlyPort": 10255,
+    })
 }
 
 /// The files of a folder whose names end with `.conf`, in order, those of folders in it too.
@@ -551,6 +566,22 @@ mod tests {
         let reserved: Vec<_> = config.system_reserved.into_iter().collect();
         assert_eq!(reserved, [("cpu".to_owned(), "2".to_owned()), ("memory".to_owned(), "1Gi".to_owned())]);
         assert!(read(&path("none.yaml"), "").is_err());
+    }
+
+    #[test]
+    fn everybody_may_ask_where_there_is_no_file() {
+        let open = |config: &KubeletConfiguration| {
+            let auth = &config.authentication;
+            (
+                auth.anonymous.enabled,
+                auth.webhook.enabled,
+                config.authorization.mode.clone(),
+                config.read_only_port,
+            )
+        };
+        let without = decode(read("", "").unwrap()).unwrap();
+        assert_eq!(open(&without), (true, false, "AlwaysAllow".to_owned(), 10255));
+        assert_eq!(open(&parse(&text("")).unwrap()), (false, true, "Webhook".to_owned(), 0));
     }
 
     #[test]

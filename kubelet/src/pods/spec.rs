@@ -2,7 +2,7 @@
 
 use api::Value;
 
-/// Where a pod comes from: `api` or `file`.
+/// Where a pod comes from: `api`, `file` or `http`.
 pub(crate) const SOURCE: &str = "kubernetes.io/config.source";
 /// The hash of a static pod's file.
 pub(crate) const CONFIG_HASH: &str = "kubernetes.io/config.hash";
@@ -64,9 +64,9 @@ pub(crate) fn host_network(pod: &Value) -> bool {
     pod.at(&["spec", "hostNetwork"]).as_bool().unwrap_or_default()
 }
 
-/// Whether the pod was read from a file on this node.
+/// Whether the pod was read from a file on this node, or from a URL.
 pub(crate) fn is_static(pod: &Value) -> bool {
-    pod.annotation(SOURCE) == Some("file")
+    matches!(pod.annotation(SOURCE), Some("file" | "http"))
 }
 
 /// Whether the object only shows a static pod.
