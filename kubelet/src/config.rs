@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::args::Args;
+use crate::groups::GroupNames;
 use crate::managers::cpuset::CpuSet;
 
 pub use file::KubeletConfiguration;
@@ -50,6 +51,8 @@ pub struct Config {
     pub external_cloud: bool,
     /// What :10250 offers in the handshake.
     pub tls_policy: serve::tls::Policy,
+    /// What control groups are called.
+    pub groups: GroupNames,
     /// The file's own fields, flags merged in.
     pub file: KubeletConfiguration,
 }
@@ -95,6 +98,7 @@ impl Config {
             credential_providers: PathBuf::from(&args.image_credential_provider_config),
             credential_provider_dir: PathBuf::from(&args.image_credential_provider_bin_dir),
             tls_policy,
+            groups: GroupNames::new(&file.cgroup_driver, &file.cgroup_root),
             external_cloud: args.cloud_provider == "external",
             file,
             hostname,

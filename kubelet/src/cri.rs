@@ -130,6 +130,19 @@ impl Runtime {
         Ok((answer.status.map(|status| status.conditions).unwrap_or_default(), abilities))
     }
 
+    /// Who makes control groups, as the runtime says; none where it says nothing of that.
+    pub(crate) async fn cgroup_driver(&self) -> Result<Option<&'static str>> {
+        let answer = self.runtime.clone().runtime_config(self.request(cri::RuntimeConfigRequest {})).await;
+        let linux = match answer {
+            Err(status) if status.code() == Code::Unimplemented => return Ok(None),
+            other => other?.into_inner().linux,
+        };
+        Ok(linux.map(|linux| match linux.cgroup_driver() {
+            cri::CgroupDriver::Systemd => "systemd",
+            cri::CgroupDriver::Cgroupfs => "cgroupfs",
+        }))
+    }
+
     /// All pod sandboxes, or those of one pod.
     pub(crate) async fn sandboxes(&self, uid: Option<&str>) -> Result<Vec<cri::PodSandbox>> {
         let filter = uid.map(|uid| cri::PodSandboxFilter {

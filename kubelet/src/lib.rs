@@ -22,6 +22,7 @@ mod env;
 mod events;
 mod eviction;
 mod firewall;
+mod groups;
 mod grpc;
 mod images;
 mod logs;
@@ -62,6 +63,7 @@ use csi::Csi;
 use devices::Devices;
 use env::Services;
 use eviction::{Eviction, Pressure};
+use groups::{GroupNames, Groups};
 use images::collect::Collector;
 use images::{Images, Providers, Records};
 use managers::Managers;
@@ -82,7 +84,7 @@ pub(crate) struct Kubelet {
     pub(crate) runtime: Runtime,
     pub(crate) client: Client,
     pub(crate) recorder: Recorder,
-    pub(crate) cgroups: Cgroups,
+    pub(crate) cgroups: Groups,
     pub(crate) facts: Facts,
     pub(crate) capacity: Capacity,
     pub(crate) host_ips: Vec<String>,
@@ -192,11 +194,12 @@ impl Kubelet {
 
 /// Reads the configuration and starts everything.
 pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
-    let config = Config::load(&args)?;
+    let mut config = Config::load(&args)?;
     let Some(client) = connect(&config, &tasks).await? else { return Ok(()) };
+    ask_for_driver(&mut config).await?;
     prepare_folders(&config)?;
     let kubelet = Arc::new(make(config, client, &tasks)?);
-    prepare_groups(&kubelet)?;
+    prepare_groups(&kubelet).await?;
     // Where the runtime is not there yet, the reports about the node see it come.
     if let Ok((_, abilities)) = kubelet.runtime.status().await {
         *kubelet.abilities.write() = Some(abilities);
@@ -205,6 +208,33 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     start(&kubelet, &manager)?;
     server::start(&kubelet).await?;
     kubelet.recorder.normal(&kubelet.node_reference(), "Starting", "Starting kubelet.");
+    Ok(())
+}
+
+/// Has the runtime decide who makes control groups, where it says so.
+async fn ask_for_driver(config: &mut Config) -> anyhow::Result<()> {
+    const TRIES: u32 = 3;
+    let timeout = config.file.runtime_request_timeout.0;
+    let runtime = Runtime::new(&config.runtime_socket, &config.image_socket, timeout);
+    let mut tries = 1;
+    let driver = loop {
+        match runtime.cgroup_driver().await {
+            Ok(driver) => break driver,
+            Err(error) if tries == TRIES => {
+                return Err(error).context("cannot ask the runtime for its configuration");
+            }
+            Err(error) => tracing::warn!(err = %error, "Cannot ask the runtime for its configuration yet"),
+        }
+        tries += 1;
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    };
+    let Some(driver) = driver else {
+        tracing::info!("The runtime does not say who makes control groups: the configuration does");
+        return Ok(());
+    };
+    tracing::info!(driver, "The runtime says who makes control groups");
+    config.file.cgroup_driver = driver.to_owned();
+    config.groups = GroupNames::new(driver, &config.file.cgroup_root);
     Ok(())
 }
 
@@ -289,11 +319,11 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         shutdown_metrics: shutdown::Metrics::new(),
         probe_metrics: probes::Metrics::new(),
         pod_resources: pod_resources::Metrics::new(),
+        cgroups: Groups::new(cgroups, &config.groups),
         config,
         runtime,
         client,
         recorder,
-        cgroups,
         facts,
         objects,
     })
@@ -328,12 +358,12 @@ fn prepare_folders(config: &Config) -> anyhow::Result<()> {
 }
 
 /// The control groups that all pods share.
-fn prepare_groups(kubelet: &Kubelet) -> anyhow::Result<()> {
+async fn prepare_groups(kubelet: &Kubelet) -> anyhow::Result<()> {
     let config = &kubelet.config;
     if !config.file.cgroups_per_qos {
         return Ok(());
     }
-    let kubepods = resources::kubepods(&config.file.cgroup_root);
+    let names = &config.groups;
     let allocatable = kubelet.allocatable();
     let all = Limits {
         cpu_shares: Some(resources::shares(allocatable.cpu)),
@@ -341,9 +371,9 @@ fn prepare_groups(kubelet: &Kubelet) -> anyhow::Result<()> {
         ..Limits::default()
     };
     let least = Limits { cpu_shares: Some(2), ..Limits::default() };
-    kubelet.cgroups.create(&kubepods, &all)?;
-    kubelet.cgroups.create(&format!("{kubepods}/burstable"), &least)?;
-    kubelet.cgroups.create(&format!("{kubepods}/besteffort"), &least)?;
+    kubelet.cgroups.create(&names.kubepods(), &all).await?;
+    kubelet.cgroups.create(&names.class("burstable"), &least).await?;
+    kubelet.cgroups.create(&names.class("besteffort"), &least).await?;
     Ok(())
 }
 
@@ -426,7 +456,9 @@ fn handlers(kubelet: &Arc<Kubelet>) -> anyhow::Result<plugins::Handlers> {
     let this = kubelet.clone();
     let wake = Arc::new(move |uid: &str| this.wake(uid));
     let claimed = claims::Registry::new(kubelet.claims.clone(), kubelet.tasks.clone(), wake.clone());
-    claimed.start();
+    if !kubelet.config.stands_alone() {
+        claimed.start();
+    }
     let devices = devices::Registry::new(kubelet.devices.clone(), kubelet.tasks.clone(), wake);
     devices.start().context("cannot serve device plug-ins")?;
     let devices: Arc<dyn plugins::Handler> = Arc::new(devices);
@@ -437,7 +469,7 @@ fn handlers(kubelet: &Arc<Kubelet>) -> anyhow::Result<plugins::Handlers> {
 
 /// Keeps the weight of all burstable pods together at the sum of what they request.
 async fn share_processors(kubelet: Arc<Kubelet>) {
-    let group = format!("{}/burstable", resources::kubepods(&kubelet.config.file.cgroup_root));
+    let group = kubelet.config.groups.class("burstable");
     let mut before = 0;
     loop {
         let burstable = kubelet.admitted("");
@@ -445,7 +477,7 @@ async fn share_processors(kubelet: Arc<Kubelet>) {
         let shares = resources::shares(burstable.map(|pod| resources::request(pod, "cpu")).sum());
         if shares != before && kubelet.config.file.cgroups_per_qos {
             let limits = Limits { cpu_shares: Some(shares), ..Limits::default() };
-            match kubelet.cgroups.update(&group, &limits) {
+            match kubelet.cgroups.update(&group, &limits).await {
                 Ok(()) => before = shares,
                 Err(error) => tracing::warn!(err = %error, "Cannot weigh the burstable pods"),
             }

@@ -127,3 +127,6 @@ impl<P: Pods> Manager<P> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::bus_config;

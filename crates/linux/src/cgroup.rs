@@ -219,7 +219,7 @@ fn writes(v2: bool, limits: &Limits) -> Vec<(&'static str, &'static str, String)
 }
 
 /// Version 2's weight for version 1's shares, as container runtimes map them: 2..262144 to 1..10000.
-fn weight(shares: u64) -> u64 {
+pub fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 

@@ -208,6 +208,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_path_is_shared_with_the_mount_that_it_is_on() {
+        let table = "1 0 8:1 / / rw shared:1 - ext4 /dev/a rw\n\
+                     2 1 8:2 / /var rw - ext4 /dev/b rw\n\
+                     3 2 8:3 / /var/lib/x rw master:1 - ext4 /dev/c rw\n\
+                     4 3 8:4 / /var/lib/x rw shared:2 master:1 - ext4 /dev/d rw\n";
+        for (path, shared) in [("/", true), ("/etc", true), ("/var/lib", false), ("/var/lib/x/y", true)] {
+            assert_eq!(is_shared(table, Path::new(path)), shared, "{path}");
+        }
+    }
+
+    #[test]
     fn mountinfo_lines_are_parsed_and_unescaped() {
         let text = "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n\
                     32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\nnonsense\n";

@@ -486,8 +486,8 @@ impl KubeletConfiguration {
 
     /// Refuses what this kubelet cannot do.
     pub(super) fn validate(&self) -> anyhow::Result<()> {
-        if self.cgroup_driver != "cgroupfs" {
-            bail!("cgroupDriver {:?} is not supported yet: use cgroupfs", self.cgroup_driver);
+        if !matches!(self.cgroup_driver.as_str(), "cgroupfs" | "systemd") {
+            bail!("cgroupDriver {:?} is neither cgroupfs nor systemd", self.cgroup_driver);
         }
         let gates = daemon::features::FeatureGates::from_map(self.feature_gates.clone());
         gates.check(&SWITCHABLE).map_err(anyhow::Error::msg)?;
@@ -623,6 +623,9 @@ mod tests {
             let text = text(&format!("crashLoopBackOff:\n  maxContainerRestartPeriod: {period}\n"));
             assert_eq!(parse(&text).unwrap().validate().is_ok(), valid, "{period}");
         }
-        assert!(parse(&text("cgroupDriver: systemd\n")).unwrap().validate().is_err());
+        for (driver, valid) in [("systemd", true), ("other", false)] {
+            let text = text(&format!("cgroupDriver: {driver}\n"));
+            assert_eq!(parse(&text).unwrap().validate().is_ok(), valid, "{driver}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::tracker::{Observation, Observations};
 use super::usage::{ContainerUsage, PodUsage};
 use crate::Kubelet;
 use crate::cri::labels;
-use crate::pods::{resources, spec};
+use crate::pods::spec;
 use crate::server::node_usage;
 use crate::usage::{self, Used};
 
@@ -24,7 +24,7 @@ pub(super) async fn node(kubelet: &Kubelet) -> (Observations, bool) {
     let working_set = node_usage(kubelet).working_set as i64;
     out.insert(Signal::Memory, Observation { available: capacity - working_set, capacity });
     if kubelet.config.file.cgroups_per_qos {
-        let group = resources::kubepods(&kubelet.config.file.cgroup_root);
+        let group = kubelet.config.groups.kubepods();
         let used = kubelet.cgroups.usage(&group).working_set as i64;
         if let Some(capacity) = kubelet.cgroups.limits(&group).memory.filter(|limit| *limit > 0) {
             out.insert(Signal::PodsMemory, Observation { available: capacity - used, capacity });
@@ -69,7 +69,7 @@ pub(super) async fn pods(kubelet: &Kubelet, pods: &[Arc<Value>], disks: bool) ->
     let mut out = HashMap::new();
     let Ok(stats) = kubelet.runtime.container_stats().await else { return out };
     for pod in pods {
-        let group = resources::cgroup(&kubelet.config.file.cgroup_root, pod);
+        let group = kubelet.config.groups.pod(pod);
         let group = kubelet.cgroups.usage(&group);
         let own = stats.iter().filter(|stats| {
             let labels = stats.attributes.as_ref().map(|attributes| &attributes.labels);

@@ -319,7 +319,7 @@ impl Actor {
     /// The pod's status as it is now.
     pub(super) fn status(&self, pod: &Value, ending: bool) -> Value {
         let now = api::time::format(Timestamp::now());
-        let group = resources::cgroup(&self.kubelet.config.file.cgroup_root, pod);
+        let group = self.kubelet.config.groups.pod(pod);
         let conditions = self.kubelet.allocations.conditions(pod.uid());
         status::generate(&Context {
             pod,

@@ -3,7 +3,7 @@
 use api::Value;
 use k8s_cri::v1 as cri;
 
-use super::{resources, security, spec};
+use super::{security, spec};
 use crate::config::Config;
 use crate::cri::labels;
 use crate::network;
@@ -38,7 +38,7 @@ pub(crate) fn config(
         labels: labels::of_sandbox(pod),
         annotations,
         linux: Some(cri::LinuxPodSandboxConfig {
-            cgroup_parent: format!("/{}", resources::cgroup(&config.file.cgroup_root, pod)),
+            cgroup_parent: format!("/{}", config.groups.pod(pod)),
             security_context: Some(security(pod, users)),
             sysctls: sysctls(pod),
             ..Default::default()

@@ -48,7 +48,7 @@ impl Actor {
             }
         }
         if plan.sandbox.is_some() || !plan.start.is_empty() {
-            self.prepare(pod)?;
+            self.prepare(pod).await?;
         }
         // Volumes that show objects are brought up to date at every look.
         self.mount(pod).await?;
@@ -103,7 +103,7 @@ impl Actor {
     }
 
     /// The pod's folders and its control group.
-    fn prepare(&self, pod: &Value) -> Result<(), ()> {
+    async fn prepare(&self, pod: &Value) -> Result<(), ()> {
         let config = &self.kubelet.config;
         let folders = || -> io::Result<()> {
             let dir = config.pod_dir(pod.uid());
@@ -123,13 +123,13 @@ impl Actor {
         let period = config.file.cpu_cfs_quota_period.0.as_micros() as u64;
         let rationed = config.file.cpu_cfs_quota && !self.kubelet.managers.has_own_cpus(pod.uid());
         let limits = resources::pod_limits(pod, period, rationed, config.file.pod_pids_limit);
-        let group = resources::cgroup(&config.file.cgroup_root, pod);
+        let group = config.groups.pod(pod);
         if self.kubelet.cgroups.exists(&group) {
             // Its limits change with the resources of the pod, in the order of `resize`.
             return Ok(());
         }
         self.kubelet.allocations.actuate_pod(pod);
-        self.kubelet.cgroups.create(&group, &limits).map_err(|error| {
+        self.kubelet.cgroups.create(&group, &limits).await.map_err(|error| {
             let message = format!(
                 "unable to ensure pod container exists: failed to create container for {group} : {error}"
             );

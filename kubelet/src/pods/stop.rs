@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::actor::{Actor, Desired};
 use super::observed::{Container, State};
-use super::{hooks, resources, spec};
+use super::{hooks, spec};
 use crate::cri::labels;
 use crate::events;
 
@@ -257,8 +257,8 @@ impl Actor {
         self.kubelet.volumes.unmount(pod.uid(), &config.pod_dir(pod.uid())).await?;
         if config.file.cgroups_per_qos {
             // Whose quality of service is not known any more: the group is where it is.
-            for group in groups(&config.file.cgroup_root, pod.uid()) {
-                self.kubelet.cgroups.delete(&group)?;
+            for group in config.groups.anywhere(pod.uid()) {
+                self.kubelet.cgroups.delete(&group).await?;
             }
         }
         Ok(())
@@ -304,11 +304,6 @@ async fn wait_for(ends: &[watch::Receiver<bool>], limit: i64) -> i64 {
     }));
     let _ = tokio::time::timeout(Duration::from_secs(limit.unsigned_abs()), all).await;
     began.elapsed().as_secs() as i64
-}
-
-fn groups(root: &str, uid: &str) -> [String; 3] {
-    let kubepods = resources::kubepods(root);
-    ["", "burstable/", "besteffort/"].map(|qos| format!("{kubepods}/{qos}pod{uid}"))
 }
 
 fn remove_dir(path: &std::path::Path) -> io::Result<()> {

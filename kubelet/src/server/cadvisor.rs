@@ -14,7 +14,6 @@ use families::{FAMILIES, Family, NETWORK};
 
 use crate::Kubelet;
 use crate::cri::labels;
-use crate::pods::resources;
 
 /// A control group with what is known of it.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -63,21 +62,21 @@ async fn groups(kubelet: &Kubelet) -> crate::cri::Result<Vec<Group>> {
             ..Group::default()
         }
     };
-    let kubepods = resources::kubepods(&kubelet.config.file.cgroup_root);
+    let names = &kubelet.config.groups;
     let shared = [
         "/".to_owned(),
-        format!("/{kubepods}"),
-        format!("/{kubepods}/burstable"),
-        format!("/{kubepods}/besteffort"),
+        format!("/{}", names.kubepods()),
+        format!("/{}", names.class("burstable")),
+        format!("/{}", names.class("besteffort")),
     ];
     let mut out: Vec<_> = shared.into_iter().map(read).collect();
     let pods: Vec<_> = kubelet.pods.lock().values().map(|known| known.pod.clone()).collect();
     let group_of = |uid: &str| {
         let pod = pods.iter().find(|pod| pod.uid() == uid)?;
-        Some(format!("/{}", resources::cgroup(&kubelet.config.file.cgroup_root, pod)))
+        Some(format!("/{}", names.pod(pod)))
     };
     for pod in &pods {
-        let id = format!("/{}", resources::cgroup(&kubelet.config.file.cgroup_root, pod));
+        let id = format!("/{}", names.pod(pod));
         if kubelet.cgroups.exists(&id) {
             out.push(Group { pod: pod.name().to_owned(), namespace: pod.namespace().to_owned(), ..read(id) });
         }
@@ -91,7 +90,7 @@ async fn groups(kubelet: &Kubelet) -> crate::cri::Result<Vec<Group>> {
             container: label(labels::CONTAINER_NAME),
             image,
             started,
-            ..Group { name: id.clone(), ..read(format!("{parent}/{id}")) }
+            ..Group { name: id.clone(), ..read(names.container(&parent, &id)) }
         })
     };
     for sandbox in kubelet.runtime.sandboxes(None).await?.into_iter().filter(|sandbox| sandbox.state == 0) {

@@ -12,7 +12,6 @@ use serve::Body;
 
 use crate::Kubelet;
 use crate::cri::labels;
-use crate::pods::resources;
 
 /// What a container uses.
 struct Container {
@@ -72,7 +71,7 @@ pub(crate) fn node_usage(kubelet: &Kubelet) -> Usage {
 
 fn pod_usage(kubelet: &Kubelet, uid: &str) -> Usage {
     let pod = kubelet.pods.lock().get(uid).map(|known| known.pod.clone());
-    let group = pod.map(|pod: Arc<Value>| resources::cgroup(&kubelet.config.file.cgroup_root, &pod));
+    let group = pod.map(|pod: Arc<Value>| kubelet.config.groups.pod(&pod));
     group.map(|group| kubelet.cgroups.usage(&group)).unwrap_or_default()
 }
 

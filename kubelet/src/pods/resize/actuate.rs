@@ -78,7 +78,7 @@ impl Actor {
         let period = file.cpu_cfs_quota_period.0.as_micros() as u64;
         let rationed = file.cpu_cfs_quota && !self.kubelet.managers.has_own_cpus(pod.uid());
         let wanted = resources::pod_limits(pod, period, rationed, file.pod_pids_limit);
-        let group = resources::cgroup(&file.cgroup_root, pod);
+        let group = self.kubelet.config.groups.pod(pod);
         let have = match file.cgroups_per_qos {
             true => self.kubelet.cgroups.limits(&group),
             false => Limits::default(),
@@ -140,7 +140,7 @@ impl Actor {
         self.tell_runtime(pod, &merged).await.map_err(|why| {
             format!("failed to notify runtime for UpdatePodSandboxResources (resource={resource}); resize rejected: {why}")
         })?;
-        if let Err(error) = self.kubelet.cgroups.update(&group.path, limits) {
+        if let Err(error) = self.kubelet.cgroups.update(&group.path, limits).await {
             if let Err(error) = self.tell_runtime(pod, &group.limits).await {
                 tracing::error!(pod = %spec::describe(pod), err = error, "Cannot take back what the runtime was told");
             }

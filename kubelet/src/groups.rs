@@ -1,0 +1,158 @@
+//! The control groups of pods: what they are called, and who makes them.
+//!
+//! With the driver `cgroupfs` the kubelet makes folders. With `systemd` every group is a slice, which systemd makes when it
+//! is asked over D-Bus, so that there is one who decides about the tree; limits that systemd knows nothing of are written to
+//! the files all the same. Reading is the same with both.
+
+mod systemd;
+
+use std::io;
+use std::ops::Deref;
+
+use api::Value;
+use linux::cgroup::{Cgroups, Limits};
+
+use crate::pods::spec;
+use systemd::Systemd;
+
+/// What control groups are called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupNames {
+    /// Groups are slices.
+    pub systemd: bool,
+    /// The group that all are in.
+    pub root: String,
+}
+
+impl GroupNames {
+    /// The names with a driver, below a group.
+    pub fn new(driver: &str, root: &str) -> Self {
+        Self { systemd: driver == "systemd", root: root.to_owned() }
+    }
+
+    /// The group of all pods, by its path below the root of the hierarchy.
+    pub(crate) fn kubepods(&self) -> String {
+        self.path(&["kubepods"])
+    }
+
+    /// The group of the pods of a class of service below the best.
+    pub(crate) fn class(&self, class: &str) -> String {
+        self.path(&["kubepods", class])
+    }
+
+    /// A pod's group.
+    pub(crate) fn pod(&self, pod: &Value) -> String {
+        let own = format!("pod{}", pod.uid());
+        match spec::qos(pod) {
+            "Guaranteed" => self.path(&["kubepods", &own]),
+            "Burstable" => self.path(&["kubepods", "burstable", &own]),
+            _ => self.path(&["kubepods", "besteffort", &own]),
+        }
+    }
+
+    /// Where the group of a pod may be whose class is not known.
+    pub(crate) fn anywhere(&self, uid: &str) -> [String; 3] {
+        let own = format!("pod{uid}");
+        [&["kubepods", &own] as &[&str], &["kubepods", "burstable", &own], &["kubepods", "besteffort", &own]]
+            .map(|names| self.path(names))
+    }
+
+    /// The group that the runtime makes for a container in its pod's.
+    pub(crate) fn container(&self, pod: &str, id: &str) -> String {
+        if self.systemd { format!("{pod}/cri-containerd-{id}.scope") } else { format!("{pod}/{id}") }
+    }
+
+    fn path(&self, names: &[&str]) -> String {
+        let parts = self.root.split('/').filter(|part| !part.is_empty()).chain(names.iter().copied());
+        if !self.systemd {
+            return parts.collect::<Vec<_>>().join("/");
+        }
+        // A dash leads from a slice to one inside of it.
+        let (mut path, mut slice) = (Vec::new(), String::new());
+        for part in parts {
+            let part = part.replace('-', "_");
+            slice = if slice.is_empty() { part } else { format!("{slice}-{part}") };
+            path.push(format!("{slice}.slice"));
+        }
+        path.join("/")
+    }
+}
+
+/// The machine's control groups, made by the configured driver.
+pub(crate) struct Groups {
+    files: Cgroups,
+    systemd: Option<Systemd>,
+}
+
+impl Deref for Groups {
+    type Target = Cgroups;
+
+    fn deref(&self) -> &Cgroups {
+        &self.files
+    }
+}
+
+impl Groups {
+    /// The groups of this machine.
+    pub(crate) fn new(files: Cgroups, names: &GroupNames) -> Self {
+        let systemd = names.systemd.then(|| Systemd::at(None));
+        Self { files, systemd }
+    }
+
+    /// Makes a group with its missing parents and sets its limits; what exists already is only updated.
+    pub(crate) async fn create(&self, group: &str, limits: &Limits) -> io::Result<()> {
+        let Some(systemd) = &self.systemd else { return self.files.create(group, limits) };
+        let limits = systemd::rounded(limits);
+        systemd.start(group, self.files.is_v2(), &limits).await?;
+        // What systemd has no controllers for it makes no folders for.
+        self.files.create(group, &limits)
+    }
+
+    /// Sets the limits of a group that exists.
+    pub(crate) async fn update(&self, group: &str, limits: &Limits) -> io::Result<()> {
+        let Some(systemd) = &self.systemd else { return self.files.update(group, limits) };
+        let limits = systemd::rounded(limits);
+        systemd.set(group, self.files.is_v2(), &limits).await?;
+        self.files.update(group, &limits)
+    }
+
+    /// Removes a group and the groups inside of it. Fails with `ResourceBusy` while processes are left.
+    pub(crate) async fn delete(&self, group: &str) -> io::Result<()> {
+        if let Some(systemd) = self.systemd.as_ref().filter(|_| self.files.exists(group)) {
+            systemd.stop(group).await?;
+        }
+        self.files.delete(group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::object;
+
+    fn pod(class: &str) -> Value {
+        object!({"metadata": {"uid": "a-b"}, "status": {"qosClass": class}})
+    }
+
+    #[test]
+    fn folders_are_named_by_class_and_uid() {
+        let names = GroupNames::new("cgroupfs", "/x/");
+        assert_eq!(names.pod(&pod("Burstable")), "x/kubepods/burstable/poda-b");
+        assert_eq!(names.pod(&pod("BestEffort")), "x/kubepods/besteffort/poda-b");
+        assert_eq!(names.pod(&pod("Guaranteed")), "x/kubepods/poda-b");
+        assert_eq!(GroupNames::new("cgroupfs", "").kubepods(), "kubepods");
+        assert!(names.anywhere("a-b").contains(&names.pod(&pod("Guaranteed"))));
+    }
+
+    #[test]
+    fn slices_are_inside_of_those_whose_names_they_begin_with() {
+        let names = GroupNames::new("systemd", "/");
+        assert_eq!(names.class("burstable"), "kubepods.slice/kubepods-burstable.slice");
+        let own = names.pod(&pod("Burstable"));
+        assert_eq!(own, "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-poda_b.slice");
+        assert!(names.anywhere("a-b").contains(&own));
+        assert_eq!(names.pod(&pod("Guaranteed")), "kubepods.slice/kubepods-poda_b.slice");
+        assert_eq!(GroupNames::new("systemd", "/x-y").kubepods(), "x_y.slice/x_y-kubepods.slice");
+        assert!(names.container(&own, "1").ends_with("-poda_b.slice/cri-containerd-1.scope"));
+    }
+}
