@@ -101,6 +101,8 @@ pub(crate) struct Kubelet {
     pub(crate) node: RwLock<Option<Arc<Value>>>,
     pub(crate) node_changed: Notify,
     pub(crate) mirrors_changed: Notify,
+    /// Whether all places that static pods come from have been read once.
+    pub(crate) manifests_read: watch::Sender<bool>,
     pub(crate) relisted: Health,
     /// Every pod here, by uid.
     pub(crate) pods: Mutex<HashMap<String, Known>>,
@@ -307,6 +309,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         node: RwLock::default(),
         node_changed: Notify::new(),
         mirrors_changed: Notify::new(),
+        manifests_read: watch::Sender::new(!config.file.has_static_pods()),
         relisted: Health::default(),
         pods: Mutex::default(),
         allocations: Allocations::load(&config.root)?,
@@ -425,8 +428,7 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
     }
     shutdown::start(kubelet);
     manager.watch_runtime();
-    let file = &kubelet.config.file;
-    if !file.static_pod_path.is_empty() || !file.static_pod_url.is_empty() {
+    if kubelet.config.file.has_static_pods() {
         until_stop("static-pods", Box::pin(static_pods::run(kubelet.clone(), manager.clone())));
     }
     let informer = manager.informer();
@@ -434,15 +436,16 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
     if !alone {
         until_stop("pods", Box::pin(informer.run(client, stop)));
     }
-    let manager = manager.clone();
+    let (manager, this) = (manager.clone(), kubelet.clone());
     tasks.restarting("orphans", move || {
         let (manager, orphans) = (manager.clone(), orphans.clone());
+        let mut manifests = this.manifests_read.subscribe();
         async move {
             if !alone {
                 orphans.synced().await;
             }
-            // Static pods are read at the start, and at once.
-            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            // What comes of a place that could not be read yet is nobody's orphan.
+            manifests.wait_for(|read| *read).await?;
             manager.adopt_orphans().await?;
             manager.clean_up_claims().await;
             Ok(())

@@ -473,6 +473,11 @@ impl KubeletConfiguration {
         all
     }
 
+    /// Whether pods come from a file or a URL.
+    pub(crate) fn has_static_pods(&self) -> bool {
+        !self.static_pod_path.is_empty() || !self.static_pod_url.is_empty()
+    }
+
     /// How many images are pulled at a time; all when it is none.
     pub(crate) fn parallel_pulls(&self) -> Option<usize> {
         if self.serialize_image_pulls { Some(1) } else { self.max_parallel_image_pulls.map(|n| n as usize) }

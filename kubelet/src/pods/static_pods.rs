@@ -70,6 +70,9 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, manager: Arc<Manager>) {
             }
         });
         known = now;
+        if url.as_ref().is_none_or(fetch::Url::was_read) {
+            kubelet.manifests_read.send_replace(true);
+        }
         mirror_all(&kubelet, &manager, &known).await;
         let wake =
             (Instant::now() + period).min(if url.is_some() { next_fetch } else { Instant::now() + period });

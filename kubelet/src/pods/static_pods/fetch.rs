@@ -33,6 +33,7 @@ pub(super) struct Url {
     node: String,
     text: String,
     pods: Pods,
+    read: bool,
     failed: bool,
 }
 
@@ -49,6 +50,7 @@ impl Url {
             node: node.to_owned(),
             text: String::new(),
             pods: Pods::new(),
+            read: false,
             failed: false,
         })
     }
@@ -56,6 +58,11 @@ impl Url {
     /// The pods that the URL had when it was last read.
     pub(super) fn pods(&self) -> Pods {
         self.pods.clone()
+    }
+
+    /// Whether it is known what the URL has: pods, or none.
+    pub(super) fn was_read(&self) -> bool {
+        self.read
     }
 
     /// Reads the URL. What cannot be read or used leaves the pods as they are.
@@ -97,7 +104,7 @@ impl Url {
 
     fn take(&mut self, text: String) -> anyhow::Result<()> {
         if text.is_empty() {
-            self.pods.clear();
+            (self.pods, self.read) = (Pods::new(), true);
             bail!("zero-length data received");
         }
         if text == self.text {
@@ -107,6 +114,7 @@ impl Url {
         self.text = text;
         let by_uid = |pod: Value| (pod.uid().to_owned(), Arc::new(pod));
         self.pods = pods?.into_iter().map(by_uid).collect();
+        self.read = true;
         Ok(())
     }
 }
@@ -117,4 +125,24 @@ fn client(url: &str) -> anyhow::Result<HttpsClient> {
     // Without TLS nobody shows a certificate.
     let options = Options { ca, insecure: !secure, ..Options::default() };
     outbound::client(&options).context("cannot trust anybody")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_used_leaves_the_pods_as_they_are_and_nothing_takes_them_away() {
+        let file = KubeletConfiguration { static_pod_url: "http://h/pods".to_owned(), ..Default::default() };
+        let mut url = Url::of(&file, "n1").unwrap();
+        let pod =
+            "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: i}]}}";
+        assert!(url.take("no pod".to_owned()).is_err() && !url.was_read());
+        url.take(pod.to_owned()).unwrap();
+        assert!(url.was_read());
+        for (text, left) in [("no pod", 1), ("", 0)] {
+            assert!(url.take(text.to_owned()).is_err());
+            assert_eq!(url.pods().len(), left, "{text}");
+        }
+    }
 }
