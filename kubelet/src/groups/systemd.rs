@@ -328,11 +328,11 @@ mod tests {
         let made = machine.manager.units.lock()["kubepods-podu.slice"].clone();
         for (name, want) in [
             ("Wants", "[\"kubepods.slice\"]"),
-            ("MemoryMax", "1048576"),
-            ("CPUWeight", "39"),
-            ("CPUQuotaPerSecUSec", "500000"),
-            ("CPUQuotaPeriodUSec", "100000"),
-            ("TasksMax", "1"),
+            ("MemoryMax", "uint64 1048576"),
+            ("CPUWeight", "uint64 39"),
+            ("CPUQuotaPerSecUSec", "uint64 500000"),
+            ("CPUQuotaPeriodUSec", "uint64 100000"),
+            ("TasksMax", "uint64 1"),
             ("IOAccounting", "true"),
             ("DefaultDependencies", "false"),
         ] {
@@ -340,7 +340,7 @@ mod tests {
         }
         systemd.set(group, false, &Limits { memory: Some(-1), ..Limits::default() }).await.unwrap();
         let lifted = machine.manager.units.lock()["kubepods-podu.slice"]["MemoryLimit"].clone();
-        assert_eq!(lifted, u64::MAX.to_string());
+        assert_eq!(lifted, format!("uint64 {}", u64::MAX));
         systemd.stop(group).await.unwrap();
         assert!(machine.manager.units.lock().is_empty());
         let asked = machine.manager.asked.lock().clone();
