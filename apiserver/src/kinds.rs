@@ -38,6 +38,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use api::Value;
+use api::defaults::{default_if_empty, default_to};
 use api::field::FieldError;
 use compact_str::CompactString;
 
@@ -248,22 +249,6 @@ static STRATEGIES: LazyLock<HashMap<(&'static str, &'static str), &'static Strat
 /// The strategy of a resource.
 pub fn strategy(group: &str, plural: &str) -> &'static Strategy {
     STRATEGIES.iter().find_map(|((g, p), s)| (*g == group && *p == plural).then_some(*s)).unwrap_or(&NEUTRAL)
-}
-
-/// Sets `key` when it is absent or null.
-fn default_to(object: &mut Value, key: &str, value: impl Into<Value>) {
-    let member = object.make_object().entry(key);
-    if member.is_null() {
-        *member = value.into();
-    }
-}
-
-/// Sets `key` when it is absent, null or empty.
-fn default_if_empty(object: &mut Value, key: &str, value: impl Into<Value>) {
-    let member = object.make_object().entry(key);
-    if member.is_empty() {
-        *member = value.into();
-    }
 }
 
 /// Reports every sentence of a rule as an invalid value.

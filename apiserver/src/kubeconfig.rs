@@ -216,7 +216,7 @@ fn client(cluster: &Cluster, user: &User, folder: &Path) -> Result<HttpsClient> 
     let key = content(&user.client_key_data, &user.client_key, folder)?;
     let plain = cluster.server.starts_with("http://");
     let options = outbound::Options {
-        ca: ca.or_else(crate::webhook::system_authorities),
+        ca: ca.or_else(outbound::system_authorities),
         insecure: cluster.insecure_skip_tls_verify || plain,
         server_name: Some(cluster.tls_server_name.clone()).filter(|n| !n.is_empty()),
         identity: certificate.zip(key),

@@ -19,9 +19,6 @@ use crate::egress::Selection;
 use crate::resources::TABLE;
 use crate::storage::Storage;
 
-/// Where the authorities of the machine are, for webhooks that bring none.
-const SYSTEM_BUNDLES: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
-
 /// Why a webhook gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
@@ -155,7 +152,7 @@ impl Webhook {
         let bundle = self.config.get("caBundle").as_str().unwrap_or_default();
         let ca = match STANDARD.decode(bundle) {
             Ok(pem) if !pem.is_empty() => Some(pem),
-            _ => system_authorities(),
+            _ => outbound::system_authorities(),
         };
         let options = outbound::Options {
             ca,
@@ -171,11 +168,6 @@ impl Webhook {
         *self.client.lock() = Some(client.clone());
         Ok(client)
     }
-}
-
-/// The authorities of the machine, as PEM.
-pub(crate) fn system_authorities() -> Option<Vec<u8>> {
-    SYSTEM_BUNDLES.iter().find_map(|path| std::fs::read(path).ok())
 }
 
 /// What an answer that is no success says, in the words of Kubernetes' clients.

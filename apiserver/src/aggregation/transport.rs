@@ -58,7 +58,7 @@ impl Backend {
         let ca = match (&self.bundle, self.insecure) {
             (Some(bundle), _) => Some(bundle.clone()),
             (None, true) => None,
-            (None, false) => crate::webhook::system_authorities(),
+            (None, false) => outbound::system_authorities(),
         };
         let options = outbound::Options {
             ca,

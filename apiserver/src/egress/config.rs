@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use api::field::{FieldError, Path};
 use serde::Deserialize;
-use serve::outbound::{Options, Route};
+use serve::outbound::{self, Options, Route};
 
 use super::Ways;
 use super::connect::HttpConnect;
@@ -92,7 +92,7 @@ impl Files {
             |path: &FilePath| std::fs::read(path).with_context(|| format!("reading {}", path.display()));
         let ca = match &self.ca {
             Some(path) => Some(read(path)?),
-            None => crate::webhook::system_authorities(),
+            None => outbound::system_authorities(),
         };
         let identity = Some((read(&self.certificate)?, read(&self.key)?));
         Ok(Options { ca, identity, http1_only: true, ..Options::default() })

@@ -5,6 +5,7 @@
 //! argument. The vocabulary is that of the Kubernetes API conventions
 //! (<https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md>).
 
+pub mod defaults;
 pub mod error;
 pub mod field;
 #[cfg(any(test, fuzzing))]

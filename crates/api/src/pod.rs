@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use crate::defaults::{default_if_empty, default_to};
 use crate::{Map, Value};
 pub use level::effective;
 
@@ -236,22 +237,6 @@ pub fn default_volume_source(volume: &mut Value) {
 fn default_downward_item(item: &mut Value) {
     if let Some(field) = item.make_object().get_mut("fieldRef").filter(|f| !f.is_null()) {
         default_if_empty(field, "apiVersion", "v1");
-    }
-}
-
-/// Sets `key` when it is absent or null.
-fn default_to(object: &mut Value, key: &str, value: impl Into<Value>) {
-    let member = object.make_object().entry(key);
-    if member.is_null() {
-        *member = value.into();
-    }
-}
-
-/// Sets `key` when it is absent, null or empty.
-fn default_if_empty(object: &mut Value, key: &str, value: impl Into<Value>) {
-    let member = object.make_object().entry(key);
-    if member.is_empty() {
-        *member = value.into();
     }
 }
 

@@ -116,6 +116,10 @@ pub fn applies(data: &[u8]) {
     let _ = fields_of(&first, ty);
     // What is applied is read as the type before it is stored.
     let Ok((first, _)) = normalize(first, ty, Mode::Ignore) else { return };
+    if first.at(&["metadata", "managedFields"]).is_null() {
+        // What nobody owns is given to `before-first-apply` by the next one.
+        return;
+    }
     let again = apply(Some(&first), &config, false, &request).expect("all of it is the manager's own");
     let (again, _) = normalize(again, ty, Mode::Ignore).expect("it could be read before");
     assert_eq!(again.to_string(), first.to_string());

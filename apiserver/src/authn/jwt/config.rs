@@ -255,7 +255,7 @@ impl JwtFile {
             return Ok(None);
         }
         let ca = match self.issuer.certificate_authority.as_str() {
-            "" => crate::webhook::system_authorities(),
+            "" => outbound::system_authorities(),
             pem => Some(pem.as_bytes().to_vec()),
         };
         let route = self.issuer.route()?;

@@ -1,6 +1,5 @@
 //! Static pods from a URL.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,14 +15,6 @@ use crate::config::KubeletConfiguration;
 
 /// An answer takes at most so long.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Where systems keep the authorities that they trust.
-const BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// A URL, and the pods that it had last.
 pub(super) struct Url {
@@ -121,7 +112,7 @@ impl Url {
 
 fn client(url: &str) -> anyhow::Result<HttpsClient> {
     let secure = url.starts_with("https:");
-    let ca = BUNDLES.iter().find(|path| secure && Path::new(path).exists()).map(std::fs::read).transpose()?;
+    let ca = if secure { outbound::system_authorities() } else { None };
     // Without TLS nobody shows a certificate.
     let options = Options { ca, insecure: !secure, ..Options::default() };
     outbound::client(&options).context("cannot trust anybody")
