@@ -108,7 +108,7 @@ pub fn client(options: &Options) -> Result<HttpsClient, OutboundError> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(Duration::from_secs(30)));
+    tcp.set_connect_timeout(Some(dial::CONNECT_LIMIT));
     tcp.set_keepalive(Some(Duration::from_secs(30)));
     let connector = Connector { tcp, route: options.route.clone() };
     let connector = if options.http1_only {

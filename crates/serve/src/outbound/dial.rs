@@ -5,6 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Uri;
@@ -14,6 +15,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tower::Service;
+
+/// A connection that takes longer to begin is given up.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Bytes both ways.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -72,7 +76,10 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let host = uri.host().ok_or("the URL has no host")?.trim_matches(['[', ']']);
             let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
-            Ok(Dialed(TokioIo::new(way.dial(host, port).await?)))
+            let dialed = tokio::time::timeout(CONNECT_LIMIT, way.dial(host, port)).await;
+            let late =
+                |_| format!("no connection to {host}:{port} by way of the proxy within {CONNECT_LIMIT:?}");
+            Ok(Dialed(TokioIo::new(dialed.map_err(late)??)))
         })
     }
 }
