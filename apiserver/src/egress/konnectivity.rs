@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
@@ -14,7 +15,7 @@ use serve::outbound::{Dial, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use tonic::Streaming;
 use tonic::client::Grpc;
@@ -27,6 +28,8 @@ const METHOD: &str = "/ProxyService/Proxy";
 const PACKET: usize = 32 << 10;
 /// Packets that wait to be sent.
 const QUEUE: usize = 8;
+/// How long the other side may take to say that a connection is closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Clone, PartialEq, Message)]
 struct Packet {
@@ -176,15 +179,18 @@ impl Dial for Konnectivity {
         };
         let (ours, theirs) = tokio::io::duplex(PACKET);
         let (read, write) = tokio::io::split(theirs);
-        let ended = CancellationToken::new();
-        let received = receive(incoming, write, ended.clone().drop_guard());
-        self.streams.spawn(async move { tokio::join!(received, send(read, packets, connection, ended)) });
+        self.streams.spawn(async move {
+            tokio::select! {
+                () = receive(incoming, write) => {}
+                () = send(read, packets, connection) => {}
+            }
+        });
         Ok(Box::new(ours))
     }
 }
 
 /// Hands on what comes, until the other side ends or nobody listens.
-async fn receive(mut incoming: Streaming<Packet>, mut write: WriteHalf<DuplexStream>, _ended: DropGuard) {
+async fn receive(mut incoming: Streaming<Packet>, mut write: WriteHalf<DuplexStream>) {
     while let Ok(Some(packet)) = incoming.message().await {
         match packet.payload {
             Some(Payload::Data(data)) if write.write_all(&data.data).await.is_ok() => {}
@@ -195,30 +201,18 @@ async fn receive(mut incoming: Streaming<Packet>, mut write: WriteHalf<DuplexStr
     drop(write.shutdown().await);
 }
 
-/// Sends what is written, until the writer ends; then the connection is closed.
-async fn send(
-    mut read: ReadHalf<DuplexStream>,
-    packets: mpsc::Sender<Packet>,
-    connection: i64,
-    ended: CancellationToken,
-) {
+/// Sends what is written, until the writer ends; then the connection is closed, and stays until the other side has
+/// closed too or has had [`CLOSE_LIMIT`] to.
+async fn send(mut read: ReadHalf<DuplexStream>, packets: mpsc::Sender<Packet>, connection: i64) {
     let mut buffer = BytesMut::with_capacity(PACKET);
-    loop {
-        let count = tokio::select! {
-            () = ended.cancelled() => return,
-            count = read.read_buf(&mut buffer) => count,
-        };
-        if !count.is_ok_and(|n| n > 0) {
-            break;
-        }
+    while read.read_buf(&mut buffer).await.is_ok_and(|count| count > 0) {
         let data = Data { connection, error: String::new(), data: buffer.split().to_vec() };
         if packets.send(Payload::Data(data).into()).await.is_err() {
             return;
         }
     }
     if packets.send(Payload::CloseRequest(CloseRequest { connection }).into()).await.is_ok() {
-        // The stream stays until the other side has closed too.
-        ended.cancelled().await;
+        sleep(CLOSE_LIMIT).await;
     }
 }
 
