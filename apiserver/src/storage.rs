@@ -9,12 +9,14 @@ pub(crate) mod encryption;
 mod etcd;
 mod feed;
 pub(crate) mod form;
+mod labels;
 mod record;
 mod together;
 
 pub use cache::{Cache, Event, Reading, Snapshot, Stored, Waited, set_resource_version};
 pub use encryption::Encryption;
 pub use etcd::{EtcdConfig, KeyValue, Outcome, Precondition};
+pub use labels::Sieve;
 pub use record::Record;
 
 use std::borrow::Cow;

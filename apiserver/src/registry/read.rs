@@ -14,13 +14,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::Call;
 use crate::request::Query;
 use crate::resources::Resource;
-use crate::storage::{Snapshot, Stored};
+use crate::storage::{Sieve, Snapshot, Stored};
 
 /// What a list shows.
 #[derive(Clone, Debug, Default)]
 pub struct ListOptions {
     /// Labels that are selected.
     pub labels: LabelSelector,
+    /// What all selected objects pass.
+    pub sieve: Sieve,
     /// Fields that are selected.
     pub fields: FieldSelector,
     /// At most so many objects; zero for all.
@@ -130,7 +132,8 @@ impl ListOptions {
             _ => false,
         };
         let matched = !query.get("resourceVersionMatch").is_empty();
-        Ok(Self { labels, fields, limit, from, revision, exact, seconds, matched })
+        let sieve = Sieve::of(&labels);
+        Ok(Self { labels, sieve, fields, limit, from, revision, exact, seconds, matched })
     }
 
     /// True when a revision is asked for that a list of all may be newer than.
@@ -140,7 +143,9 @@ impl ListOptions {
 
     /// True for an object that is selected.
     pub fn selects(&self, row: &Resource, stored: &Stored) -> bool {
-        self.labels.matches(|key| stored.label(key)) && selects_fields(&self.fields, row, stored)
+        self.sieve.passes(&stored.labels)
+            && self.labels.matches(|key| stored.label(key))
+            && selects_fields(&self.fields, row, stored)
     }
 }
 
@@ -297,14 +302,16 @@ impl Call {
             Some(from) => Bound::Excluded(Arc::from(format!("{prefix}{}", from.start))),
             None => Bound::Included(Arc::from(prefix.as_str())),
         };
+        // The first key that no object of the namespace has: the slash is followed by the zero.
+        let end = match prefix.strip_suffix('/') {
+            Some(namespace) => Bound::Excluded(Arc::from(format!("{namespace}0"))),
+            None => Bound::Unbounded,
+        };
         if self.selects_views(options) {
             snapshot = Arc::new(self.snapshot_views(&snapshot, &prefix).await?);
         }
         let mut items = Vec::new();
-        let mut rest = snapshot
-            .objects
-            .range::<_, Arc<str>>((start, Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(&prefix));
+        let mut rest = snapshot.objects.range::<_, Arc<str>>((start, end));
         if let (Some(name), None) = (options.fields.exact("metadata.name"), &options.from)
             && !(self.row.namespaced && prefix.is_empty())
         {
@@ -321,7 +328,10 @@ impl Call {
             }
         }
         let selective = !options.labels.is_everything() || !options.fields.is_everything();
-        let left = rest.filter(|(_, s)| !selective || options.selects(&self.row, s)).count();
+        let left = match selective {
+            true => rest.any(|(_, s)| options.selects(&self.row, s)).into(),
+            false => rest.count(),
+        };
         let next = match items.last() {
             Some(last) if left > 0 => {
                 let start = last.key[prefix.len()..].to_owned();

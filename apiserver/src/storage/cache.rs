@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::form;
+use super::labels::Labels;
 use crate::resources::Resource;
 
 /// Bounds of the log of changes.
@@ -31,7 +32,7 @@ pub struct Stored {
     /// The object as JSON in its storage version, with its resourceVersion.
     pub json: Bytes,
     /// Its labels.
-    pub labels: Box<[(CompactString, CompactString)]>,
+    pub labels: Labels,
     /// Values of the resource's selectable fields, in their order.
     pub fields: Box<[CompactString]>,
 }
@@ -319,13 +320,11 @@ impl Cache {
 
     /// Encodes an object that has its resourceVersion already.
     pub fn stored(&self, key: &str, object: &Value, revision: i64) -> Stored {
-        let labels = object.at(&["metadata", "labels"]).as_object();
-        let text = |v: &Value| CompactString::from(v.as_str().unwrap_or_default());
         Stored {
             key: key.into(),
             revision,
             json: object.to_json().into(),
-            labels: labels.into_iter().flat_map(|m| m.iter()).map(|(k, v)| (k.into(), text(v))).collect(),
+            labels: Labels::of(object),
             fields: self.reading.fields(object),
         }
     }
@@ -339,7 +338,7 @@ impl Stored {
 
     /// The value of the label `key`.
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.labels.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+        self.labels.get(key)
     }
 }
 
