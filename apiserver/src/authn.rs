@@ -3,13 +3,16 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/authentication/>.
 
+mod authorities;
 pub(crate) mod jwt;
 mod p521;
 pub mod pem;
 pub mod service_account;
 mod static_tokens;
+pub(crate) mod verified;
 mod webhook;
 
+pub use authorities::Authorities;
 pub use jwt::{Anonymous, AnonymousPath, Jwts, Oidc};
 pub use static_tokens::StaticTokens;
 pub use webhook::{Reviewed, Reviewer};
@@ -18,7 +21,6 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use rustls_pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::authn::service_account::TokenError;
 use crate::storage::Storage;
@@ -93,9 +95,9 @@ pub struct Authenticator {
     /// Verifies and signs ServiceAccount tokens.
     pub tokens: Arc<service_account::Tokens>,
     /// Verifies client certificates of users; none accepts no certificate.
-    pub client_ca: Option<pem::Authorities>,
+    pub client_ca: Option<Authorities>,
     /// Verifies client certificates of the front proxy.
-    pub front_proxy_ca: Option<pem::Authorities>,
+    pub front_proxy_ca: Option<Authorities>,
     /// The front proxy's headers.
     pub front_proxy: FrontProxy,
     /// Tokens of a file.
@@ -119,14 +121,12 @@ impl Authenticator {
         headers: &HeaderMap,
         path: &str,
     ) -> Option<UserInfo> {
-        let leaf = certificates.first().and_then(|c| X509Certificate::from_der(c).ok()).map(|(_, c)| c);
-        if let Some(leaf) = &leaf {
-            if let Some(user) = self.proxied(leaf, certificates, headers) {
-                return Some(user.authenticated());
-            }
-            if self.client_ca.as_ref().is_some_and(|ca| ca.verify_client(certificates)) {
-                return Some(subject(leaf, &certificates[0])?.authenticated());
-            }
+        if let Some(user) = self.proxied(certificates, headers) {
+            return Some(user.authenticated());
+        }
+        let certified = self.client_ca.as_ref().and_then(|ca| ca.vouch(certificates));
+        if let Some(user) = certified.as_ref().and_then(|c| c.user()) {
+            return Some(user.authenticated());
         }
         if let Some(token) = bearer(headers) {
             return match self.review(storage, token, &[]).await {
@@ -138,14 +138,15 @@ impl Authenticator {
                 }
             };
         }
-        // A certificate that no CA vouches for is an attempt, not an absence.
-        (leaf.is_none() && self.admits_anonymous(path)).then(UserInfo::anonymous)
+        // A certificate that no CA vouches for is an attempt, not an absence; one that names nobody is none.
+        ((certificates.is_empty() || certified.is_some()) && self.admits_anonymous(path))
+            .then(UserInfo::anonymous)
     }
 
     /// Reads the bundles of authorities again; true when one has changed.
     pub fn reload(&self) -> bool {
         let all = [&self.client_ca, &self.front_proxy_ca];
-        all.into_iter().flatten().map(pem::Authorities::reload).fold(false, |any, changed| any | changed)
+        all.into_iter().flatten().map(Authorities::reload).fold(false, |any, changed| any | changed)
     }
 
     fn admits_anonymous(&self, path: &str) -> bool {
@@ -210,19 +211,11 @@ impl Authenticator {
         Err(failures)
     }
 
-    fn proxied(
-        &self,
-        leaf: &X509Certificate<'_>,
-        chain: &[CertificateDer<'_>],
-        headers: &HeaderMap,
-    ) -> Option<UserInfo> {
+    fn proxied(&self, chain: &[CertificateDer<'_>], headers: &HeaderMap) -> Option<UserInfo> {
         let proxy = &self.front_proxy;
         let name = proxy.username_headers.iter().find_map(|h| headers.get(h.as_str())?.to_str().ok())?;
-        if !self.front_proxy_ca.as_ref()?.verify_client(chain) {
-            return None;
-        }
-        let common_name = leaf.subject().iter_common_name().next()?.as_str().ok()?;
-        if !proxy.allowed_names.is_empty() && !proxy.allowed_names.iter().any(|n| n == common_name) {
+        let certified = self.front_proxy_ca.as_ref()?.vouch(chain)?;
+        if !proxy.allowed_names.is_empty() && !proxy.allowed_names.contains(&certified.common_name) {
             return None;
         }
         let values = |h: &String| {
@@ -283,20 +276,4 @@ fn bootstrap_user(storage: &Storage, id: &str, secret: &str) -> Option<UserInfo>
     let more = field("auth-extra-groups");
     groups.extend(more.split(',').filter(|g| g.starts_with("system:bootstrappers:")).map(str::to_owned));
     Some(UserInfo { name: format!("system:bootstrap:{id}"), groups, ..UserInfo::default() })
-}
-
-fn subject(leaf: &X509Certificate<'_>, der: &CertificateDer<'_>) -> Option<UserInfo> {
-    let name = leaf.subject().iter_common_name().next()?.as_str().ok().filter(|n| !n.is_empty())?;
-    let groups = leaf.subject().iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_owned);
-    let digest = ring::digest::digest(&ring::digest::SHA256, der);
-    let fingerprint: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
-    Some(UserInfo {
-        name: name.to_owned(),
-        groups: groups.collect(),
-        extra: vec![(
-            "authentication.kubernetes.io/credential-id".to_owned(),
-            vec![format!("X509SHA256={fingerprint}")],
-        )],
-        ..UserInfo::default()
-    })
 }

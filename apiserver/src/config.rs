@@ -12,9 +12,10 @@ use serve::tls::Policy;
 
 use crate::args::Args;
 use crate::audit::Auditor;
-use crate::authn::pem::{Authorities, PublicKey, SigningKey};
+use crate::authn::pem::{PublicKey, SigningKey};
 use crate::authn::service_account::Tokens;
-use crate::authn::{Anonymous, Authenticator, FrontProxy, Jwts, Reviewer, StaticTokens};
+use crate::authn::verified::Verified;
+use crate::authn::{Anonymous, Authenticator, Authorities, FrontProxy, Jwts, Reviewer, StaticTokens};
 use crate::authz::{self, Authorizer};
 use crate::kubeconfig::Remote;
 use crate::server::Settings;
@@ -307,6 +308,7 @@ impl Args {
                 signing,
                 keys,
                 max_expiration: Some(self.service_account_max_token_expiration.0).filter(|d| !d.is_zero()),
+                verified: Verified::default(),
             }),
             client_ca: authorities(&self.client_ca_file)?,
             front_proxy_ca: authorities(&self.requestheader_client_ca_file)?,

@@ -1,87 +1,11 @@
-//! Certificates and keys in PEM: authorities that vouch for clients, and the keys that sign tokens.
+//! Keys in PEM that sign tokens and verify them.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use anyhow::{Context, bail};
-use arc_swap::ArcSwap;
 use ring::signature::{self, EcdsaKeyPair, KeyPair, RsaKeyPair};
-use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::p521;
-
-/// A file of CA certificates that vouch for clients, with its last good content.
-pub struct Authorities {
-    path: PathBuf,
-    current: ArcSwap<Bundle>,
-}
-
-struct Bundle {
-    verifier: Arc<dyn ClientCertVerifier>,
-    pem: String,
-}
-
-impl Authorities {
-    /// Reads a PEM bundle.
-    ///
-    /// # Errors
-    /// The file cannot be read, or holds no usable authority.
-    pub fn read(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self { path: path.to_owned(), current: ArcSwap::from_pointee(Bundle::read(path)?) })
-    }
-
-    /// The bundle as it was read, to be published.
-    pub fn pem(&self) -> String {
-        self.current.load().pem.clone()
-    }
-
-    /// Reads the file again; true when it has changed. One that cannot be used is told of, and the last good content stays.
-    pub fn reload(&self) -> bool {
-        match Bundle::read(&self.path) {
-            Ok(bundle) if bundle.pem == self.current.load().pem => false,
-            Ok(bundle) => {
-                tracing::info!(path = %self.path.display(), "Loaded a changed bundle of authorities");
-                self.current.store(Arc::new(bundle));
-                true
-            }
-            Err(e) => {
-                tracing::error!(error = format!("{e:#}"), "a changed bundle of authorities is not used");
-                false
-            }
-        }
-    }
-
-    /// True when one of the authorities vouches for the chain, now, for use by a client.
-    pub fn verify_client(&self, chain: &[CertificateDer<'_>]) -> bool {
-        let Some((leaf, intermediates)) = chain.split_first() else { return false };
-        self.current.load().verifier.verify_client_cert(leaf, intermediates, UnixTime::now()).is_ok()
-    }
-}
-
-impl Bundle {
-    fn read(path: &Path) -> anyhow::Result<Self> {
-        let pem = std::fs::read_to_string(path)
-            .with_context(|| format!("reading the CA bundle {}", path.display()))?;
-        let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem.as_bytes())
-            .collect::<Result<_, _>>()
-            .with_context(|| format!("{} is not a PEM bundle of certificates", path.display()))?;
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates {
-            roots
-                .add(certificate)
-                .with_context(|| format!("{} holds an unusable certificate", path.display()))?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .with_context(|| format!("{} holds no CA certificate", path.display()))?;
-        Ok(Self { verifier, pem })
-    }
-}
 
 /// A key that verifies tokens.
 #[derive(Clone)]

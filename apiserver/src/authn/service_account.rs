@@ -5,6 +5,7 @@
 
 mod legacy;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ApiError, Map, Value, object};
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 
 use super::UserInfo;
 use super::pem::{PublicKey, SigningKey};
+use super::verified::Verified;
 use crate::resources::TABLE;
 use crate::storage::Storage;
 
@@ -68,6 +70,8 @@ pub struct Tokens {
     pub keys: Vec<PublicKey>,
     /// Longest life that is granted.
     pub max_expiration: Option<Duration>,
+    /// Claims of tokens that were verified before.
+    pub(crate) verified: Verified<Value>,
 }
 
 /// What a token is bound to.
@@ -173,10 +177,15 @@ impl Tokens {
     }
 
     /// The claims of a token with a valid signature of an accepted issuer.
-    pub fn verify(&self, token: &str) -> Result<Value, TokenError> {
+    pub fn verify(&self, token: &str) -> Result<Arc<Value>, TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::Malformed);
         }
+        // Times and what the token is bound to are looked at each time.
+        self.verified.or([token.as_bytes()], |_| true, || self.claims_of(token))
+    }
+
+    fn claims_of(&self, token: &str) -> Result<Value, TokenError> {
         let (signed, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenError::Malformed)?;
         let (header, claims) = (decode_json(header)?, decode_json(claims)?);

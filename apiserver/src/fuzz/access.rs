@@ -12,6 +12,7 @@ use crate::authn::StaticTokens;
 use crate::authn::jwt::keys::{ALGORITHMS, KeySet};
 use crate::authn::jwt::{self, issuer_of};
 use crate::authn::service_account::Tokens;
+use crate::authn::verified::Verified;
 use crate::resources::TABLE;
 use crate::storage::encryption;
 use crate::{authz, config_file};
@@ -26,6 +27,7 @@ pub fn tokens(data: &[u8]) {
         signing: None,
         keys: Vec::new(),
         max_expiration: None,
+        verified: Verified::default(),
     };
     assert!(own.verify(token).is_err(), "nobody can sign");
     let Some(keys) = document(keys) else { return };
