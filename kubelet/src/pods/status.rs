@@ -59,7 +59,7 @@ pub(crate) fn generate(context: &Context<'_>) -> Value {
     let mut init = containers::statuses(context, Kind::Init);
     let mut main = containers::statuses(context, Kind::Main);
     let phase = phase(context, &init, &main);
-    status.push("phase", phase.into());
+    status.push("phase", shown(context, phase).into());
     if phase == "Failed" && never_was(context) {
         // A pod that was turned away has nothing to show but the reason.
         init.clear();
@@ -102,6 +102,18 @@ pub(crate) fn generate(context: &Context<'_>) -> Value {
     }
     status.push("qosClass", spec::qos(pod).into());
     Value::Object(status)
+}
+
+/// The phase to show: a pod whose end is decided stays what it was as long as anything of it runs, a sidecar for example,
+/// because what a pod had that has ended is given to others.
+fn shown(context: &Context<'_>, phase: &'static str) -> &'static str {
+    if !matches!(phase, "Succeeded" | "Failed") || spec::is_terminal(context.pod) || is_over(context) {
+        return phase;
+    }
+    match context.pod.str_at(&["status", "phase"]) {
+        "Running" => "Running",
+        _ => "Pending",
+    }
 }
 
 /// Whether nothing runs any more: only then is a verdict shown, because a pod that has failed uses nothing.

@@ -124,6 +124,28 @@ fn the_phase_follows_the_containers() {
 }
 
 #[test]
+fn a_pod_ends_with_the_last_of_its_containers() {
+    use State::{Exited, Running};
+    let mut pod = pod("Never");
+    pod.set(
+        &["spec", "initContainers"],
+        vec![object!({"name": "i", "image": "x", "restartPolicy": "Always"})],
+    );
+    for (sidecar, code, before, phase) in [
+        (Running, 0, "Running", "Running"),
+        (Running, 2, "Running", "Running"),
+        (Running, 0, "", "Pending"),
+        (Running, 0, "Succeeded", "Succeeded"),
+        (Exited, 0, "Running", "Succeeded"),
+        (Exited, 2, "Running", "Failed"),
+    ] {
+        pod.set(&["status", "phase"], before);
+        let status = status(&pod, vec![container("i", sidecar, 0), container("m", Exited, code)], false);
+        assert_eq!(status.str_at(&["phase"]), phase, "{sidecar:?} {code} {before}");
+    }
+}
+
+#[test]
 fn a_running_pod_is_ready() {
     let status = status(
         &pod("Always"),
