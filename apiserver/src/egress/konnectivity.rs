@@ -15,7 +15,7 @@ use serve::outbound::{Dial, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tonic::Streaming;
 use tonic::client::Grpc;
@@ -211,9 +211,13 @@ async fn send(mut read: ReadHalf<DuplexStream>, packets: mpsc::Sender<Packet>, c
             return;
         }
     }
-    if packets.send(Payload::CloseRequest(CloseRequest { connection }).into()).await.is_ok() {
-        sleep(CLOSE_LIMIT).await;
-    }
+    // The server may not even take the request: the limit holds for both.
+    let closing = async {
+        if packets.send(Payload::CloseRequest(CloseRequest { connection }).into()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    drop(timeout(CLOSE_LIMIT, closing).await);
 }
 
 #[cfg(test)]
@@ -227,18 +231,24 @@ mod tests {
 
     use super::*;
 
-    /// What a server says to a packet: hosts called `good` echo in capitals, all others are unknown.
+    /// What a server says to a packet: hosts called `good` echo in capitals, `deaf` ones do not hear that they are to close,
+    /// all others are unknown.
     fn reply(packet: Packet) -> Option<Packet> {
         let payload = match packet.payload? {
             Payload::DialRequest(DialRequest { address, random, protocol }) => {
                 assert_eq!(protocol, "tcp");
-                let error = if address == "good:80" { "" } else { "no such host" }.to_owned();
-                Payload::DialResponse(DialResponse { error, connection: 7, random })
+                let (error, connection) = match address.as_str() {
+                    "good:80" => ("", 7),
+                    "deaf:80" => ("", DEAF),
+                    _ => ("no such host", 0),
+                };
+                Payload::DialResponse(DialResponse { error: error.to_owned(), connection, random })
             }
             Payload::Data(data) => {
                 assert_eq!(data.connection, 7);
                 Payload::Data(Data { data: data.data.to_ascii_uppercase(), ..data })
             }
+            Payload::CloseRequest(CloseRequest { connection: DEAF }) => return None,
             Payload::CloseRequest(CloseRequest { connection }) => {
                 Payload::CloseResponse(CloseResponse { connection, error: String::new() })
             }
@@ -246,6 +256,8 @@ mod tests {
         };
         Some(payload.into())
     }
+
+    const DEAF: i64 = 8;
 
     async fn serve(listener: UnixListener) {
         let tracker = TaskTracker::new();
@@ -286,5 +298,20 @@ mod tests {
         server.abort();
         drop(folder);
         assert!(way.dial("good", 80).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_hear_that_a_connection_ends_holds_it_for_a_while_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let tracker = TaskTracker::new();
+        let server = tracker.spawn(serve(UnixListener::bind(&socket).unwrap()));
+        let way = Konnectivity::new(socket);
+        let stream = way.dial("deaf", 80).await.unwrap();
+        assert_eq!(way.streams.len(), 1);
+        drop(stream);
+        way.streams.close();
+        timeout(CLOSE_LIMIT * 2, way.streams.wait()).await.unwrap();
+        server.abort();
     }
 }
