@@ -38,6 +38,7 @@ pub use eval::{Activation, Limits, PER_CALL_LIMIT, Program};
 pub use library::authz::{Attributes, Authorizer, Authz, Decision};
 pub use library::formats::NamedFormat;
 pub use library::net::Cidr;
+pub use library::regex::pattern_error;
 pub use library::time::Moment;
 pub use library::url::Url;
 pub use parser::is_identifier;

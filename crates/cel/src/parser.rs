@@ -158,6 +158,14 @@ impl Parser<'_> {
         Stop
     }
 
+    /// Reports the token here as one too many, whatever comes after it.
+    fn unwanted(&mut self, expected: &str) -> Stop {
+        let token = self.peek();
+        let text = if token.tok == Tok::Eof { "<EOF>".to_owned() } else { self.text(token) };
+        self.report.at(token.start, format!("Syntax error: extraneous input '{text}' expecting {expected}"));
+        Stop
+    }
+
     fn overall(&mut self, message: impl Into<String>) -> Stop {
         self.report.overall(message);
         Stop
@@ -268,6 +276,17 @@ impl Parser<'_> {
             self.next();
             odd = !odd;
         }
+        if !begins(self.peek().tok) {
+            return Err(match op {
+                "!" => self.unwanted(EXPRESSION),
+                _ => {
+                    // It may be the sign of a number as well, which is told first.
+                    let here = self.peek().start;
+                    self.report.at(here, "Syntax error: no viable alternative at input '-'");
+                    self.mismatch(EXPRESSION)
+                }
+            });
+        }
         if !odd {
             return self.member();
         }
@@ -300,6 +319,11 @@ impl Parser<'_> {
 
     /// What follows the dot after `target`: a field or a call.
     fn selection(&mut self, target: Expr, dot: Token, optional: bool) -> Result<Expr, Stop> {
+        if !optional && self.peek().tok == Tok::Eof {
+            let end = self.peek().start;
+            self.report.at(end, "Syntax error: no viable alternative at input '.'");
+            return Err(Stop);
+        }
         let name = self.field_name()?;
         if !optional {
             if let Some(open) = self.eat("(") {

@@ -313,7 +313,9 @@ fn check_default(default: &Value, schema: &Value, path: &str, errors: &mut Error
     }
     for error in ty.validate(&object) {
         let rest = error.field.strip_prefix("default").unwrap_or_default();
-        let detail = error.detail.replacen("default", path, 1);
+        // A default is the root of what is looked at, which has no name.
+        let detail = error.detail.strip_prefix("default").unwrap_or(&error.detail);
+        let detail = detail.strip_prefix('.').unwrap_or(detail).to_owned();
         push(errors, &format!("{path}{rest}"), error.problem, detail);
     }
 }

@@ -161,6 +161,7 @@ fn values(schema: &Value, skip_any: bool, skip_first: bool, path: &str, errors: 
     if let Some(pattern) = schema.get("pattern").as_str()
         && let Some(why) = schema::custom::pattern_error(pattern)
     {
+        let why = cel::pattern_error(pattern).unwrap_or(why);
         let why = format!("must be a valid regular expression, but isn't: {why}");
         invalid(errors, &format!("{path}.pattern"), pattern, why);
     }

@@ -69,7 +69,7 @@ fn defaults_fit_their_schemas() {
     check_schema(
         r#"{"type":"object","properties":{"a":{"type":"integer","default":"x"}}}"#,
         &[
-            r#"spec.validation.openAPIV3Schema.properties[a].default: Invalid value: "string": spec.validation.openAPIV3Schema.properties[a].default in body must be of type integer: "string""#,
+            r#"spec.validation.openAPIV3Schema.properties[a].default: Invalid value: "string":  in body must be of type integer: "string""#,
         ],
     );
 }

@@ -12,6 +12,11 @@ const MAX_COMPILED: usize = 1 << 20;
 const MAX_NESTING: u32 = 200;
 
 /// Compiles a pattern; the error is Go's message.
+/// What is wrong with a pattern, in the words of Go.
+pub fn pattern_error(pattern: &str) -> Option<String> {
+    compile(pattern).err()
+}
+
 pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
     // Go's `\z` is the end of the text there and here; `\Q..\E` and `\C` are not known here.
     if let Some(doubled) = nested_repetition(pattern) {

@@ -161,6 +161,20 @@ fn mistakes_are_shown_where_they_are() {
         let issues = parse(text, ALL).unwrap_err().to_string();
         assert!(issues.contains(message), "{text}: {issues}");
     }
+    check("a.", "ERROR: <input>:1:3: Syntax error: no viable alternative at input '.'\n | a.\n | ..^");
+    let expected = "expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+    check(
+        "!!",
+        &format!("ERROR: <input>:1:3: Syntax error: extraneous input '<EOF>' {expected}\n | !!\n | ..^"),
+    );
+    check("!)", &format!("ERROR: <input>:1:2: Syntax error: extraneous input ')' {expected}\n | !)\n | .^"));
+    check(
+        "-",
+        &format!(
+            "ERROR: <input>:1:2: Syntax error: no viable alternative at input '-'\n | -\n | .^\n\
+             ERROR: <input>:1:2: Syntax error: mismatched input '<EOF>' {expected}\n | -\n | .^"
+        ),
+    );
     check("if", "ERROR: <input>:1:1: reserved identifier: if\n | if\n | ^");
     check("99999999999999999999", "ERROR: <input>:1:1: invalid int literal\n | 99999999999999999999\n | ^");
     check("'é' + for", "ERROR: <input>:1:7: reserved identifier: for\n | 'é' + for\n | .．....^");
