@@ -208,7 +208,7 @@ async fn service_range(server: &Arc<Server>) -> api::error::Result<()> {
     (call.write.applying, call.write.force) = (true, true);
     let condition = object!({
         "type": "Ready", "status": "True", "lastTransitionTime": (api::time::format(jiff::Timestamp::now())),
-        "message": "Kubernetes Service CIDR is ready",
+        "message": "Kubernetes default Service CIDR is ready",
     });
     let applied = object!({
         "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "kubernetes"},

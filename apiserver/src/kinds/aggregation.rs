@@ -1,6 +1,6 @@
 //! Groups and versions that this server or others serve.
 
-use api::{Value, names};
+use api::{Value, names, object};
 
 use super::check::At;
 use super::{Entry, Errors, Part, Scope, Strategy, default_to};
@@ -12,6 +12,17 @@ static SERVICE: Strategy = Strategy {
     default: |a| {
         if let Some(service) = a.at_mut(&["spec", "service"]).filter(|s| !s.is_null()) {
             default_to(service, "port", 443);
+        }
+    },
+    prepare_create: |service| {
+        if service.at(&["spec", "service"]).is_null() {
+            // What this server serves itself nobody has to look for.
+            let now = api::time::format(jiff::Timestamp::now());
+            let condition = object!({
+                "type": "Available", "status": "True", "lastTransitionTime": now, "reason": "Local",
+                "message": "Local APIServices are always available",
+            });
+            service.set(&["status", "conditions"], vec![condition]);
         }
     },
     validate,

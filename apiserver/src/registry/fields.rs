@@ -77,6 +77,9 @@ impl Call {
         if let Some(live) = live {
             apply::keep_times(live, &mut object);
         }
+        if self.subresource == "scale" {
+            forget_times_of_scales(&mut object);
+        }
         Ok(object)
     }
 

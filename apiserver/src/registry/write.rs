@@ -664,6 +664,7 @@ impl Call {
         } else {
             new.set(&["spec", "finalizers"], finalizers);
         }
+        self.track_update(old, &mut new)?;
         admission::mutate(self, Operation::Update, &mut new, Some(old)).await?;
         let new = self.canonical(new)?;
         admission::validate(self, Operation::Update, Some(&new), Some(old)).await?;

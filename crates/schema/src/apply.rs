@@ -105,6 +105,10 @@ impl From<ApplyError> for ApiError {
 pub fn track_update(live: Option<&Value>, new: &mut Value, request: &Request<'_>) {
     let mut managed = managed_before(live, new, request);
     remove_managed(new);
+    if [live, Some(new)].into_iter().flatten().any(|object| tree::lacks_keys(object, request.ty)) {
+        // Nobody can own what has no name, and then nobody owns anything.
+        return;
+    }
     // An object from before managed fields gets none until something is applied to it.
     let old = live.filter(|l| !l.str_at(&["metadata", "uid"]).is_empty());
     if old.is_none() || !managed.is_empty() {

@@ -109,6 +109,24 @@ impl<'a> Shaped<'a> {
     }
 }
 
+/// True when an item of a list that is kept by keys has none.
+pub(super) fn lacks_keys(value: &Value, ty: Ty<'_>) -> bool {
+    lacks(value, Shaped::Of(ty))
+}
+
+fn lacks(value: &Value, shape: Shaped<'_>) -> bool {
+    match (shape.atom(Some(value)), value) {
+        (Atom::List(list), Value::Array(items)) if !list.atomic() => {
+            items.iter().any(|item| list.element(item).is_err() || lacks(item, list.item))
+        }
+        (Atom::Map(map), Value::Object(members)) => members
+            .iter()
+            .filter(|(_, value)| matches!(value, Value::Array(_) | Value::Object(_)))
+            .any(|(name, value)| map.member(name).is_some_and(|shape| lacks(value, shape))),
+        _ => false,
+    }
+}
+
 impl Atom<'_> {
     /// True when both are seen in the same way.
     pub(super) fn same(&self, other: &Atom<'_>) -> bool {
