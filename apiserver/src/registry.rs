@@ -7,6 +7,7 @@
 mod convert;
 mod custom;
 mod delete;
+mod devices;
 mod fields;
 mod options;
 mod read;

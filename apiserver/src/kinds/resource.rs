@@ -1,6 +1,7 @@
 //! Devices: what drivers publish, classes of them, and claims to them.
 
 mod claim;
+mod device_status;
 mod slice;
 
 use api::{Value, names};

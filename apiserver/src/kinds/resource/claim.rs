@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use api::{Value, names};
+use api::{Value, names, object};
 use cel::Version;
 use cel::device::Selector;
 
-use super::{validate_binding_conditions, validate_pool_name, validate_qualified};
+use super::{device_status, validate_binding_conditions, validate_pool_name, validate_qualified};
 use crate::kinds::check::At;
 use crate::kinds::pod::validate_node_selector;
 use crate::kinds::pod::validate_template_metadata;
@@ -25,7 +25,11 @@ const PARAMETER_BYTES: usize = 10 * 1024;
 const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "None"];
 
 pub(super) static CLAIM: Strategy = Strategy {
-    default: |claim| default_requests(claim.at_mut(&["spec", "devices", "requests"])),
+    default: |claim| {
+        default_requests(claim.at_mut(&["spec", "devices", "requests"]));
+        let results = claim.at_mut(&["status", "allocation", "devices", "results"]);
+        results.and_then(Value::as_array_mut).into_iter().flatten().for_each(default_tolerations);
+    },
     validate: |claim, errors| validate_devices(&At::of(claim, "spec.devices"), errors),
     validate_update: |new, old, errors| {
         At::of(new, "spec").immutable_struct(errors, old.get("spec"), "resource/v1.ResourceClaimSpec");
@@ -72,11 +76,15 @@ fn default_requests(requests: Option<&mut Value>) {
     }
 }
 
-fn default_count(request: &mut Value) {
-    let tolerations = request.make_object().get_mut("tolerations").and_then(Value::as_array_mut);
+fn default_tolerations(of: &mut Value) {
+    let tolerations = of.make_object().get_mut("tolerations").and_then(Value::as_array_mut);
     for toleration in tolerations.into_iter().flatten() {
         default_if_empty(toleration, "operator", "Equal");
     }
+}
+
+fn default_count(request: &mut Value) {
+    default_tolerations(request);
     default_to(request, "allocationMode", "ExactCount");
     let counts = request.str_at(&["allocationMode"]) == "ExactCount";
     if counts && request.get("count").as_i64().unwrap_or(0) == 0 {
@@ -261,7 +269,7 @@ fn validate_configuration(config: &At<'_>, stored: bool, errors: &mut Errors) {
 }
 
 /// A JSON object of any sort that is not too large.
-fn validate_raw(raw: &At<'_>, stored: bool, errors: &mut Errors) {
+pub(super) fn validate_raw(raw: &At<'_>, stored: bool, errors: &mut Errors) {
     match raw.value {
         Value::Null => raw.required(errors, ""),
         value if !stored && value.to_json().len() > PARAMETER_BYTES => {
@@ -293,6 +301,12 @@ fn allocated(claim: &Value) -> HashSet<[String; 4]> {
     claim.array_at(&["status", "allocation", "devices", "results"]).iter().map(device_of).collect()
 }
 
+/// The same as messages show it.
+fn shown_device(device: &Value) -> Value {
+    let [driver, pool, name, share] = device_of(device);
+    object!({"Driver": driver, "Pool": pool, "Device": name, "ShareID": share})
+}
+
 /// What is told of devices goes with them.
 fn drop_freed_devices(new: &mut Value, old: &Value) {
     let (is, was) = (allocated(new), allocated(old));
@@ -313,20 +327,9 @@ fn validate_status(new: &Value, old: &Value, errors: &mut Errors) {
         }
     });
     let known = allocated(new);
-    each(&status.get("devices"), usize::MAX, errors, &|device, errors| {
-        validate_driver_name(&device.get("driver"), errors);
-        validate_pool_name(&device.get("pool"), errors);
-        device.get("device").named(errors, names::dns_label);
-        let id = device_of(device.value);
-        if !known.contains(&id) {
-            let shown = id.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("/");
-            device.invalid_as(errors, shown, "must be an allocated device in the claim");
-        }
-        device.get("conditions").not_more(errors, 8);
-        device.get("conditions").conditions(errors);
-        if device.get("data").is_set() {
-            validate_raw(&device.get("data"), false, errors);
-        }
+    each_once(&status.get("devices"), usize::MAX, errors, &shown_device, &|device, errors| {
+        let allocated = known.contains(&device_of(device.value));
+        device_status::validate(device, (!allocated).then(|| shown_device(device.value)), errors);
     });
     let before = old.array_at(&["status", "reservedFor"]);
     if consumers.len() > 0 && !allocation.is_set() {
@@ -351,6 +354,7 @@ fn validate_allocation(allocation: &At<'_>, requests: &Requests<'_>, errors: &mu
         validate_pool_name(&result.get("pool"), errors);
         result.get("device").named(errors, names::dns_label);
         validate_binding_conditions(result, errors);
+        device_status::validate_share(&result.get("shareID"), errors);
     });
     each(&devices.get("config"), 2 * LIST, errors, &|config, errors| {
         config.get("source").required_one_of(errors, &["FromClaim", "FromClass"]);
@@ -366,7 +370,6 @@ fn validate_allocation(allocation: &At<'_>, requests: &Requests<'_>, errors: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::object;
 
     fn check(strategy: &Strategy, mut object: Value, want: &[&str]) {
         (strategy.default)(&mut object);

@@ -37,14 +37,7 @@ pub(super) static SLICE: Strategy = Strategy {
         }
     },
     validate: |slice, errors| validate_slice(slice, None, errors),
-    validate_update: |new, old, errors| {
-        validate_slice(new, Some(old), errors);
-        let spec = At::of(new, "spec");
-        for field in ["pool.name", "driver", "nodeName"] {
-            let before = field.split('.').fold(old.get("spec"), Value::get);
-            spec.get(field).immutable(errors, before);
-        }
-    },
+    validate_update: |new, old, errors| validate_slice(new, Some(old), errors),
     revalidates: false,
     generation: true,
     ..Strategy::NEUTRAL
@@ -59,6 +52,12 @@ fn validate_slice(slice: &Value, old: Option<&Value>, errors: &mut Errors) {
     let generation = pool.get("generation");
     if generation.int() < 0 {
         generation.invalid(errors, "must be greater than or equal to zero");
+    }
+    if let Some(old) = old {
+        for field in ["pool.name", "driver", "nodeName"] {
+            let before = field.split('.').fold(old.get("spec"), Value::get);
+            spec.get(field).immutable(errors, before);
+        }
     }
     validate_place(&spec, errors);
     if spec.get("sharedCounters").is_set() && spec.get("devices").is_set() {
