@@ -2,6 +2,7 @@
 
 mod connect;
 mod objects;
+mod options;
 mod patch;
 mod reviews;
 mod routes;

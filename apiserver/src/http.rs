@@ -395,6 +395,23 @@ async fn permitted(exchange: &Exchange) -> Result<()> {
     }
 }
 
+/// Refuses a request whose sender may not do the same with another verb.
+pub async fn require(exchange: &Exchange, verb: &str) -> Result<()> {
+    let asked = Attributes::of(&exchange.info);
+    if asked.verb == verb {
+        return Ok(());
+    }
+    let what = Attributes { verb, ..asked };
+    let server = &exchange.server;
+    match server.authorizer.authorize(&server.storage, &exchange.user, &what).await {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+            Err(ApiError::forbidden(what.group, what.resource, what.name, &reason))
+        }
+        Decision::Failed { why, .. } => Err(ApiError::plain(why)),
+    }
+}
+
 /// Refuses what no authorizer allows.
 async fn check(server: &Server, user: &UserInfo, what: &Attributes<'_>) -> Result<()> {
     settle(server.authorizer.authorize(&server.storage, user, what).await, user, what)

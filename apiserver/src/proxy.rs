@@ -1,8 +1,10 @@
 //! What the API server hands through: logs and streams of pods from their kubelets, and HTTP to nodes, pods and Services.
 
+mod backend;
 mod http;
 pub(crate) mod links;
 mod pods;
+mod target;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -33,6 +35,8 @@ const KUBELET_PORT: u16 = 10_250;
 /// Connections to kubelets, and to what Services and pods serve.
 pub struct Kubelets {
     client: serve::outbound::HttpsClient,
+    /// For those who do not ask whose certificate a kubelet has.
+    trusting: serve::outbound::HttpsClient,
     any: serve::outbound::HttpsClient,
     tls: Arc<rustls::ClientConfig>,
     any_tls: Arc<rustls::ClientConfig>,
@@ -47,10 +51,12 @@ impl Kubelets {
         let route = crate::egress::route(Selection::Cluster);
         let options = serve::outbound::Options { route: route.clone(), ..options };
         let upgrades = serve::outbound::Options { http1_only: true, ..options.clone() };
+        let trusting = serve::outbound::Options { insecure: true, ca: None, ..options.clone() };
         let any = serve::outbound::Options { insecure: true, route: route.clone(), ..Default::default() };
         let any_upgrades = serve::outbound::Options { http1_only: true, ..any.clone() };
         Ok(Self {
             client: serve::outbound::client(&options)?,
+            trusting: serve::outbound::client(&trusting)?,
             any: serve::outbound::client(&any)?,
             tls: Arc::new(serve::outbound::tls_config(&upgrades)?),
             any_tls: Arc::new(serve::outbound::tls_config(&any_upgrades)?),
@@ -63,13 +69,19 @@ impl Kubelets {
     /// Host and port of the kubelet of a node.
     fn locate(&self, exchange: &Exchange, node: &str) -> Result<(String, u16)> {
         let cache = exchange.server.storage.cache(TABLE.store("", "nodes"));
-        let object = cache.get(node).ok_or_else(|| ApiError::not_found("", "nodes", node))?.object();
+        let object =
+            cache.get(node).ok_or_else(|| ApiError::not_found("", &exchange.info.resource, node))?.object();
         let addresses = object.array_at(&["status", "addresses"]);
         let of = |kind: &String| {
             addresses.iter().find(|a| a.str_at(&["type"]) == kind).map(|a| a.str_at(&["address"]))
         };
         let host = self.address_types.iter().find_map(of).ok_or_else(|| {
-            ApiError::internal(format!("no preferred addresses found; known addresses: {}", addresses.len()))
+            let known: Vec<String> = addresses
+                .iter()
+                .map(|a| format!("{{{} {}}}", a.str_at(&["type"]), a.str_at(&["address"])))
+                .collect();
+            let known = known.join(" ");
+            ApiError::plain(format!("no preferred addresses found; known addresses: [{known}]"))
         })?;
         let port = object.at(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]).as_i64();
         let port = port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0).unwrap_or(KUBELET_PORT);
@@ -87,22 +99,35 @@ impl Kubelets {
         port: u16,
         tls: Option<&Arc<rustls::ClientConfig>>,
     ) -> Result<Box<dyn Stream>> {
-        let failed = |e: &dyn std::fmt::Display| {
-            ApiError::internal(format!("error dialing backend: dial tcp {host}:{port}: {e}"))
-        };
+        let authority = authority(host, port);
+        let failed = |why: String| ApiError::plain(format!("error dialing backend: {why}"));
         let connect = outbound::connect(&self.route, host, port);
         let stream = match tokio::time::timeout(std::time::Duration::from_secs(10), connect).await {
-            Ok(stream) => stream.map_err(|e| failed(&e))?,
-            Err(_) => return Err(failed(&"i/o timeout")),
+            Ok(stream) => stream.map_err(|e| failed(unreached(&e, &authority)))?,
+            Err(_) => return Err(failed(format!("dial tcp {authority}: i/o timeout"))),
         };
         let Some(tls) = tls else { return Ok(stream) };
-        let name = ServerName::try_from(host.to_owned()).map_err(|e| failed(&e))?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|e| failed(e.to_string()))?;
         let stream = tokio_rustls::TlsConnector::from(tls.clone())
             .connect(name, stream)
             .await
-            .map_err(|e| failed(&e))?;
+            .map_err(|e| failed(chain(&e)))?;
         Ok(Box::new(stream))
     }
+}
+
+/// Why nobody answered at `authority`: as Go's clients say it, where nobody is there.
+pub(crate) fn unreached(error: &(dyn std::error::Error + 'static), authority: &str) -> String {
+    use std::io::ErrorKind;
+    let mut causes = std::iter::successors(Some(error), |e| e.source());
+    let kind = causes.find_map(|e| e.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+    let why = match kind {
+        Some(ErrorKind::ConnectionRefused) => "connection refused",
+        Some(ErrorKind::HostUnreachable) => "no route to host",
+        Some(ErrorKind::NetworkUnreachable) => "network is unreachable",
+        _ => return chain(error),
+    };
+    format!("dial tcp {authority}: connect: {why}")
 }
 
 /// Host and port as URLs have them.

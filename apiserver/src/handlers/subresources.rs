@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serve::Body;
 
 use super::patch::{self, Kind, Patch};
-use super::{connect, method_not_allowed, token};
+use super::{connect, method_not_allowed, options, token};
 use crate::admission::{self, Operation};
 use crate::http::Exchange;
 use crate::kinds::pod;
@@ -41,7 +41,11 @@ pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response
         ("pods", "eviction") => evict(exchange, row, sub).await,
         ("serviceaccounts", "token") => token::request(exchange, row).await,
         ("namespaces", "finalize") => finalize(exchange, row).await,
-        ("pods", "log") => crate::proxy::log(exchange, row).await,
+        ("pods", "log") => {
+            exchange.form_of_action()?;
+            let options = options::of_log(&exchange.query, &exchange.info.name)?;
+            crate::proxy::log(exchange, row, &options).await
+        }
         ("pods", "exec" | "attach" | "portforward") => {
             connect::admit(&mut exchange, row, sub).await?;
             crate::proxy::stream(exchange, row).await
@@ -143,7 +147,6 @@ async fn scale(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let patch = match kind {
         None => None,
         Some(kind) => {
-            patch::check_options(&call, kind)?;
             let body = exchange.body().await?;
             call.write.applying = kind == Kind::Apply;
             let patch = Patch::read(kind, &body, call.write.validation)?;

@@ -7,16 +7,16 @@ use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serve::outbound::Stream;
 use serve::{Body, BoxError};
 use streaming::upgrade::{self, Kind};
 use streaming::{port_forward, remote_command, spdy, websocket};
 
-use super::{authority, inbound, passed, refused};
+use super::{authority, backend, inbound, passed, refused, unreached};
 use crate::http::Exchange;
 use crate::render;
 use crate::resources::Row;
-use crate::webhook::chain;
 
 /// The pod of the request.
 async fn pod_of(exchange: &Exchange, row: &Row) -> Result<Value> {
@@ -27,34 +27,23 @@ async fn pod_of(exchange: &Exchange, row: &Row) -> Result<Value> {
 }
 
 /// The container that is meant: the one named, or the only one.
-fn container_of(exchange: &Exchange, pod: &Value) -> Result<String> {
-    let lists = ["containers", "initContainers", "ephemeralContainers"];
-    let names = |list: &str| {
-        pod.array_at(&["spec", list]).iter().map(|c| c.str_at(&["name"]).to_owned()).collect::<Vec<_>>()
-    };
-    let wanted = exchange.query.get("container");
+fn container_of(wanted: &str, pod: &Value) -> Result<String> {
+    const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
+    let named =
+        |list: &'static str| pod.array_at(&["spec", list]).iter().map(|c| c.str_at(&["name"]).to_owned());
+    let all: Vec<String> = LISTS.into_iter().flat_map(named).collect();
     let refuse = |why: String| Err(ApiError::bad_request(why));
     if !wanted.is_empty() {
-        if lists.iter().any(|l| names(l).iter().any(|n| n == wanted)) {
-            return Ok(wanted.to_owned());
-        }
-        return refuse(format!("container {wanted} is not valid for pod {}", pod.name()));
+        return match all.iter().any(|name| name == wanted) {
+            true => Ok(wanted.to_owned()),
+            false => refuse(format!("container {wanted} is not valid for pod {}", pod.name())),
+        };
     }
-    match names("containers").as_slice() {
-        [only] => Ok(only.clone()),
-        [] => refuse(format!("a container name must be specified for pod {}", pod.name())),
-        all => {
-            let mut text = format!(
-                "a container name must be specified for pod {}, choose one of: [{}]",
-                pod.name(),
-                all.join(" ")
-            );
-            let init = names("initContainers");
-            if !init.is_empty() {
-                text = format!("{text} or one of the init containers: [{}]", init.join(" "));
-            }
-            refuse(text)
-        }
+    let asked = format!("a container name must be specified for pod {}", pod.name());
+    match pod.array_at(&["spec", "containers"]) {
+        [only] => Ok(only.str_at(&["name"]).to_owned()),
+        [] => refuse(asked),
+        _ => refuse(format!("{asked}, choose one of: [{}]", all.join(" "))),
     }
 }
 
@@ -65,61 +54,58 @@ fn node_of(pod: &Value) -> Result<String> {
     }
 }
 
-/// The log of a container.
-pub async fn log(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
-    const PASSED: [&str; 8] = [
-        "follow",
-        "previous",
-        "sinceSeconds",
-        "sinceTime",
-        "tailLines",
-        "limitBytes",
-        "timestamps",
-        "stream",
-    ];
+/// The log of a container, with these options.
+pub async fn log(exchange: Exchange, row: &Row, options: &Value) -> Result<Response<Body>> {
     let pod = pod_of(&exchange, row).await?;
-    let container = container_of(&exchange, &pod)?;
+    let container = container_of(options.str_at(&["container"]), &pod)?;
     if pod.str_at(&["spec", "nodeName"]).is_empty() {
         // A pod that runs nowhere has said nothing yet.
-        return sent(exchange, serve::text(StatusCode::OK, ""));
+        let mut nothing = Response::new(serve::empty());
+        *nothing.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(nothing);
     }
     let kubelets = &exchange.server.kubelets;
     let (host, port) = kubelets.locate(&exchange, &node_of(&pod)?)?;
-    let query: Vec<String> = PASSED
-        .iter()
-        .filter(|k| exchange.query.has(k))
-        .map(|k| {
-            format!(
-                "{k}={}",
-                percent_encoding::utf8_percent_encode(
-                    exchange.query.get(k),
-                    percent_encoding::NON_ALPHANUMERIC
-                )
-            )
-        })
-        .collect();
-    let path = format!("/containerLogs/{}/{}/{container}?{}", pod.namespace(), pod.name(), query.join("&"));
-    let uri = format!("https://{}{path}", authority(&host, port));
-    let request = Request::get(uri).body(serve::empty()).map_err(ApiError::internal)?;
-    let answer = kubelets.client.request(request).await.map_err(|e| ApiError::internal(chain(&e)))?;
+    let authority = authority(&host, port);
+    let path = format!("/containerLogs/{}/{}/{container}", pod.namespace(), pod.name());
+    let uri = format!("https://{authority}{path}{}", log_query(options));
+    let request = Request::get(&uri).body(serve::empty()).map_err(ApiError::internal)?;
+    let client = match options.get("insecureSkipTLSVerifyBackend").as_bool() {
+        Some(true) => &kubelets.trusting,
+        _ => &kubelets.client,
+    };
+    let failed = |why: String| ApiError::plain(format!("Get {}: {why}", api::field::go_quote(&uri)));
+    let answer = client.request(request).await.map_err(|e| failed(unreached(&e, &authority)))?;
     let code = answer.status();
-    if code != StatusCode::OK {
+    if !matches!(code.as_u16(), 200..=206) {
+        const SHOWN: usize = 50_000;
         let body = answer.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&body).trim().to_owned();
-        return Err(match code {
-            StatusCode::BAD_REQUEST => ApiError::bad_request(text),
-            StatusCode::NOT_FOUND => ApiError::new(
-                code,
-                "NotFound",
-                format!("the server could not find the requested resource ({text})"),
-            ),
-            _ => ApiError::internal(text),
-        });
+        let text = String::from_utf8_lossy(&body[..body.len().min(SHOWN)]).into_owned();
+        return Err(backend::refusal(code, &text, "log", pod.name()));
     }
     let body = answer.into_body().map_err(|e| Box::new(e) as BoxError).boxed_unsync();
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     sent(exchange, response)
+}
+
+/// The options of a log as a kubelet takes them, with their question mark.
+fn log_query(options: &Value) -> String {
+    const PASSED: [&str; 7] =
+        ["follow", "limitBytes", "previous", "sinceSeconds", "sinceTime", "tailLines", "timestamps"];
+    let text = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => None,
+        Value::String(text) => Some(escaped(text)),
+        other => Some(other.to_string()),
+    };
+    let pairs = PASSED.iter().filter_map(|key| Some(format!("{key}={}", text(options.get(key))?)));
+    let pairs: Vec<String> = pairs.collect();
+    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
+}
+
+fn escaped(text: &str) -> String {
+    const SPECIAL: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    utf8_percent_encode(text, &SPECIAL).to_string()
 }
 
 /// A log as the client wants it.
@@ -129,12 +115,14 @@ fn sent(exchange: Exchange, log: Response<Body>) -> Result<Response<Body>> {
 
 /// exec, attach and port-forward.
 pub async fn stream(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
+    // WebSockets begin with GET; whoever may only read may not begin a stream by that.
+    crate::http::require(&exchange, "create").await?;
     let pod = pod_of(&exchange, row).await?;
     let verb = exchange.info.subresource.clone();
     let base = format!("{}/{}", pod.namespace(), pod.name());
     let path = match verb.as_str() {
         "portforward" => format!("/portForward/{base}"),
-        _ => format!("/{verb}/{base}/{}", container_of(&exchange, &pod)?),
+        _ => format!("/{verb}/{base}/{}", container_of(exchange.query.get("container"), &pod)?),
     };
     let node = node_of(&pod)?;
     let query = kubelet_query(&exchange, &verb);
@@ -172,9 +160,7 @@ fn kubelet_query(exchange: &Exchange, verb: &str) -> String {
         }
     }
     pairs.extend(exchange.query.all("command").iter().map(|c| ("command".to_owned(), c.clone())));
-    let encode =
-        |t: &str| percent_encoding::utf8_percent_encode(t, percent_encoding::NON_ALPHANUMERIC).to_string();
-    pairs.iter().map(|(k, v)| format!("{k}={}", encode(v))).collect::<Vec<_>>().join("&")
+    pairs.iter().map(|(k, v)| format!("{k}={}", escaped(v))).collect::<Vec<_>>().join("&")
 }
 
 fn wants_tunnel(exchange: &Exchange) -> bool {

@@ -47,6 +47,16 @@ pub fn normalize(value: Value, ty: Ty<'_>, mode: Mode) -> Result<(Value, Vec<Fin
     normalize_document(Decoded { value, ..Decoded::default() }, ty, mode)
 }
 
+/// Reads a time that stands alone, as fields of that type are read; none for Go's zero.
+pub fn time(text: &str) -> Result<Option<Value>, String> {
+    scalar::time(Value::from(text), false).map_err(|e| match e {
+        scalar::Error::Type(why)
+        | scalar::Error::Saved(why)
+        | scalar::Error::Hard(why)
+        | scalar::Error::Refused(why, _) => why,
+    })
+}
+
 /// As [`normalize`], for what upstream reads without its JSON decoder: paths of findings are without the keys of maps.
 pub(crate) fn normalize_converted(
     value: Value,

@@ -81,7 +81,7 @@ pub(super) fn base64(bytes: &[u8]) -> Value {
     base64::engine::general_purpose::STANDARD.encode(bytes).into()
 }
 
-fn time(value: Value, micro: bool) -> Result<Option<Value>, Error> {
+pub(super) fn time(value: Value, micro: bool) -> Result<Option<Value>, Error> {
     let Value::String(text) = &value else { return Err(wrong(&value, "string")) };
     if is_canonical_time(text, micro) {
         return Ok(Some(value));
