@@ -1,5 +1,6 @@
 //! Where a request goes: documents of the server, or a verb on a resource.
 
+mod components;
 mod connect;
 mod objects;
 mod options;

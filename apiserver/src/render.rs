@@ -124,7 +124,10 @@ fn type_name(row: &Resource, kind: &str, suffix: &str) -> String {
 }
 
 fn list_metadata_of(object: &Value) -> Value {
-    object!({"resourceVersion": (object.resource_version())})
+    match object.resource_version() {
+        "" => Value::object(),
+        version => object!({"resourceVersion": version}),
+    }
 }
 
 fn metadata_of(object: &Value, form: Form) -> Value {

@@ -29,11 +29,17 @@ pub(super) async fn handle(exchange: Exchange, row: &Row) -> Result<Response<Bod
     if row.custom.is_some() && !row.serves(verb) {
         return Err(ApiError::not_supported(row.group, row.plural, verb));
     }
+    if verb == "watch" && row.serves("list") && !row.serves(verb) {
+        return Err(ApiError::not_supported(row.group, row.plural, verb));
+    }
     if !row.serves(verb) || !fits {
         return Err(method_not_allowed());
     }
     if row.namespaced && exchange.info.namespace.is_empty() && !matches!(verb, "list" | "watch") {
         return Err(method_not_allowed());
+    }
+    if row.plural == "componentstatuses" {
+        return super::components::handle(exchange, row).await;
     }
     if !row.is_stored() {
         return super::reviews::handle(exchange, row).await;

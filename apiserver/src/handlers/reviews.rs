@@ -16,14 +16,11 @@ use crate::authn::UserInfo;
 use crate::authn::service_account::TokenError;
 use crate::authz::{Attributes, Decision, Rule};
 use crate::http::Exchange;
-use crate::registry::{Call, ListOptions};
+use crate::registry::Call;
 use crate::render;
 use crate::resources::Row;
 
 pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
-    if row.plural == "componentstatuses" {
-        return component_statuses(&exchange, row);
-    }
     let form = exchange.form_of_action()?;
     let mut call = exchange.write_call(row, "CreateOptions")?;
     let mut review = exchange.own_object(&call).await?;
@@ -65,30 +62,6 @@ async fn bind(mut exchange: Exchange, asked: &Call, binding: Value) -> Result<Re
     let done =
         object!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(render::value(StatusCode::CREATED, &done, form))
-}
-
-/// The health of what the server depends on, in its oldest form.
-fn component_statuses(exchange: &Exchange, row: &Row) -> Result<Response<Body>> {
-    let form = exchange.form()?;
-    let healthy = exchange.server.storage.is_loaded();
-    let (status, message) = if healthy { ("True", "ok") } else { ("False", "not loaded") };
-    let condition = object!({"type": "Healthy", "status": status, "message": message});
-    let etcd = object!({
-        "kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": "etcd-0"}, "conditions": [condition],
-    });
-    let call = exchange.call(row);
-    if exchange.info.verb == "get" {
-        if exchange.info.name != "etcd-0" {
-            return Err(ApiError::not_found("", "componentstatus", &exchange.info.name));
-        }
-        return render::one(&call, StatusCode::OK, &etcd, form);
-    }
-    let options = ListOptions::parse(&exchange.query, row)?;
-    let selected = options.labels.matches(|_| None)
-        && options.fields.matches(|field| if field == "metadata.name" { "etcd-0" } else { "" });
-    let items = if selected { vec![etcd] } else { Vec::new() };
-    let list = render::shaped_list(row, items, Value::object(), form)?;
-    Ok(render::value(StatusCode::OK, &list, form))
 }
 
 pub(crate) fn user_value(user: &UserInfo) -> Value {

@@ -74,6 +74,7 @@ pub struct Etcd {
     watch: WatchClient,
     client: Client,
     endpoints: String,
+    config: EtcdConfig,
     prefix: String,
     revision: AtomicI64,
     reads: Together<Result<i64>>,
@@ -84,13 +85,7 @@ pub struct Etcd {
 impl Etcd {
     /// Connects; waits for no answer, so that a daemon can start before its etcd.
     pub async fn connect(config: EtcdConfig) -> anyhow::Result<Self> {
-        let mut options = ConnectOptions::new()
-            .with_connect_timeout(Duration::from_secs(5))
-            .with_keep_alive(Duration::from_secs(30), Duration::from_secs(10));
-        if let Some(tls) = tls(&config).await? {
-            options = options.with_tls(tls);
-        }
-        let client = Client::connect(&config.endpoints, Some(options))
+        let client = Client::connect(&config.endpoints, Some(options(&config).await?))
             .await
             .with_context(|| format!("connecting to etcd at {}", config.endpoints.join(",")))?;
         Ok(Self {
@@ -105,6 +100,7 @@ impl Etcd {
             revision: AtomicI64::new(0),
             reads: Together::new(),
             lease_reuse: config.lease_reuse,
+            config,
             event_lease: tokio::sync::Mutex::new(None),
         })
     }
@@ -240,6 +236,18 @@ impl Etcd {
         self.revision().await.map(|_| ())
     }
 
+    /// The URLs of the members, one by one.
+    pub fn members(&self) -> &[String] {
+        &self.config.endpoints
+    }
+
+    /// Checks that one member answers, on a connection of its own.
+    pub async fn ping_member(&self, url: &str) -> anyhow::Result<()> {
+        let client = Client::connect([url], Some(options(&self.config).await?)).await?;
+        client.kv_client().get(format!("{}/health", self.prefix), None).await?;
+        Ok(())
+    }
+
     /// One round of upstream's compaction protocol: whoever moves `compact_rev_key` first compacts. Takes and returns
     /// the version of the key and the revision seen, to be compacted in the next round.
     pub async fn compact(&self, version: i64, revision: i64) -> Result<(i64, i64)> {
@@ -262,6 +270,16 @@ impl Etcd {
         }
         Ok((version + 1, now))
     }
+}
+
+async fn options(config: &EtcdConfig) -> anyhow::Result<ConnectOptions> {
+    let options = ConnectOptions::new()
+        .with_connect_timeout(Duration::from_secs(5))
+        .with_keep_alive(Duration::from_secs(30), Duration::from_secs(10));
+    Ok(match tls(config).await? {
+        Some(tls) => options.with_tls(tls),
+        None => options,
+    })
 }
 
 async fn tls(config: &EtcdConfig) -> anyhow::Result<Option<TlsOptions>> {

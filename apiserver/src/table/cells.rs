@@ -193,10 +193,10 @@ pub(super) fn of(row: &Resource, o: &Value, now: Timestamp) -> Vec<Value> {
         }
         "componentstatuses" => {
             let healthy = o.array_at(&["conditions"]).iter().find(|c| c.str_at(&["type"]) == "Healthy");
-            let status = if healthy.is_some_and(|c| c.str_at(&["status"]) == "True") {
-                "Healthy"
-            } else {
-                "Unhealthy"
+            let status = match healthy.map(|c| c.str_at(&["status"])) {
+                Some("True") => "Healthy",
+                Some(_) => "Unhealthy",
+                None => "Unknown",
             };
             let part = |f: &str| Value::from(healthy.map_or("", |c| c.str_at(&[f])));
             vec![name(), status.into(), part("message"), part("error")]
