@@ -89,7 +89,8 @@ pub fn one(call: &Call, code: StatusCode, object: &Value, form: Form) -> Result<
     let shaped = match form.shape {
         _ if object.kind() == "Status" => None,
         Shape::Object => None,
-        // What is no object of the resource, such as a scale, has no columns here.
+        Shape::Table if object.kind() == table::SCALE => Some(table::of_scale(&call.row, object, form)),
+        // What is no object of the resource has no columns here.
         Shape::Table if object.kind() != call.row.kind => None,
         Shape::Table => {
             let objects = std::slice::from_ref(object);
@@ -115,7 +116,9 @@ fn no_list(row: &Resource, kind: &str) -> ApiError {
 /// The name that errors give the type of an object or a list (`suffix`) of the row.
 fn type_name(row: &Resource, kind: &str, suffix: &str) -> String {
     let package = match (row.group, kind) {
+        (_, "Scale") if row.custom.is_some() => "v1",
         (_, "Scale") => "autoscaling",
+        (_, "TokenRequest") => "authentication",
         _ if row.custom.is_some() => return format!("*unstructured.Unstructured{suffix}"),
         ("" | "events.k8s.io", _) => "core",
         (group, _) => group.split('.').next().unwrap_or(group),

@@ -48,9 +48,66 @@ fn is_older_autoscaler(row: &Resource) -> bool {
     row.built_in() == "horizontalpodautoscalers" && row.version == "v1"
 }
 
+/// What stands beside the cells of an object.
+fn beside(object: &Value, metadata: &Value, form: Form) -> Value {
+    match form.include {
+        Include::Object => object.clone(),
+        Include::None => Value::Null,
+        Include::Metadata => object!({
+            "kind": "PartialObjectMetadata", "apiVersion": (form.meta_version()), "metadata": metadata,
+        }),
+    }
+}
+
+/// The kind of scales, which are of other types than the objects that they are of.
+pub const SCALE: &str = "Scale";
+
+/// The table of one scale. Columns of those of custom resources are described in other words.
+pub fn of_scale(row: &Resource, scale: &Value, form: Form) -> Value {
+    const CREATED: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+    let (format, age, desired, available) = match row.custom {
+        Some(_) => ("name", "date", "Number of desired replicas", "Number of actual replicas"),
+        None => (
+            "",
+            "string",
+            "replicas is the desired number of instances for the scaled object.",
+            "replicas is the actual number of observed instances of the scaled object.",
+        ),
+    };
+    let columns = object!([
+        {"name": "Name", "type": "string", "format": format, "description": NAME, "priority": 0},
+        {"name": "Desired", "type": "integer", "format": "", "description": desired, "priority": 0},
+        {"name": "Available", "type": "integer", "format": "", "description": available, "priority": 0},
+        {"name": "Age", "type": age, "format": "", "description": CREATED, "priority": 0},
+    ]);
+    let count = |part: &str| Value::from(scale.at(&[part, "replicas"]).as_i64().unwrap_or(0));
+    let age = cells::age(scale, Timestamp::now());
+    let cells: Vec<Value> = vec![scale.name().into(), count("spec"), count("status"), age.into()];
+    let shown = object!({"cells": cells, "object": (beside(scale, scale.get("metadata"), form))});
+    object!({
+        "kind": "Table", "apiVersion": (form.meta_version()),
+        "metadata": {"resourceVersion": (scale.resource_version())},
+        "columnDefinitions": columns, "rows": (Value::Array(vec![shown])),
+    })
+}
+
+/// Schemas stand in the order in which they are tried.
+fn in_order(row: &Resource, objects: &[Value]) -> Option<Vec<Value>> {
+    if row.built_in() != "flowschemas" {
+        return None;
+    }
+    let mut sorted = objects.to_vec();
+    sorted.sort_by_cached_key(|o| {
+        (o.at(&["spec", "matchingPrecedence"]).as_i64().unwrap_or(0), o.name().to_owned())
+    });
+    Some(sorted)
+}
+
 /// The table of some objects; `head` says whether columns are named, `form` what stands beside the cells.
 pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool, form: Form) -> Value {
     let now = Timestamp::now();
+    let sorted = in_order(row, objects);
+    let objects = sorted.as_deref().unwrap_or(objects);
     let names: Vec<String> =
         columns(row).as_array().into_iter().flatten().map(|c| c.str_at(&["name"]).to_owned()).collect();
     let rows: Vec<Value> = objects
@@ -66,17 +123,11 @@ pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool, form:
                 }
                 None => cells::of(row, o, now),
             };
-            cells.resize(names.len(), Value::Null);
-            let shown = match form.include {
-                Include::Object => given.clone(),
-                Include::None => Value::Null,
-                Include::Metadata => object!({
-                    "kind": "PartialObjectMetadata", "apiVersion": (form.meta_version()), "metadata": (o.get("metadata")),
-                }),
-            };
+            // Rows may have more than there are columns for, but never less.
+            cells.resize(cells.len().max(names.len()), Value::Null);
+            let shown = beside(given, o.get("metadata"), form);
             let mut out = object!({"cells": cells, "object": shown});
-            let conditions =
-                if row.custom.is_some() { Vec::new() } else { cells::row_conditions(row, o) };
+            let conditions = if row.custom.is_some() { Vec::new() } else { cells::row_conditions(row, o) };
             if !conditions.is_empty() {
                 out.set(&["conditions"], conditions);
                 let map = out.make_object();

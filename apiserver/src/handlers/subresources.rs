@@ -182,7 +182,7 @@ async fn scale(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
             Ok(new)
         })
         .await?;
-    Ok(render::value(StatusCode::OK, &scale_of(row, &changed), form))
+    render::one(&call, StatusCode::OK, &scale_of(row, &changed), form)
 }
 
 /// The workload after the configuration of a scale was applied: its manager owns the replicas of the workload.

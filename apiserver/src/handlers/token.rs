@@ -70,7 +70,7 @@ pub(super) async fn request(mut exchange: Exchange, row: &Row) -> Result<Respons
     request.set(&["spec", "expirationSeconds"], granted);
     request.set(&["status", "token"], token);
     request.set(&["status", "expirationTimestamp"], api::time::format(expiry));
-    Ok(render::value(StatusCode::CREATED, &request, form))
+    render::one(&call, StatusCode::CREATED, &request, form)
 }
 
 fn check(request: &Value) -> Result<()> {

@@ -93,7 +93,8 @@ pub(super) fn of(row: &Resource, o: &Value, now: Timestamp) -> Vec<Value> {
         "ingresses" => ingress(o, now),
         "ipaddresses" => {
             let p = |f: &str| o.str_at(&["spec", "parentRef", f]).to_owned();
-            vec![name(), format!("{}/{}/{}", p("resource"), p("namespace"), p("name")).into()]
+            let parent = format!("{}/{}/{}", p("resource"), p("namespace"), p("name"));
+            vec![name(), parent.into(), age()]
         }
         "networkpolicies" => vec![name(), selector(o.at(&["spec", "podSelector"])).into(), age()],
         "servicecidrs" => vec![name(), join(o.array_at(&["spec", "cidrs"])).into(), age()],
@@ -236,7 +237,7 @@ fn since(time: &str, now: Timestamp) -> String {
     }
 }
 
-fn age(o: &Value, now: Timestamp) -> String {
+pub(super) fn age(o: &Value, now: Timestamp) -> String {
     since(o.str_at(&["metadata", "creationTimestamp"]), now)
 }
 
