@@ -15,6 +15,7 @@ pub(crate) use subresources::scale_of;
 
 use api::error::Result;
 use api::{ApiError, Value, object};
+use http::header::{CACHE_CONTROL, HeaderValue};
 use http::{Method, Response, StatusCode};
 use serve::Body;
 
@@ -32,6 +33,9 @@ pub async fn dispatch(mut exchange: Exchange) -> Result<Response<Body>> {
     }
     if !exchange.info.is_resource {
         return document(exchange).await;
+    }
+    if exchange.info.path.starts_with("//") || exchange.info.path.starts_with("/apis//") {
+        return Ok(not_found());
     }
     let info = exchange.info.clone();
     let storage = exchange.server.storage.clone();
@@ -122,12 +126,19 @@ async fn document(exchange: Exchange) -> Result<Response<Body>> {
             let form = Form { pretty: true, ..Form::default() };
             return Ok(render::value(StatusCode::OK, &crate::server::version(), form));
         }
-        "/.well-known/openid-configuration" => return Ok(issuer(&exchange)),
+        "/.well-known/openid-configuration" | "/.well-known/openid-configuration/" => {
+            return Ok(kept_an_hour(issuer(&exchange)));
+        }
         "/openid/v1/jwks" => {
             let keys = server.authenticator.tokens.jwks().to_json();
-            return Ok(render::respond(StatusCode::OK, "application/jwk-set+json", keys));
+            return Ok(kept_an_hour(render::respond(StatusCode::OK, "application/jwk-set+json", keys)));
         }
-        "/" => {
+        "/openapi/v3/" => {
+            let mut nothing = Response::new(serve::empty());
+            *nothing.status_mut() = StatusCode::NOT_FOUND;
+            return Ok(nothing);
+        }
+        "/" | "/index.html" => {
             let paths = server.discovery.paths(&exchange);
             return Ok(render::value(
                 StatusCode::OK,
@@ -164,6 +175,12 @@ fn routed_document(path: &str) -> Option<Vec<&'static str>> {
         ["apis", group, version] if TABLE.versions(group).contains(version) => api(),
         _ => None,
     }
+}
+
+/// A document that anybody may keep for a while.
+fn kept_an_hour(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
 }
 
 /// The discovery document of the token issuer.

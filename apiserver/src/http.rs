@@ -202,6 +202,14 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
     }
     let query = Query::parse(head.uri.query());
     let info = RequestInfo::new(&head.method, head.uri.path(), &query);
+    if info.is_verb_alone() {
+        let path = head.uri.path();
+        let why =
+            format!("failed to create RequestInfo: unable to determine kind and namespace from url, {path}");
+        let shown = api::field::go_quote(path);
+        let told = format!("Internal Server Error: {shown}: {why}\n");
+        return serve::text(StatusCode::INTERNAL_SERVER_ERROR, told);
+    }
     // A client that accepts nothing of what errors are told in reads them as JSON.
     let form = Form::negotiate(&head.headers, is_pretty(&query, &head.headers), Offer::PLAIN)
         .unwrap_or(Form { pretty: true, ..Form::default() });
@@ -316,9 +324,11 @@ fn deadline(exchange: &Exchange) -> Result<Duration> {
         return Ok(most);
     }
     let why = "invalid timeout specified in the request URL";
+    // What is over before it begins says nothing.
+    let amount = text.strip_prefix('-');
     let wanted: daemon::GoDuration =
-        text.parse().map_err(|e| ApiError::bad_request(format!("{why} - {e}")))?;
-    Ok(if wanted.is_zero() { most } else { wanted.0.min(most) })
+        amount.unwrap_or(text).parse().map_err(|e: String| ApiError::bad_request(format!("{why} - {e}")))?;
+    Ok(if amount.is_some() || wanted.is_zero() { most } else { wanted.0.min(most) })
 }
 
 async fn answer(

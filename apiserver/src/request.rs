@@ -130,7 +130,6 @@ impl RequestInfo {
                     "list"
                 }
             }
-            Method::GET | Method::HEAD if query.is_true("watch") && self.subresource.is_empty() => "watch",
             Method::GET | Method::HEAD => "get",
             _ => "",
         }
@@ -139,6 +138,14 @@ impl RequestInfo {
     /// True when the path itself, and not the query, says to watch.
     pub fn is_watch_path(&self) -> bool {
         self.watch_path
+    }
+
+    /// True when the path is that of a verb of old, without what it is for.
+    pub fn is_verb_alone(&self) -> bool {
+        self.is_resource
+            && self.name.is_empty()
+            && matches!(self.resource.as_str(), "watch" | "proxy")
+            && self.path.trim_end_matches('/').ends_with(self.resource.as_str())
     }
 
     /// True for streams, which no deadline ends.
@@ -273,6 +280,7 @@ mod tests {
         check(M::GET, "/api/v1/pods?watch=1;x=2", "list /v1 ns= pods/ name= rest=");
         check(M::GET, "/api/v1/pods?watch=1", "watch /v1 ns= pods/ name= rest=");
         check(M::GET, "/api/v1/watch/namespaces/a/pods", "watch /v1 ns=a pods/ name= rest=");
+        check(M::GET, "/api/v1/namespaces/a/pods/b?watch=1", "get /v1 ns=a pods/ name=b rest=");
         check(M::GET, "/api/v1/namespaces", "list /v1 ns= namespaces/ name= rest=");
         check(M::GET, "/api/v1/namespaces/a", "get /v1 ns=a namespaces/ name=a rest=");
         check(M::PUT, "/api/v1/namespaces/a/status", "update /v1 ns=a namespaces/status name=a rest=");

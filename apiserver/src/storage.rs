@@ -180,7 +180,7 @@ impl Storage {
 
 fn too_large(revision: i64, current: i64) -> ApiError {
     let mut error =
-        ApiError::timeout(format!("Timeout: Too large resource version: {revision}, current: {current}"), 0);
+        ApiError::timeout(format!("Timeout: Too large resource version: {revision}, current: {current}"), 1);
     error.status_mut().details.causes = vec![api::error::Cause {
         reason: "ResourceVersionTooLarge".to_owned(),
         message: "Too large resource version".to_owned(),

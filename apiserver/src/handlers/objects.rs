@@ -59,9 +59,20 @@ pub(super) async fn handle(exchange: Exchange, row: &Row) -> Result<Response<Bod
 
 async fn get(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
+    check_export(&exchange)?;
     let call = exchange.call(row);
     let stored = call.get(exchange.revision(row)?).await?;
     render::stored(&call, &stored, form)
+}
+
+/// An old way to read objects without what the server adds, which nothing serves any more.
+fn check_export(exchange: &Exchange) -> Result<()> {
+    match exchange.query.is_true("export") {
+        true => {
+            Err(ApiError::bad_request("the export parameter, deprecated since v1.14, is no longer supported"))
+        }
+        false => Ok(()),
+    }
 }
 
 async fn list(exchange: Exchange, row: &Row) -> Result<Response<Body>> {

@@ -238,7 +238,6 @@ pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response
     let form = exchange.form()?;
     let kind = Kind::of(exchange.headers()).and_then(|kind| kind.suits(row))?;
     let mut call = exchange.patch_call(row, kind)?;
-    check_options(&call, kind)?;
     call.write.applying = kind == Kind::Apply;
     let body = exchange.body().await?;
     let patch = Patch::read(kind, &body, call.write.validation)?;
@@ -271,13 +270,4 @@ fn check_applied_name(call: &Call, object: &Value) -> Result<()> {
         call.name
     );
     Err(ApiError::bad_request(why))
-}
-
-/// An apply names its manager; nothing else forces.
-pub(super) fn check_options(call: &Call, kind: Kind) -> Result<()> {
-    if kind != Kind::Apply || call.write.manager_given {
-        return Ok(());
-    }
-    let error = FieldError::required(&Path::new("fieldManager"), "is required for apply patch");
-    Err(ApiError::invalid("meta.k8s.io", "PatchOptions", "", &[error]))
 }

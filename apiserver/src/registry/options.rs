@@ -40,6 +40,9 @@ impl WriteOptions {
             errors.push(FieldError::forbidden(&Path::new("force"), why));
         }
         let given = query.get("fieldManager");
+        if applies && given.is_empty() {
+            errors.push(FieldError::required(&Path::new("fieldManager"), "is required for apply patch"));
+        }
         if given.len() > MANAGER_MAX {
             errors.push(FieldError::too_long(&Path::new("fieldManager"), MANAGER_MAX));
         }

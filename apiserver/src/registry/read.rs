@@ -55,7 +55,8 @@ impl Continue {
         let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| {
             let at = match e {
                 base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
-                base64::DecodeError::InvalidLength(at) => at,
+                // A single character is none of a group, which is what does not fit.
+                base64::DecodeError::InvalidLength(at) => at.saturating_sub(1),
                 base64::DecodeError::InvalidPadding => token.len(),
             };
             refuse(format!("continue key is not valid: illegal base64 data at input byte {at}"))

@@ -34,7 +34,11 @@ pub struct WatchOptions {
 impl WatchOptions {
     /// Reads the query of a watch.
     pub fn parse(query: &Query, row: &Resource) -> Result<Self> {
-        let initial = query.has("sendInitialEvents").then(|| query.is_true("sendInitialEvents"));
+        let asked = query.has("sendInitialEvents").then(|| query.is_true("sendInitialEvents"));
+        // Who begins with whatever there is, in the older way, is told where that ends as well.
+        let older =
+            query.get("resourceVersionMatch").is_empty() && matches!(query.get("resourceVersion"), "" | "0");
+        let initial = asked.or(older.then_some(true));
         let list = ListOptions::parse(query, row)?;
         // What is less than nothing is over at once; nothing leaves it to the server.
         let seconds = list.seconds.filter(|s| *s != 0).map(|s| u64::try_from(s).unwrap_or(0));
