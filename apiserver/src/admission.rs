@@ -35,9 +35,12 @@ pub use configuration::Configuration;
 pub use policy::Policies;
 pub use webhook::Webhooks;
 
+use std::time::Instant;
+
 use api::error::Result;
 use api::{ApiError, Value};
 
+use crate::metrics::Step;
 use crate::registry::Call;
 use plugins::Plugin;
 use rounds::Rounds;
@@ -63,6 +66,13 @@ pub async fn mutate(
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<()> {
+    let began = Instant::now();
+    let changed = change(call, operation, object, old).await;
+    call.server.metrics.admission.step(Step::Admit, operation, began, changed.is_err());
+    changed
+}
+
+async fn change(call: &Call, operation: Operation, object: &mut Value, old: Option<&Value>) -> Result<()> {
     let runs = |plugin| call.server.config.admission.runs(plugin);
     let mut rounds = (Rounds::default(), Rounds::default());
     for second in [false, true] {
@@ -151,6 +161,13 @@ pub async fn validate(
     object: Option<&Value>,
     old: Option<&Value>,
 ) -> Result<()> {
+    let began = Instant::now();
+    let checked = check(call, operation, object, old).await;
+    call.server.metrics.admission.step(Step::Validate, operation, began, checked.is_err());
+    checked
+}
+
+async fn check(call: &Call, operation: Operation, object: Option<&Value>, old: Option<&Value>) -> Result<()> {
     let runs = |plugin| call.server.config.admission.runs(plugin);
     if runs(Plugin::NamespaceLifecycle) {
         namespace::validate(call, operation)?;

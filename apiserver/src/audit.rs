@@ -60,21 +60,21 @@ impl Metrics {
         Ok(Self {
             events: counter(
                 "apiserver_audit_event_total",
-                "Counter of audit events generated and sent to the audit backend.",
+                "[ALPHA] Counter of audit events generated and sent to the audit backend.",
             )?,
             errors: labelled(
                 "apiserver_audit_error_total",
-                "Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.",
+                "[ALPHA] Counter of audit events that failed to be audited properly. Plugin identifies the plugin affected by the error.",
                 "plugin",
             )?,
             levels: labelled(
                 "apiserver_audit_level_total",
-                "Counter of policy levels for audit events (1 per request).",
+                "[ALPHA] Counter of policy levels for audit events (1 per request).",
                 "level",
             )?,
             rejected: counter(
                 "apiserver_audit_requests_rejected_total",
-                "Counter of apiserver requests rejected due to an error in audit logging backend.",
+                "[ALPHA] Counter of apiserver requests rejected due to an error in audit logging backend.",
             )?,
         })
     }

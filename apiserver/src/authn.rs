@@ -23,6 +23,7 @@ use http::HeaderMap;
 use rustls_pki_types::CertificateDer;
 
 use crate::authn::service_account::TokenError;
+use crate::metrics::Access;
 use crate::storage::Storage;
 
 /// Who sends a request.
@@ -118,13 +119,16 @@ impl Authenticator {
         &self,
         storage: &Storage,
         certificates: &[CertificateDer<'_>],
-        headers: &HeaderMap,
-        path: &str,
+        (headers, path): (&HeaderMap, &str),
+        access: &Access,
     ) -> Option<UserInfo> {
         if let Some(user) = self.proxied(certificates, headers) {
             return Some(user.authenticated());
         }
         let certified = self.client_ca.as_ref().and_then(|ca| ca.vouch(certificates));
+        if let Some(certified) = &certified {
+            access.certificate(certified.until);
+        }
         if let Some(user) = certified.as_ref().and_then(|c| c.user()) {
             return Some(user.authenticated());
         }

@@ -11,6 +11,7 @@ use crate::authn::UserInfo;
 use crate::registry::{Call, DeleteOptions};
 use crate::resources::TABLE;
 use crate::server::Server;
+use crate::starting::Step;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -41,6 +42,7 @@ async fn once(server: &Arc<Server>) -> api::error::Result<()> {
     for name in NAMESPACES {
         ensure(&system, object!({"metadata": {"name": name}})).await?;
     }
+    server.starting.done(Step::Namespaces);
     for (group, plural, text) in POLICY {
         let decoded = api::json::decode(text.as_bytes()).map_err(api::ApiError::internal)?;
         for object in decoded.value.as_array().into_iter().flatten() {
@@ -55,13 +57,21 @@ async fn once(server: &Arc<Server>) -> api::error::Result<()> {
                 reconcile(&call, object).await?;
             }
         }
+        server.starting.done(if group == RBAC { Step::Roles } else { Step::PriorityClasses });
     }
     crate::fairness::objects::ensure(server).await?;
+    server.starting.done(Step::FlowControl);
     authentication_config(server).await?;
+    server.starting.done(Step::AuthenticationInfo);
     token_tracking(server).await?;
+    server.starting.done(Step::TokenTracking);
     local_api_services(server).await?;
+    server.starting.done(Step::LocalServices);
     service_range(server).await?;
-    crate::allocate::repair(server).await
+    server.starting.done(Step::ServiceRange);
+    crate::allocate::repair(server).await?;
+    server.starting.done(Step::AddressRepair);
+    Ok(())
 }
 
 pub(crate) fn call(server: &Arc<Server>, group: &str, plural: &str, namespace: &str, name: &str) -> Call {

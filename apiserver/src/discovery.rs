@@ -110,27 +110,18 @@ impl Discovery {
             paths.push(format!("/apis/{}", group.name));
             paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{}", group.name, v.name)));
         }
-        paths[5..].sort();
-        paths.extend(
-            [
-                "/healthz",
-                "/healthz/etcd",
-                "/healthz/ping",
-                "/livez",
-                "/livez/etcd",
-                "/livez/ping",
-                "/metrics",
-                "/openapi/v2",
-                "/openapi/v3",
-                "/openapi/v3/",
-                "/openid/v1/jwks",
-                "/readyz",
-                "/readyz/etcd",
-                "/readyz/ping",
-                "/version",
-            ]
-            .map(str::to_owned),
-        );
+        const OTHERS: [&str; 7] = [
+            "/metrics",
+            "/metrics/slis",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openapi/v3/",
+            "/openid/v1/jwks",
+            "/version",
+        ];
+        paths.extend(OTHERS.map(str::to_owned));
+        paths.extend(exchange.server.health.paths());
+        paths.sort();
         paths
     }
 }

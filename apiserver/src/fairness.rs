@@ -122,7 +122,7 @@ impl Gate {
         let gauge = prometheus::IntGaugeVec::new(
             prometheus::opts!(
                 "apiserver_current_inflight_requests",
-                "Maximal number of currently used inflight request limit of this apiserver per request kind in last second."
+                "[STABLE] Maximal number of currently used inflight request limit of this apiserver per request kind in last second."
             ),
             &["request_kind"],
         )?;

@@ -121,7 +121,11 @@ async fn document(exchange: Exchange) -> Result<Response<Body>> {
         routes::check_accept(negotiate::accept(exchange.headers()), &produced)?;
     }
     match path.as_str() {
-        "/metrics" => return Ok(serve::metrics::respond(&server.metrics.registry)),
+        "/metrics/slis" => return Ok(serve::metrics::respond(&server.metrics.slis)),
+        "/metrics" => {
+            server.storage.etcd().measure_sizes().await;
+            return Ok(serve::metrics::respond(&server.metrics.registry));
+        }
         "/version" | "/version/" => {
             let form = Form { pretty: true, ..Form::default() };
             return Ok(render::value(StatusCode::OK, &crate::server::version(), form));
@@ -212,6 +216,7 @@ impl Exchange {
         call.subresource.clone_from(&self.info.subresource);
         call.warnings = self.warnings.clone();
         call.trail = self.trail.clone();
+        call.elsewhere = self.elsewhere.clone();
         call
     }
 

@@ -30,6 +30,7 @@ use crate::authn::UserInfo;
 use crate::authz::{Attributes, Decision};
 use crate::fairness::Flow;
 use crate::handlers;
+use crate::metrics::{Asked, Elsewhere};
 use crate::negotiate::{Form, Include, Offer, Shape};
 use crate::request::{Query, RequestInfo};
 use crate::server::Server;
@@ -57,6 +58,8 @@ pub struct Exchange {
     pub trail: Trail,
     /// Held by what goes on after the head of the answer.
     pub completion: Completion,
+    /// Time that the request spends with others.
+    pub elsewhere: Elsewhere,
     /// A custom resource is asked for, which has no protobuf form.
     pub custom: bool,
     body: Unread,
@@ -130,6 +133,7 @@ impl Exchange {
         if let Some(text) = deprecation(&self.info) {
             self.warnings.add(text.to_owned());
             self.trail.annotate("k8s.io/deprecated", "true");
+            self.server.metrics.requests.deprecated(&self.info);
         }
     }
 
@@ -221,7 +225,8 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
         head.headers.insert(AUDIT_ID, named.clone());
     }
     let trail = server.auditor.as_ref().map_or_else(Trail::default, |a| Trail::begin(a, &id));
-    let mut completion = Completion::default();
+    let asked = Asked::of(&head, &info, &query);
+    let elsewhere = Elsewhere::default();
     let exchange = Exchange {
         server: server.clone(),
         info: info.clone(),
@@ -231,11 +236,12 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
         warnings: warnings.clone(),
         trail: trail.clone(),
         completion: Completion::default(),
+        elsewhere: elsewhere.clone(),
         custom: false,
         body: Unread(Arc::new(Mutex::new(Some(body)))),
     };
-    let mut flow = Flow::default();
-    let result = AssertUnwindSafe(pass(exchange, &mut flow, &mut completion)).catch_unwind().await;
+    let mut passage = Passage::default();
+    let result = AssertUnwindSafe(pass(exchange, &mut passage)).catch_unwind().await;
     let panicked = result.is_err();
     let mut response = match result {
         Ok(Ok(response)) => response,
@@ -253,7 +259,7 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
         trail.stage(Stage::ResponseStarted).await;
     } else if info.is_long_running() {
         trail.stage(Stage::ResponseStarted).await;
-        response = completion.follow(response);
+        response = passage.completion.follow(response);
     } else {
         trail.stage(Stage::ResponseComplete).await;
     }
@@ -262,13 +268,17 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
     if let Some(value) = &server.config.transport_security {
         headers.insert(STRICT_TRANSPORT_SECURITY, value.clone());
     }
-    flow.write(headers);
+    passage.flow.write(headers);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     if let Some(named) = named {
         headers.entry(AUDIT_ID).or_insert(named);
     }
-    let known = server.storage.resource(&info.group, &info.version, &info.resource).is_some();
-    server.metrics.answered(known, &info, response.status().as_u16(), started.elapsed().as_secs_f64());
+    let known = is_known(&server, &info);
+    let requests = &server.metrics.requests;
+    requests.answered(&asked, known, &response, started.elapsed(), &elsewhere);
+    if passage.terminated {
+        requests.terminated(&asked, known, response.status());
+    }
     tracing::debug!(
         verb = info.verb,
         path = info.path,
@@ -277,6 +287,12 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
         "request"
     );
     response
+}
+
+/// True when a resource, or a part of one, is asked for that this server has.
+fn is_known(server: &Server, info: &RequestInfo) -> bool {
+    let row = server.storage.resource(&info.group, &info.version, &info.resource);
+    row.is_some_and(|row| info.subresource.is_empty() || row.subresource(&info.subresource).is_some())
 }
 
 /// The name that the client gave the request, or a new one.
@@ -294,10 +310,19 @@ fn refused(e: &ApiError, form: Form, trail: &Trail) -> Response<Body> {
     response
 }
 
-async fn pass(exchange: Exchange, flow: &mut Flow, completion: &mut Completion) -> Result<Response<Body>> {
+/// What is to be told of a request's way when it has been answered.
+#[derive(Default)]
+struct Passage {
+    flow: Flow,
+    completion: Completion,
+    /// The server gave it up to save itself.
+    terminated: bool,
+}
+
+async fn pass(exchange: Exchange, passage: &mut Passage) -> Result<Response<Body>> {
     let unread = exchange.body.clone();
     if exchange.info.is_long_running() {
-        let answer = answer(exchange, flow, completion, &unread).await;
+        let answer = answer(exchange, passage, &unread).await;
         if answer.is_err() {
             unread.drain().await;
         }
@@ -310,10 +335,12 @@ async fn pass(exchange: Exchange, flow: &mut Flow, completion: &mut Completion) 
             return Err(e);
         }
     };
-    let answer = tokio::time::timeout(limit, answer(exchange, flow, completion, &unread)).await;
+    let answer = tokio::time::timeout(limit, answer(exchange, passage, &unread)).await;
     unread.drain().await;
-    answer
-        .unwrap_or_else(|_| Err(ApiError::timeout("request did not complete within the allotted timeout", 0)))
+    answer.unwrap_or_else(|_| {
+        passage.terminated = true;
+        Err(ApiError::timeout("request did not complete within the allotted timeout", 0))
+    })
 }
 
 /// How long the request may take: what the client says, but no longer than any request.
@@ -331,32 +358,34 @@ fn deadline(exchange: &Exchange) -> Result<Duration> {
     Ok(if amount.is_some() || wanted.is_zero() { most } else { wanted.0.min(most) })
 }
 
-async fn answer(
-    mut exchange: Exchange,
-    flow: &mut Flow,
-    completion: &mut Completion,
-    unread: &Unread,
-) -> Result<Response<Body>> {
+async fn answer(mut exchange: Exchange, passage: &mut Passage, unread: &Unread) -> Result<Response<Body>> {
     if let Err(e) = admit(&mut exchange).await {
         unread.drain().await;
         return Err(e);
     }
     let server = exchange.server.clone();
     let asked = (&exchange.info, &exchange.query, &exchange.user);
-    let permit = match server.gate.enter(&server.storage, asked, flow).await {
+    let came = Instant::now();
+    let permit = match server.gate.enter(&server.storage, asked, &mut passage.flow).await {
         Ok(permit) => permit,
         Err(refusal) => {
+            passage.terminated = true;
             unread.drain().await;
             return Ok(refusal);
         }
     };
+    exchange.elsewhere.add(came.elapsed());
     if let Err(e) = permitted(&exchange).await {
         unread.drain().await;
         return Err(e);
     }
     if exchange.info.is_long_running() {
-        *completion = exchange.trail.completion();
-        exchange.completion = completion.clone();
+        passage.completion = exchange.trail.completion();
+        if exchange.info.verb != "watch" && is_known(&server, &exchange.info) {
+            let streaming = server.metrics.requests.stream(&exchange.head, &exchange.info);
+            passage.completion = std::mem::take(&mut passage.completion).counting(streaming);
+        }
+        exchange.completion = passage.completion.clone();
     }
     handlers::dispatch(exchange).await.map(|response| permit.started(response))
 }
@@ -368,12 +397,14 @@ async fn admit(exchange: &mut Exchange) -> Result<()> {
     if !probe && tokio::time::timeout(LOADING_LIMIT, server.storage.loaded()).await.is_err() {
         return Err(ApiError::too_many_requests("storage is (re)initializing", 1));
     }
+    let (began, access) = (Instant::now(), &server.metrics.access);
     let certificates = exchange.head.extensions.get::<PeerCertificates>().cloned();
     let chain = certificates.as_ref().map_or(&[][..], |c| &c.0[..]);
     let user = server
         .authenticator
-        .authenticate(&server.storage, chain, exchange.headers(), &exchange.info.path)
+        .authenticate(&server.storage, chain, (exchange.headers(), &exchange.info.path), access)
         .await;
+    access.authenticated(user.as_ref().map(|user| user.name.as_str()), began.elapsed());
     let what = Attributes::of(&exchange.info);
     let trail = &exchange.trail;
     trail.describe(&what, &exchange.head, user.as_ref());
@@ -389,7 +420,9 @@ async fn admit(exchange: &mut Exchange) -> Result<()> {
 async fn permitted(exchange: &Exchange) -> Result<()> {
     let what = Attributes::of(&exchange.info);
     let server = &exchange.server;
+    let began = Instant::now();
     let decision = server.authorizer.authorize(&server.storage, &exchange.user, &what).await;
+    server.metrics.access.authorized(&decision, began.elapsed());
     let (word, reason) = match &decision {
         Decision::Allow(reason) => ("allow", reason.as_str()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => ("forbid", reason.as_str()),

@@ -29,6 +29,7 @@ use schema::Ty;
 use crate::audit::Trail;
 use crate::authn::UserInfo;
 use crate::http::Warnings;
+use crate::metrics::Elsewhere;
 use crate::resources::{Resource, Row};
 use crate::server::Server;
 use crate::storage::Cache;
@@ -53,6 +54,8 @@ pub struct Call {
     pub warnings: Warnings,
     /// What is recorded of the request.
     pub trail: Trail,
+    /// Time that the request spends with others.
+    pub elsewhere: Elsewhere,
 }
 
 impl Call {
@@ -68,6 +71,7 @@ impl Call {
             write: WriteOptions::default(),
             warnings: Warnings::default(),
             trail: Trail::default(),
+            elsewhere: Elsewhere::default(),
         }
     }
 

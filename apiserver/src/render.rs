@@ -12,6 +12,7 @@ use http::{Response, StatusCode};
 use serve::Body;
 
 use crate::audit::{Answer, Level};
+use crate::metrics::Streaming;
 use crate::negotiate::{Encoding, Form, Shape};
 use crate::registry::{Call, Change, Page, bookmark, from_storage, set_type};
 use crate::resources::{Resource, Row, TABLE};
@@ -279,16 +280,15 @@ pub fn watch(
     row: Row,
     changes: impl Stream<Item = Vec<Change>> + Send + 'static,
     form: Form,
-    gauge: prometheus::IntGauge,
+    streaming: Streaming,
 ) -> Response<Body> {
-    gauge.inc();
-    let guard = Streaming(gauge);
     let mut first = true;
     let pieces = changes.map(move |batch| {
-        let _ = &guard;
         let mut out = BytesMut::new();
         for change in batch {
+            let before = out.len();
             event(&row, &change, form, &mut first, &mut out);
+            streaming.sent(out.len() - before);
         }
         Ok::<_, std::convert::Infallible>(out.freeze())
     });
@@ -300,15 +300,6 @@ pub fn watch(
     };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
-}
-
-/// Counts a stream for as long as it lasts.
-struct Streaming(prometheus::IntGauge);
-
-impl Drop for Streaming {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 fn event(row: &Resource, change: &Change, form: Form, first: &mut bool, out: &mut BytesMut) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use daemon::Tasks;
 use futures::FutureExt;
+use serve::Endpoints;
 use tokio::net::TcpListener;
 use tower::service_fn;
 
@@ -18,11 +19,13 @@ use crate::bootstrap;
 use crate::config::Config;
 use crate::discovery::Discovery;
 use crate::fairness::{self, Gate};
+use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::peers::{self, OwnService};
 use crate::proxy::Kubelets;
-use crate::server::{Metrics, Server};
-use crate::storage::Storage;
+use crate::server::Server;
+use crate::starting::{self, Starting, Step};
+use crate::storage::{Encryption, Storage};
 
 /// How often bundles of authorities are looked at.
 const AUTHORITIES_EVERY: Duration = Duration::from_secs(5);
@@ -37,7 +40,7 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
     let storage = Storage::connect(config.etcd, encryption.clone()).await?;
     let range = config.service_ranges[0];
     let first = range.hosts().next().unwrap_or(range.addr());
-    let metrics = Metrics::new(serve::metrics::registry(daemon::KUBERNETES_VERSION))?;
+    let metrics = Metrics::new(serve::metrics::registry(daemon::KUBERNETES_VERSION), &storage)?;
     let gate = Gate::new(config.limits, &metrics.registry)?;
     let server = Arc::new(Server {
         storage: storage.clone(),
@@ -56,17 +59,10 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         metrics,
         gate,
         stopping: tasks.token(),
-        bootstrapped: false.into(),
+        starting: Starting::default(),
     });
     tasks.linger(config.shutdown_delay);
-    add_checks(&server, &tasks, config.livez_grace);
-    if encryption.has_checks() {
-        let checked = encryption.clone();
-        server.health.add_async("kms-providers", true, move || {
-            let checked = checked.clone();
-            async move { checked.health().await }.boxed()
-        });
-    }
+    add_checks(&server, &tasks, &encryption, config.livez_grace)?;
     if !encryption.is_empty() {
         let stop = tasks.token();
         tasks.plain("encryption configuration", async move {
@@ -108,11 +104,19 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         port: config.listen.1,
         endpoints: config.own_endpoints,
     };
+    let loading = server.clone();
+    tasks.plain(
+        "loading",
+        stoppable(&tasks, async move {
+            loading.storage.loaded().await;
+            loading.starting.done(Step::Loaded);
+        }),
+    );
     let (one, two) = (server.clone(), server.clone());
     tasks.plain("bootstrap", async move {
         let stopping = one.stopping.clone();
         tokio::select! {
-            () = bootstrap::run(one.clone()) => one.bootstrapped.store(true, std::sync::atomic::Ordering::Relaxed),
+            () = bootstrap::run(one.clone()) => {}
             () = stopping.cancelled() => return Ok(()),
         }
         keep_company(two, own).await;
@@ -210,36 +214,50 @@ fn stoppable(
     }
 }
 
-fn add_checks(server: &Arc<Server>, tasks: &Tasks, grace: Duration) {
-    let (storage, patience) = (server.storage.clone(), server.config.etcd_check_timeout);
-    server.health.add_async("etcd", true, move || {
-        let storage = storage.clone();
-        async move {
-            let ping = tokio::time::timeout(patience, storage.etcd().ping());
-            match ping.await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(e)) => Err(e.to_string()),
-                Err(_) => Err("etcd did not answer in time".to_owned()),
-            }
+fn add_checks(
+    server: &Arc<Server>,
+    tasks: &Tasks,
+    encryption: &Arc<Encryption>,
+    grace: Duration,
+) -> Result<()> {
+    let health = &server.health;
+    health.measure(&server.metrics.slis)?;
+    health.add("log", || Ok(()));
+    let ask = |server: &Arc<Server>| {
+        let (storage, patience) = (server.storage.clone(), server.config.etcd_check_timeout);
+        move || {
+            let storage = storage.clone();
+            async move { ask_etcd(&storage, patience).await }.boxed()
         }
-        .boxed()
-    });
+    };
+    health.add_async("etcd", Endpoints::All, ask(server));
+    health.add_async("etcd-readiness", Endpoints::Ready, ask(server));
+    if encryption.has_checks() {
+        let checked = encryption.clone();
+        health.add_async("kms-providers", Endpoints::NotLive, move || {
+            let checked = checked.clone();
+            async move { checked.health().await }.boxed()
+        });
+    }
     let storage = server.storage.clone();
-    server.health.add_ready("informer-sync", move || {
+    health.add_ready("informer-sync", move || {
         if storage.is_loaded() { Ok(()) } else { Err("the caches are not loaded yet".to_owned()) }
     });
+    starting::add_checks(server, grace);
     let asked = tasks.asked();
-    server.health.add_ready("shutdown", move || match asked.is_cancelled() {
+    health.add_ready("shutdown", move || match asked.is_cancelled() {
         true => Err("process is shutting down".to_owned()),
         false => Ok(()),
     });
-    let ready = server.clone();
-    server.health.add_startup("poststarthook/rbac/bootstrap-roles", grace, move || {
-        match ready.bootstrapped.load(std::sync::atomic::Ordering::Relaxed) {
-            true => Ok(()),
-            false => Err("not finished".to_owned()),
-        }
-    });
+    Ok(())
+}
+
+async fn ask_etcd(storage: &Storage, patience: Duration) -> Result<(), String> {
+    match tokio::time::timeout(patience, storage.etcd().ping()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(e)) => Err(e.to_string()),
+        Err(_) => Err("etcd did not answer in time".to_owned()),
+    }
 }
 
 /// Compacts etcd by the protocol that all API servers share: what is older than one interval goes.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use api::Value;
 use http::HeaderValue;
-use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Policies, Webhooks};
@@ -16,8 +15,10 @@ use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::discovery::Discovery;
 use crate::fairness::Gate;
+use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::proxy::Kubelets;
+use crate::starting::Starting;
 use crate::storage::Storage;
 
 /// Settings that requests look at.
@@ -79,79 +80,8 @@ pub struct Server {
     pub metrics: Metrics,
     /// Cancelled when the server stops: ends watches.
     pub stopping: CancellationToken,
-    /// True once the objects that every cluster has are there.
-    pub bootstrapped: std::sync::atomic::AtomicBool,
-}
-
-/// The metrics of requests, by upstream's names.
-pub struct Metrics {
-    /// All metrics of the process.
-    pub registry: Registry,
-    requests: IntCounterVec,
-    durations: HistogramVec,
-    inflight: IntGaugeVec,
-}
-
-impl Metrics {
-    /// Registers the metrics of requests.
-    pub fn new(registry: Registry) -> anyhow::Result<Self> {
-        let requests = IntCounterVec::new(
-            prometheus::opts!(
-                "apiserver_request_total",
-                "Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code."
-            ),
-            &["code", "group", "resource", "subresource", "verb", "version"],
-        )?;
-        let durations = HistogramVec::new(
-            prometheus::histogram_opts!(
-                "apiserver_request_duration_seconds",
-                "Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.",
-                vec![0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0]
-            ),
-            &["group", "resource", "subresource", "verb", "version"],
-        )?;
-        let inflight = IntGaugeVec::new(
-            prometheus::opts!(
-                "apiserver_longrunning_requests",
-                "Gauge of all active long-running apiserver requests broken out by verb, group, version, resource, scope and component. Not all requests are tracked this way."
-            ),
-            &["group", "resource", "verb", "version"],
-        )?;
-        serve::metrics::register(&registry, requests.clone());
-        serve::metrics::register(&registry, durations.clone());
-        serve::metrics::register(&registry, inflight.clone());
-        Ok(Self { registry, requests, durations, inflight })
-    }
-
-    /// Counts a request that was answered; `known` says whether it was to a resource that is served.
-    pub fn answered(&self, known: bool, info: &crate::request::RequestInfo, code: u16, seconds: f64) {
-        // Unknown resources are not given series of their own: a client could make as many as it likes.
-        let (group, version, resource, subresource) = match known {
-            true => (
-                info.group.as_str(),
-                info.version.as_str(),
-                info.resource.as_str(),
-                info.subresource.as_str(),
-            ),
-            false => ("", "", "", ""),
-        };
-        let verb = info.verb.to_ascii_uppercase();
-        let verb = if verb == "CREATE" { "POST".to_owned() } else { verb };
-        self.requests
-            .with_label_values(&[&code.to_string(), group, resource, subresource, &verb, version])
-            .inc();
-        if !info.is_long_running() {
-            self.durations
-                .with_label_values(&[group, resource, subresource, &verb, version])
-                .observe(seconds);
-        }
-    }
-
-    /// The gauge of streams of a kind.
-    pub fn streams(&self, info: &crate::request::RequestInfo) -> prometheus::IntGauge {
-        let verb = info.verb.to_ascii_uppercase();
-        self.inflight.with_label_values(&[&info.group, &info.resource, &verb, &info.version])
-    }
+    /// What has been done of what is done once.
+    pub starting: Starting,
 }
 
 /// The answer to `/version`.

@@ -10,6 +10,7 @@ mod etcd;
 mod feed;
 pub(crate) mod form;
 mod labels;
+mod measured;
 mod record;
 mod together;
 
@@ -113,6 +114,11 @@ impl Storage {
     /// The cache of a store.
     pub fn cache(&self, store: usize) -> &Arc<Cache> {
         &self.caches[store]
+    }
+
+    /// The caches of all resources, built in and custom.
+    pub fn caches(&self) -> Vec<Arc<Cache>> {
+        self.caches.iter().chain(self.custom.load().caches()).cloned().collect()
     }
 
     /// True once every cache has been loaded.

@@ -31,7 +31,7 @@ pub(super) struct Request<'a> {
 
 impl Operation {
     /// The name that rules use.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Operation::Create => "CREATE",
             Operation::Update => "UPDATE",

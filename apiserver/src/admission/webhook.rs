@@ -7,6 +7,7 @@ mod notes;
 mod review;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::error::Result;
 use api::{ApiError, Value};
@@ -78,7 +79,9 @@ pub(super) async fn mutate(
             continue;
         }
         let notes = Notes { call, hook, round: rounds.number(), place };
+        let began = Instant::now();
         let answer = hook.ask(&request, &row, true).await;
+        call.elsewhere.add(began.elapsed());
         let patched = match answer {
             Ok(Some(patch)) => {
                 notes.patched(&patch);
@@ -158,8 +161,12 @@ pub(super) async fn validate(
             wanted.push((hook, row));
         }
     }
+    let began = Instant::now();
     let asked = wanted.iter().map(|(hook, row)| hook.ask(&request, row, false));
     let answers: Vec<std::result::Result<Option<Value>, Failure>> = futures::future::join_all(asked).await;
+    if !wanted.is_empty() {
+        call.elsewhere.add(began.elapsed());
+    }
     for (place, ((hook, _), answer)) in wanted.iter().zip(answers).enumerate() {
         if let Err(failure) = answer {
             if hook.ignores(&failure) {

@@ -18,6 +18,7 @@ use crate::authn::UserInfo;
 use crate::registry::Call;
 use crate::resources::TABLE;
 use crate::server::Server;
+use crate::starting::Step;
 use crate::storage::Storage;
 
 /// How often what did not change is looked at.
@@ -80,14 +81,14 @@ impl Metrics {
         let unavailable = IntGaugeVec::new(
             prometheus::opts!(
                 "aggregator_unavailable_apiservice",
-                "Gauge of APIServices which are marked as unavailable broken down by APIService name."
+                "[ALPHA] Gauge of APIServices which are marked as unavailable broken down by APIService name."
             ),
             &["name"],
         )?;
         let became = IntCounterVec::new(
             prometheus::opts!(
                 "aggregator_unavailable_apiservice_total",
-                "Counter of APIServices which are marked as unavailable broken down by APIService name and reason."
+                "[ALPHA] Counter of APIServices which are marked as unavailable broken down by APIService name and reason."
             ),
             &["name", "reason"],
         )?;
@@ -115,6 +116,7 @@ pub async fn run(server: Arc<Server>) {
             change.mark_unchanged();
         }
         let due = look(&server, &mut known, &metrics);
+        server.starting.done(Step::Availability);
         for (name, remote) in due {
             let (server, metrics) = (server.clone(), metrics.clone());
             running.spawn(async move {

@@ -20,6 +20,7 @@ use super::transport::{Answer, Transport};
 use super::{Backend, Remote};
 use crate::proxy::authority;
 use crate::server::Server;
+use crate::starting::Step;
 
 /// How often a server is asked again, and the longest pause after failures.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -112,6 +113,7 @@ pub async fn run(server: Arc<Server>) {
                 asked.push(Asked::new(remote.backend.clone()));
             }
         }
+        server.starting.done(Step::Discovery);
         for one in &mut asked {
             let own = remotes.iter().copied().filter(|r| Arc::ptr_eq(&r.backend, &one.backend));
             let own: Vec<Arc<Remote>> = own.cloned().collect();

@@ -20,6 +20,7 @@ use super::event::{Json, ObjectReference, Record};
 use super::policy::{Decision, Level, Stage};
 use crate::authn::UserInfo;
 use crate::authz::Attributes;
+use crate::metrics::Streaming;
 
 /// Longer names of clients are cut.
 const USER_AGENT_LIMIT: usize = 1024;
@@ -49,14 +50,17 @@ pub struct Answer {
 
 /// The end of a stream: its last clone to go tells that the answer is complete.
 #[derive(Clone, Default)]
-pub struct Completion(Option<Arc<Last>>);
+pub struct Completion {
+    recorded: Option<Arc<Last>>,
+    counted: Option<Arc<Streaming>>,
+}
 
 struct Last(Trail);
 
 impl Completion {
     /// Ends with the body of the response, if not later.
     pub fn follow(self, response: Response<Body>) -> Response<Body> {
-        if self.0.is_none() {
+        if self.recorded.is_none() && self.counted.is_none() {
             return response;
         }
         let held = move |frame| {
@@ -64,6 +68,11 @@ impl Completion {
             frame
         };
         response.map(|body| body.map_frame(held).boxed_unsync())
+    }
+
+    /// Counts the stream for as long as it lasts.
+    pub fn counting(self, streaming: Streaming) -> Self {
+        Self { counted: Some(Arc::new(streaming)), ..self }
     }
 }
 
@@ -261,7 +270,8 @@ impl Trail {
 
     /// The end of a stream: when the last clone goes, the answer is complete.
     pub fn completion(&self) -> Completion {
-        Completion((self.level() > Level::None).then(|| Arc::new(Last(self.clone()))))
+        let recorded = (self.level() > Level::None).then(|| Arc::new(Last(self.clone())));
+        Completion { recorded, counted: None }
     }
 }
 

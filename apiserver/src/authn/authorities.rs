@@ -36,7 +36,7 @@ pub struct Certified {
     /// Digest of the certificate.
     fingerprint: String,
     /// When the first certificate of the chain ceases to count, in seconds since 1970.
-    until: i64,
+    pub until: i64,
 }
 
 impl Authorities {

@@ -24,6 +24,7 @@ use crate::authn::UserInfo;
 use crate::registry::Call;
 use crate::resources::TABLE;
 use crate::server::Server;
+use crate::starting::Step;
 
 /// How long a definition that failed is left alone.
 const RETRY: Duration = Duration::from_secs(1);
@@ -57,6 +58,7 @@ pub async fn run(server: Arc<Server>) {
                 failed = true;
             }
         }
+        server.starting.done(Step::Definitions);
         let terminating = known.iter().filter(|(_, k)| k.terminating).map(|(name, _)| name.clone());
         for name in terminating.collect::<Vec<_>>() {
             if cleaning.insert(name.clone()) {

@@ -10,6 +10,7 @@ use super::objects::{GROUP, call};
 use super::{Fairness, config::Config};
 use crate::resources::TABLE;
 use crate::server::Server;
+use crate::starting::Step;
 
 /// How often levels lend to others.
 const ADJUST: Duration = Duration::from_secs(10);
@@ -33,6 +34,7 @@ pub async fn run(server: Arc<Server>) {
                 true
             }
         };
+        server.starting.done(Step::FlowControlRead);
         let [one, two] = &mut changes;
         loop {
             tokio::select! {

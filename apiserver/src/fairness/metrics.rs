@@ -10,6 +10,16 @@ use super::demand::Stats;
 const DURATIONS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
 const LENGTHS: [f64; 8] = [0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
 const SEATS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0];
+/// What upstream promises to keep for a while.
+const BETA: [&str; 7] = [
+    "current_executing_requests",
+    "current_executing_seats",
+    "current_inqueue_requests",
+    "dispatched_requests_total",
+    "nominal_limit_seats",
+    "rejected_requests_total",
+    "request_wait_duration_seconds",
+];
 const LEVEL: &str = "priority_level";
 const SCHEMA: &str = "flow_schema";
 
@@ -56,7 +66,10 @@ pub(super) struct Counted {
 
 impl Metrics {
     pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let opts = |name: &str, help: &str| Opts::new(format!("apiserver_flowcontrol_{name}"), help);
+        let opts = |name: &str, help: &str| {
+            let level = if BETA.contains(&name) { "BETA" } else { "ALPHA" };
+            Opts::new(format!("apiserver_flowcontrol_{name}"), format!("[{level}] {help}"))
+        };
         let gauges = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
             let made = IntGaugeVec::new(opts(name, help), labels)?;
             serve::metrics::register(registry, made.clone());

@@ -96,7 +96,7 @@ async fn watch(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
         };
         options.list.fields.terms.push(term);
     }
-    let gauge = exchange.server.metrics.streams(&exchange.info);
+    let streaming = exchange.server.metrics.requests.stream(&exchange.head, &exchange.info);
     let changes = call.watch(options).await;
     let form = form.streamed()?;
     // What goes wrong before the first event is an event too, as the client is promised a stream.
@@ -108,10 +108,10 @@ async fn watch(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
         Err(e) => return Err(e),
     };
     if !websocket::is_wanted(&exchange) {
-        return Ok(render::watch(row.clone(), changes, form, gauge));
+        return Ok(render::watch(row.clone(), changes, form, streaming));
     }
     let one_by_one = changes.flat_map(|batch| futures::stream::iter(batch.into_iter().map(|c| vec![c])));
-    let events = render::watch(row.clone(), one_by_one, form, gauge);
+    let events = render::watch(row.clone(), one_by_one, form, streaming);
     websocket::events(exchange, events, form.encoding == Encoding::Json)
 }
 

@@ -15,6 +15,7 @@ use crate::authn::UserInfo;
 use crate::registry::{Call, DeleteOptions};
 use crate::resources::TABLE;
 use crate::server::Server;
+use crate::starting::Step;
 
 const RENEW: Duration = Duration::from_secs(10);
 const COLLECT: Duration = Duration::from_secs(3600);
@@ -52,9 +53,11 @@ pub async fn keep(server: Arc<Server>, host: String) {
         if let Err(e) = renew(&server, &name, &holder, &host).await {
             tracing::warn!(error = %e, "the Lease of this server is not renewed");
         }
+        server.starting.done(Step::Identity);
         if collected.is_none_or(|at| at.elapsed() >= COLLECT) {
             collect(&server).await;
             collected = Some(tokio::time::Instant::now());
+            server.starting.done(Step::IdentityCollected);
         }
         tokio::time::sleep(RENEW).await;
     }

@@ -11,6 +11,7 @@ use api::{Value, object};
 
 use crate::bootstrap::{call, ensure, put};
 use crate::server::Server;
+use crate::starting::Step;
 use crate::storage::{Outcome, Precondition, Record, Storage};
 
 /// This server, as a part of the Service.
@@ -38,6 +39,7 @@ pub async fn keep(server: Arc<Server>, own: OwnService) {
         if let Err(e) = own.reconcile(&server).await {
             tracing::warn!(error = %e, "the Service kubernetes is not in place");
         }
+        server.starting.done(Step::OwnService);
         tokio::select! {
             () = tokio::time::sleep(RECONCILE) => {}
             () = server.stopping.cancelled() => break,

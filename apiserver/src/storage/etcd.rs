@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use api::ApiError;
@@ -12,6 +12,7 @@ use etcd_client::{
     TlsOptions, Txn, TxnOp, TxnOpResponse, WatchClient, WatchOptions, WatchStream,
 };
 
+use super::measured::Measured;
 use super::together::Together;
 
 /// Answers of etcd may be this large: a page of the first load, or a burst of events.
@@ -75,11 +76,12 @@ pub struct Etcd {
     client: Client,
     endpoints: String,
     config: EtcdConfig,
+    measured: Measured,
     prefix: String,
     revision: AtomicI64,
     reads: Together<Result<i64>>,
     lease_reuse: Duration,
-    event_lease: tokio::sync::Mutex<Option<(i64, std::time::Instant)>>,
+    event_lease: tokio::sync::Mutex<Option<(i64, Instant)>>,
 }
 
 impl Etcd {
@@ -101,6 +103,7 @@ impl Etcd {
             reads: Together::new(),
             lease_reuse: config.lease_reuse,
             config,
+            measured: Measured::new()?,
             event_lease: tokio::sync::Mutex::new(None),
         })
     }
@@ -113,6 +116,32 @@ impl Etcd {
     /// The full key of `key` below a resource's prefix.
     pub fn full_key(&self, prefix: &str, key: &str) -> String {
         format!("{}/{prefix}/{key}", self.prefix)
+    }
+
+    fn below_root<'k>(&self, key: &'k str) -> &'k str {
+        key.strip_prefix(&self.prefix).map_or(key, |rest| rest.trim_start_matches('/'))
+    }
+
+    /// Shows how long requests take as metrics.
+    pub fn register(&self, registry: &prometheus::Registry) {
+        self.measured.register(registry);
+    }
+
+    /// Asks the members how large they are, for the metrics; who does not answer at once keeps the size last known.
+    pub async fn measure_sizes(&self) {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let ask = async |(index, url): (usize, &String)| {
+            let size = tokio::time::timeout(PATIENCE, self.size_of(url)).await;
+            if let Ok(Ok(bytes)) = size {
+                self.measured.size(index, bytes);
+            }
+        };
+        futures::future::join_all(self.members().iter().enumerate().map(ask)).await;
+    }
+
+    async fn size_of(&self, url: &str) -> anyhow::Result<i64> {
+        let mut client = Client::connect([url], Some(options(&self.config).await?)).await?;
+        Ok(client.status().await?.db_size())
     }
 
     /// The prefix of all keys, with its closing slash.
@@ -153,15 +182,22 @@ impl Etcd {
         lease: Option<i64>,
     ) -> Result<Outcome> {
         let options = lease.map(|id| PutOptions::new().with_lease(id));
-        self.guarded(key, guard, TxnOp::put(key, value, options)).await
+        let operation = if guard == Precondition::Absent { "create" } else { "update" };
+        self.guarded(operation, key, guard, TxnOp::put(key, value, options)).await
     }
 
     /// Removes `key` if the precondition holds.
     pub async fn delete(&self, key: &str, guard: Precondition) -> Result<Outcome> {
-        self.guarded(key, guard, TxnOp::delete(key, None)).await
+        self.guarded("delete", key, guard, TxnOp::delete(key, None)).await
     }
 
-    async fn guarded(&self, key: &str, guard: Precondition, write: TxnOp) -> Result<Outcome> {
+    async fn guarded(
+        &self,
+        operation: &str,
+        key: &str,
+        guard: Precondition,
+        write: TxnOp,
+    ) -> Result<Outcome> {
         let revision = match guard {
             Precondition::Absent => 0,
             Precondition::Revision(r) => r,
@@ -170,7 +206,10 @@ impl Etcd {
             .when([Compare::mod_revision(key, CompareOp::Equal, revision)])
             .and_then([write])
             .or_else([TxnOp::get(key, None)]);
-        let answer = within(self.kv.clone().txn(txn)).await?;
+        let began = Instant::now();
+        let answer = within(self.kv.clone().txn(txn)).await;
+        self.measured.note(operation, self.below_root(key), began, &answer);
+        let answer = answer?;
         let at = self.saw(answer.header().map_or(0, |h| h.revision()));
         if answer.succeeded() {
             return Ok(Outcome::Done(at));
@@ -184,8 +223,10 @@ impl Etcd {
 
     /// Reads `key` by a linearizable read.
     pub async fn get(&self, key: &str) -> Result<Option<KeyValue>> {
-        let mut answer = within(self.kv.clone().get(key, None)).await?;
-        Ok(answer.take_kvs().into_iter().next().map(KeyValue::from))
+        let began = Instant::now();
+        let answer = within(self.kv.clone().get(key, None)).await;
+        self.measured.note("get", self.below_root(key), began, &answer);
+        Ok(answer?.take_kvs().into_iter().next().map(KeyValue::from))
     }
 
     /// One page of the keys from `start` to before `end`, as of `revision` (zero for now), with the revision it shows.
@@ -196,7 +237,10 @@ impl Etcd {
         revision: i64,
     ) -> Result<(Vec<etcd_client::KeyValue>, bool, i64)> {
         let options = GetOptions::new().with_range(end).with_limit(PAGE).with_revision(revision);
-        let mut answer = within(self.kv.clone().get(start, Some(options))).await?;
+        let (began, key) = (Instant::now(), String::from_utf8_lossy(&start).into_owned());
+        let answer = within(self.kv.clone().get(start, Some(options))).await;
+        self.measured.note("list", self.below_root(&key), began, &answer);
+        let mut answer = answer?;
         let at = answer.header().map_or(0, |h| h.revision());
         Ok((answer.take_kvs(), answer.more(), at))
     }
@@ -222,7 +266,7 @@ impl Etcd {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX / 2);
         let seconds = seconds + i64::try_from(self.lease_reuse.as_secs()).unwrap_or(0);
         let id = self.lease(seconds).await?;
-        *current = Some((id, std::time::Instant::now()));
+        *current = Some((id, Instant::now()));
         Ok(id)
     }
 

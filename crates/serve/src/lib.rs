@@ -21,5 +21,5 @@ pub use accept::{Limits, PeerCertificates, RemoteAddr, Server};
 pub use authn::{Authenticator, Authorizer, Guard, User};
 pub use body::{Body, BoxError, empty, full, json, stream, text};
 pub use diagnostics::Diagnostics;
-pub use health::Health;
+pub use health::{Endpoints, Health};
 pub use tls::Tls;

@@ -6,7 +6,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Encoder, Gauge, Opts, Registry, TextEncoder};
+use prometheus::{Counter, Encoder, Gauge, Opts, Registry, TextEncoder};
 
 use crate::body::{Body, full, text};
 
@@ -15,7 +15,7 @@ pub fn registry(version: &str) -> Registry {
     let registry = Registry::new();
     let build = Opts::new(
         "kubernetes_build_info",
-        "A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
+        "[BETA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it is running.",
     );
     let mut numbers = version.trim_start_matches('v').split('.');
     let build = build
@@ -57,7 +57,7 @@ pub fn respond_all(registries: &[&Registry]) -> Response<Body> {
 
 /// The `process_*` metrics, read from /proc at every scrape.
 struct Process {
-    cpu: Gauge,
+    cpu: Counter,
     resident: Gauge,
     virtual_size: Gauge,
     open_fds: Gauge,
@@ -74,7 +74,11 @@ impl Process {
         let gauge =
             |name: &str, help: &str| Gauge::new(name, help).expect("the names below are valid metric names");
         Self {
-            cpu: gauge("process_cpu_seconds_total", "Total user and system CPU time spent in seconds."),
+            cpu: Counter::new(
+                "process_cpu_seconds_total",
+                "Total user and system CPU time spent in seconds.",
+            )
+            .expect("a valid metric name"),
             resident: gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
             virtual_size: gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),
             open_fds: gauge("process_open_fds", "Number of open file descriptors."),
@@ -86,7 +90,7 @@ impl Process {
         }
     }
 
-    fn gauges(&self) -> [&Gauge; 6] {
+    fn all(&self) -> [&dyn Collector; 6] {
         [&self.cpu, &self.resident, &self.virtual_size, &self.open_fds, &self.max_fds, &self.started]
     }
 
@@ -95,7 +99,7 @@ impl Process {
         // The command, in parentheses, may hold spaces; what follows does not.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let number = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
-        self.cpu.set((number(11) + number(12)) / TICKS);
+        self.cpu.inc_by(((number(11) + number(12)) / TICKS - self.cpu.get()).max(0.0));
         self.virtual_size.set(number(20));
         self.resident.set(number(21) * PAGE);
         self.started.set(boot_time() + number(19) / TICKS);
@@ -117,11 +121,11 @@ fn max_fds() -> f64 {
 
 impl Collector for Process {
     fn desc(&self) -> Vec<&Desc> {
-        self.gauges().into_iter().flat_map(Collector::desc).collect()
+        self.all().into_iter().flat_map(Collector::desc).collect()
     }
     fn collect(&self) -> Vec<MetricFamily> {
         self.read();
-        self.gauges().into_iter().flat_map(Collector::collect).collect()
+        self.all().into_iter().flat_map(Collector::collect).collect()
     }
 }
 

@@ -1,17 +1,19 @@
 //! One webhook: whether it is asked, and what comes of its answer.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::error::Result;
 use api::field::go_quote;
 use api::{ApiError, Value, names, object};
 use cel::admission::{Compiler, Inputs, Scope};
 use cel::{Type, Version};
+use http::StatusCode;
 
 use super::review;
 use crate::admission::access::Access;
 use crate::admission::expression::{Expression, hold};
 use crate::admission::request::{Criteria, Request};
+use crate::metrics::Step;
 use crate::resources::Row;
 use crate::webhook::Webhook;
 
@@ -96,6 +98,29 @@ impl Hook {
 
     /// Asks about a request; what it allows it may patch, if it `mutates`.
     pub(super) async fn ask(
+        &self,
+        request: &Request<'_>,
+        row: &Row,
+        mutates: bool,
+    ) -> std::result::Result<Option<Value>, Failure> {
+        let began = Instant::now();
+        let answer = self.question(request, row, mutates).await;
+        let metrics = &request.call.server.metrics.admission;
+        let step = if mutates { Step::Admit } else { Step::Validate };
+        let ignored = answer.as_ref().is_err_and(|failure| self.ignores(failure));
+        let refusal = match &answer {
+            Err(Failure::Refusal(error)) => Some((error.code(), true)),
+            Err(Failure::Call(_)) if !ignored => Some((StatusCode::INTERNAL_SERVER_ERROR, false)),
+            _ => None,
+        };
+        metrics.webhook((&self.name, step, request.operation), began, refusal);
+        if ignored {
+            metrics.failed_open(&self.name, step);
+        }
+        answer
+    }
+
+    async fn question(
         &self,
         request: &Request<'_>,
         row: &Row,
