@@ -36,6 +36,8 @@ mod fairness;
 mod hostile;
 #[path = "daemon/kms.rs"]
 mod kms;
+#[path = "daemon/measures.rs"]
+mod measures;
 #[path = "daemon/mutations.rs"]
 mod mutations;
 #[path = "daemon/plugins.rs"]
