@@ -3,6 +3,7 @@
 mod access;
 mod cadvisor;
 mod logs;
+mod node_logs;
 mod pods;
 mod stats;
 mod streams;
@@ -273,21 +274,30 @@ impl Endpoints {
             return answer;
         }
         match segments.as_slice() {
+            [
+                "run" | "exec" | "attach" | "portForward" | "containerLogs" | "runningpods" | "logs"
+                | "debug",
+                ..,
+            ] if !debugging => serve::text(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n"),
+            ["logs", ..] => {
+                let asked = (request.method(), request.uri(), request.headers());
+                node_logs::serve(&self.kubelet, asked).await
+            }
             ["configz"] if reads => serve::json(StatusCode::OK, self.configz.to_string()),
             ["runningpods"] if reads => pods::running(&self.kubelet).await,
-            ["containerLogs", namespace, pod, container] if reads && debugging => {
+            ["containerLogs", namespace, pod, container] if reads => {
                 logs::serve(&self.kubelet, (namespace, pod, container), request.uri().query()).await
             }
-            ["exec", namespace, pod, .., container] if debugging => {
+            ["exec", namespace, pod, .., container] => {
                 streams::exec(&self.kubelet, request, (namespace, pod, container)).await
             }
-            ["attach", namespace, pod, .., container] if debugging => {
+            ["attach", namespace, pod, .., container] => {
                 streams::attach(&self.kubelet, request, (namespace, pod, container)).await
             }
-            ["portForward", namespace, pod] | ["portForward", namespace, pod, _] if debugging => {
+            ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
                 streams::port_forward(&self.kubelet, request, (namespace, pod)).await
             }
-            ["run", namespace, pod, .., container] if debugging && request.method() == Method::POST => {
+            ["run", namespace, pod, .., container] if request.method() == Method::POST => {
                 streams::run(&self.kubelet, request.uri().query(), (namespace, pod, container)).await
             }
             _ => not_found(),

@@ -40,6 +40,8 @@ pub struct KubeletConfiguration {
     pub authorization: Authorization,
     pub registry_pull_qps: i32,
     pub enable_debugging_handlers: bool,
+    pub enable_system_log_handler: bool,
+    pub enable_system_log_query: bool,
     pub healthz_port: u16,
     pub healthz_bind_address: String,
     pub cluster_domain: String,
@@ -245,6 +247,8 @@ impl Default for KubeletConfiguration {
             authorization: Authorization::default(),
             registry_pull_qps: 5,
             enable_debugging_handlers: true,
+            enable_system_log_handler: true,
+            enable_system_log_query: false,
             healthz_port: 10248,
             healthz_bind_address: "127.0.0.1".to_owned(),
             cluster_domain: String::new(),
@@ -319,7 +323,7 @@ const EVICTION_HARD: [(&str, &str); 5] = [
 const SWITCHABLE: [&str; 2] = ["CPUManagerPolicyAlphaOptions", "CPUManagerPolicyBetaOptions"];
 
 /// Fields whose only effect is on things that do not exist here, or on figures that do not matter.
-const WITHOUT_EFFECT: [&str; 25] = [
+const WITHOUT_EFFECT: [&str; 24] = [
     "kind",
     "apiVersion",
     "registryBurst",
@@ -344,14 +348,12 @@ const WITHOUT_EFFECT: [&str; 25] = [
     "enableProfilingHandler",
     "enableDebugFlagsHandler",
     "memoryThrottlingFactor",
-    "enableSystemLogHandler",
 ];
 
 /// Fields that are accepted with this value only.
-const ONLY: [(&str, &str); 17] = [
+const ONLY: [(&str, &str); 16] = [
     ("enforceNodeAllocatable", r#"["pods"]"#),
     ("memorySwap", "{}"),
-    ("enableSystemLogQuery", "false"),
     ("memoryReservationPolicy", r#""None""#),
     ("protectKernelDefaults", "false"),
     ("podsPerCore", "0"),
@@ -500,6 +502,9 @@ impl KubeletConfiguration {
         if !matches!(self.authorization.mode.as_str(), "AlwaysAllow" | "Webhook") {
             bail!("authorization mode {:?} is neither AlwaysAllow nor Webhook", self.authorization.mode);
         }
+        if self.enable_system_log_query && !self.enable_system_log_handler {
+            bail!("invalid configuration: enableSystemLogHandler is required for enableSystemLogQuery");
+        }
         crate::eviction::check(self)?;
         crate::users::check_length(self.user_namespaces.ids_per_pod)?;
         self.verification().map_err(|why| anyhow::anyhow!("invalid configuration: {why}"))?;
@@ -627,6 +632,12 @@ mod tests {
         for (period, valid) in [("10s", true), ("500ms", false), ("301s", false)] {
             let text = text(&format!("crashLoopBackOff:\n  maxContainerRestartPeriod: {period}\n"));
             assert_eq!(parse(&text).unwrap().validate().is_ok(), valid, "{period}");
+        }
+        for (fields, valid) in [
+            ("enableSystemLogQuery: true\n", true),
+            ("enableSystemLogQuery: true\nenableSystemLogHandler: false\n", false),
+        ] {
+            assert_eq!(parse(&text(fields)).unwrap().validate().is_ok(), valid, "{fields}");
         }
         for (driver, valid) in [("systemd", true), ("other", false)] {
             let text = text(&format!("cgroupDriver: {driver}\n"));
