@@ -70,6 +70,7 @@ use managers::Managers;
 use node::status::Capacity;
 use objects::Objects;
 use pods::manager::{Allocatable, Health};
+use pods::swap::Swap;
 use pods::{Manager, resources, spec, static_pods};
 use users::Ranges;
 use volumes::{Tokens, Volumes};
@@ -87,6 +88,7 @@ pub(crate) struct Kubelet {
     pub(crate) cgroups: Groups,
     pub(crate) facts: Facts,
     pub(crate) capacity: Capacity,
+    pub(crate) swap: Swap,
     pub(crate) host_ips: Vec<String>,
     pub(crate) objects: Arc<Objects>,
     pub(crate) services: Services,
@@ -136,6 +138,11 @@ pub(crate) struct Known {
     pub(crate) over: bool,
 }
 
+fn node_reference(config: &Config) -> Value {
+    let name = config.node_name.as_str();
+    api::object!({"kind": "Node", "metadata": {"name": name, "uid": name}})
+}
+
 impl Kubelet {
     /// What pods may use of the node.
     pub(crate) fn allocatable(&self) -> Allocatable {
@@ -144,8 +151,7 @@ impl Kubelet {
 
     /// The node, for events about it.
     pub(crate) fn node_reference(&self) -> Value {
-        let name = self.config.node_name.as_str();
-        api::object!({"kind": "Node", "metadata": {"name": name, "uid": name}})
+        node_reference(&self.config)
     }
 
     /// The node object's uid.
@@ -285,6 +291,14 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
             Ok(())
         });
     }
+    if facts.swap > 0 && !linux::mount::tmpfs_stays_in_memory(&config.root) {
+        recorder.warning(
+            &node_reference(&config),
+            "PossibleMemoryBackedVolumesOnDisk",
+            "The tmpfs noswap option is not supported. Memory-backed volumes (e.g. secrets, emptyDirs, etc.) might be \
+             swapped to disk and should no longer be considered secure.",
+        );
+    }
     let timeout = config.file.runtime_request_timeout.0;
     let runtime = Runtime::new(&config.runtime_socket, &config.image_socket, timeout);
     let objects = Arc::new(Objects::new(client.clone(), tasks.clone()));
@@ -298,6 +312,13 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
     Ok(Kubelet {
         managers: Arc::new(managers),
         capacity: Capacity::of(&config, &facts),
+        swap: Swap {
+            accounted: cgroups.limits_swap(),
+            limited: config.file.memory_swap.swap_behavior == "LimitedSwap",
+            capacity: facts.swap,
+            memory: facts.memory,
+            cgroup_v2: cgroups.is_v2(),
+        },
         host_ips: config.node_ips.iter().map(ToString::to_string).collect(),
         services: Services::new(),
         volumes: Volumes::new(client.clone(), objects.clone(), tokens, csi.clone()),

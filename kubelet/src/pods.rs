@@ -2,7 +2,7 @@
 //!
 //! - `manager` knows the actors; `relist` wakes those whose containers changed;
 //! - `actor` is the loop of one pod, with `start`, `mounts`, `stop` and `report` as its hands;
-//! - `plan`, `resize`, `status`, `resources`, `sandbox` and `container` decide, and touch nothing.
+//! - `plan`, `resize`, `status`, `resources`, `swap`, `sandbox` and `container` decide, and touch nothing.
 
 mod actor;
 pub(crate) mod admission;
@@ -25,6 +25,7 @@ mod start;
 pub(crate) mod static_pods;
 pub(crate) mod status;
 mod stop;
+pub(crate) mod swap;
 mod words;
 
 pub(crate) use manager::Manager;

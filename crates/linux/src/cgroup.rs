@@ -84,6 +84,22 @@ impl Cgroups {
         matches!(self, Self::V2 { .. })
     }
 
+    /// Whether the kernel keeps the swap of groups within limits.
+    pub fn limits_swap(&self) -> bool {
+        let file = match self {
+            Self::V1 { .. } => {
+                self.directory("memory", "").map(|root| root.join("memory.memsw.limit_in_bytes"))
+            }
+            // The root of the hierarchy has no limits: the group that this process is in has.
+            Self::V2 { root } => {
+                let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+                let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+                own.map(|own| root.join(own).join("memory.swap.max"))
+            }
+        };
+        file.is_some_and(|file| file.exists())
+    }
+
     /// The directories of a group, one for each hierarchy.
     fn directories(&self, group: &str) -> Vec<PathBuf> {
         let group = group.trim_start_matches('/');
@@ -164,6 +180,11 @@ impl Cgroups {
         let Some(directory) = self.directory("memory", group) else { return Vec::new() };
         let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// How much swap a group may use, together with its memory on version 1; none when it may use all there is.
+    pub fn swap_limit(&self, group: &str) -> Option<u64> {
+        limits::swap(self, group)
     }
 
     /// What the group uses now.

@@ -97,11 +97,40 @@ pub fn is_mount_point(path: &Path) -> io::Result<bool> {
     Ok(mounts()?.iter().any(|mount| mount.path == path))
 }
 
-/// Mounts a tmpfs, of at most `size` bytes when given.
+/// Mounts a tmpfs, of at most `size` bytes when given. It is never swapped out where the kernel can promise that.
 pub fn tmpfs(path: &Path, size: Option<u64>) -> io::Result<()> {
-    let options = size.map(|size| format!("size={size}"));
-    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), options.as_deref())?;
-    Ok(())
+    let size = size.map(|size| format!("size={size}"));
+    let mut options: Vec<&str> = size.as_deref().into_iter().collect();
+    options.push(NO_SWAP);
+    match mount_tmpfs(path, &options) {
+        Err(nix::Error::EINVAL) => {
+            options.pop();
+            Ok(mount_tmpfs(path, &options)?)
+        }
+        mounted => Ok(mounted?),
+    }
+}
+
+/// The option of a tmpfs that keeps it off the swap; kernels before 6.4 do not know it, nor do users' own namespaces.
+const NO_SWAP: &str = "noswap";
+
+fn mount_tmpfs(path: &Path, options: &[&str]) -> nix::Result<()> {
+    let options = options.join(",");
+    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
+}
+
+/// Whether what is in a tmpfs is never swapped out; found out in a folder that is made for that below another.
+pub fn tmpfs_stays_in_memory(below: &Path) -> bool {
+    let path = below.join(format!("tmpfs-noswap-test-{}", std::process::id()));
+    if std::fs::create_dir_all(&path).is_err() {
+        return false;
+    }
+    let mounted = mount_tmpfs(&path, &[NO_SWAP]).is_ok();
+    let removed = if mounted { unmount(&path) } else { Ok(()) }.and_then(|()| std::fs::remove_dir(&path));
+    if let Err(error) = removed {
+        tracing::warn!(path = %path.display(), %error, "cannot remove the folder of a test");
+    }
+    mounted
 }
 
 /// Mounts a file system whose files consist of huge pages of this size.

@@ -113,8 +113,10 @@ impl Kubelet {
         }
         let now = api::time::format(Timestamp::now());
         let generation = pod.at(&["metadata", "generation"]).as_i64().unwrap_or_default();
+        let allocated = self.allocations.allocated(pod);
+        let infeasible = self.swap.infeasible(pod, &allocated);
         let infeasible =
-            resize::infeasible(&self.config.file.managers, pod, &self.allocations.allocated(pod));
+            infeasible.or_else(|| resize::infeasible(&self.config.file.managers, pod, &allocated));
         let checked = match infeasible {
             Some(why) => Err((words::INFEASIBLE.to_owned(), why)),
             None => admission::check(self, pod),

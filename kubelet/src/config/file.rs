@@ -86,6 +86,7 @@ pub struct KubeletConfiguration {
     #[serde(rename = "makeIPTablesUtilChains")]
     pub make_iptables_util_chains: bool,
     pub fail_swap_on: bool,
+    pub memory_swap: MemorySwap,
     pub container_log_max_size: String,
     pub container_log_max_files: u32,
     pub container_log_monitor_interval: GoDuration,
@@ -126,6 +127,14 @@ impl Default for UserNamespaces {
     fn default() -> Self {
         Self { ids_per_pod: 65_536 }
     }
+}
+
+/// Who may use the swap of the machine.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MemorySwap {
+    /// `NoSwap`, which is the default, or `LimitedSwap`.
+    pub swap_behavior: String,
 }
 
 /// How containers that crash are started again.
@@ -284,6 +293,7 @@ impl Default for KubeletConfiguration {
             image_gc_low_threshold_percent: 80,
             make_iptables_util_chains: true,
             fail_swap_on: true,
+            memory_swap: MemorySwap::default(),
             container_log_max_size: "10Mi".to_owned(),
             container_log_max_files: 5,
             container_log_monitor_interval: GoDuration::from_secs(10),
@@ -351,9 +361,8 @@ const WITHOUT_EFFECT: [&str; 24] = [
 ];
 
 /// Fields that are accepted with this value only.
-const ONLY: [(&str, &str); 16] = [
+const ONLY: [(&str, &str); 15] = [
     ("enforceNodeAllocatable", r#"["pods"]"#),
-    ("memorySwap", "{}"),
     ("memoryReservationPolicy", r#""None""#),
     ("protectKernelDefaults", "false"),
     ("podsPerCore", "0"),
@@ -505,6 +514,13 @@ impl KubeletConfiguration {
         if self.enable_system_log_query && !self.enable_system_log_handler {
             bail!("invalid configuration: enableSystemLogHandler is required for enableSystemLogQuery");
         }
+        let behavior = &self.memory_swap.swap_behavior;
+        if !matches!(behavior.as_str(), "" | "NoSwap" | "LimitedSwap") {
+            bail!(
+                "invalid configuration: memorySwap.swapBehavior {behavior:?} must be one of: \"\", \"LimitedSwap\" or \
+                 \"NoSwap\""
+            );
+        }
         crate::eviction::check(self)?;
         crate::users::check_length(self.user_namespaces.ids_per_pod)?;
         self.verification().map_err(|why| anyhow::anyhow!("invalid configuration: {why}"))?;
@@ -636,6 +652,8 @@ mod tests {
         for (fields, valid) in [
             ("enableSystemLogQuery: true\n", true),
             ("enableSystemLogQuery: true\nenableSystemLogHandler: false\n", false),
+            ("memorySwap:\n  swapBehavior: LimitedSwap\n", true),
+            ("memorySwap:\n  swapBehavior: UnlimitedSwap\n", false),
         ] {
             assert_eq!(parse(&text(fields)).unwrap().validate().is_ok(), valid, "{fields}");
         }

@@ -207,9 +207,7 @@ pub(crate) fn generate(kubelet: &Kubelet, node: &Value, findings: &Findings, now
     }
     let port = i64::from(kubelet.config.address.port());
     status.push("daemonEndpoints", object!({"kubeletEndpoint": {"Port": port}}));
-    status.push(
-        "nodeInfo",
-        object!({
+    let mut info = object!({
             "machineID": (facts.machine_id.as_str()),
             "systemUUID": (facts.system_uuid.as_str()),
             "bootID": (facts.boot_id.as_str()),
@@ -220,8 +218,11 @@ pub(crate) fn generate(kubelet: &Kubelet, node: &Value, findings: &Findings, now
             "kubeProxyVersion": "",
             "operatingSystem": "linux",
             "architecture": (facts.architecture.as_str()),
-        }),
-    );
+    });
+    if facts.swap > 0 {
+        info.set(&["swap"], object!({"capacity": (facts.swap as i64)}));
+    }
+    status.push("nodeInfo", info);
     status.push("images", Value::Array(findings.images.clone()));
     let (handlers, features) = kubelet.abilities.read().as_ref().map(Abilities::shown).unwrap_or_default();
     for (name, shown) in [("runtimeHandlers", handlers), ("features", features)] {

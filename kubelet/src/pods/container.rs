@@ -7,6 +7,7 @@ use api::Value;
 use k8s_cri::v1 as cri;
 use linux::hugepages::HugePages;
 
+use super::swap::Swap;
 use super::{amounts, resources, security};
 use crate::config::Config;
 use crate::cri::labels;
@@ -40,6 +41,8 @@ pub(crate) struct Inputs<'a> {
     pub cgroup_v2: bool,
     /// The huge pages of the node.
     pub huge_pages: &'a [HugePages],
+    /// The swap of the node.
+    pub swap: Swap,
     /// The users of the pod's own; none: those of the node.
     pub users: Option<Users>,
 }
@@ -99,12 +102,14 @@ pub(crate) struct Machine<'a> {
     pub cgroup_v2: bool,
     /// The huge pages of the node.
     pub huge_pages: &'a [HugePages],
+    /// The swap of the node.
+    pub swap: Swap,
 }
 
 impl<'a> Machine<'a> {
     fn of(inputs: &Inputs<'a>) -> Self {
-        let Inputs { config, memory, cgroup_v2, huge_pages, .. } = *inputs;
-        Self { config, memory, cgroup_v2, huge_pages }
+        let Inputs { config, memory, cgroup_v2, huge_pages, swap, .. } = *inputs;
+        Self { config, memory, cgroup_v2, huge_pages, swap }
     }
 }
 
@@ -134,6 +139,7 @@ pub(crate) fn linux_resources(
     if machine.cgroup_v2 {
         out.unified.insert("memory.oom.group".to_owned(), "1".to_owned());
     }
+    machine.swap.apply(pod, container, &mut out);
     out
 }
 

@@ -385,6 +385,7 @@ impl Actor {
             memory: kubelet.facts.memory as i64,
             cgroup_v2: kubelet.cgroups.is_v2(),
             huge_pages: &kubelet.capacity.huge_pages,
+            swap: kubelet.swap,
             users: around.users,
         })?;
         if let Some(linux) = config.linux.as_mut().and_then(|linux| linux.resources.as_mut()) {

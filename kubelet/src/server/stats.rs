@@ -15,6 +15,7 @@ use crate::cri::labels;
 
 /// What a container uses.
 struct Container {
+    id: String,
     name: String,
     namespace: String,
     pod: String,
@@ -42,6 +43,7 @@ async fn containers(kubelet: &Kubelet) -> crate::cri::Result<Vec<Container>> {
         let value =
             |value: Option<k8s_cri::v1::UInt64Value>| value.map(|value| value.value).unwrap_or_default();
         Some(Container {
+            id: attributes.id.clone(),
             name: label(labels::CONTAINER_NAME),
             namespace: label(labels::POD_NAMESPACE),
             pod: label(labels::POD_NAME),
@@ -65,14 +67,51 @@ pub(crate) fn node_usage(kubelet: &Kubelet) -> Usage {
         let field = |name| linux::facts::meminfo_bytes(&text, name).unwrap_or_default();
         usage.memory = field("MemTotal").saturating_sub(field("MemFree"));
         usage.working_set = field("MemTotal").saturating_sub(field("MemAvailable"));
+        usage.swap = field("SwapTotal").saturating_sub(field("SwapFree"));
     }
     usage
 }
 
-fn pod_usage(kubelet: &Kubelet, uid: &str) -> Usage {
+/// The control group of a pod, while the pod is known.
+fn group(kubelet: &Kubelet, uid: &str) -> Option<String> {
     let pod = kubelet.pods.lock().get(uid).map(|known| known.pod.clone());
-    let group = pod.map(|pod: Arc<Value>| kubelet.config.groups.pod(&pod));
-    group.map(|group| kubelet.cgroups.usage(&group)).unwrap_or_default()
+    pod.map(|pod: Arc<Value>| kubelet.config.groups.pod(&pod))
+}
+
+fn pod_usage(kubelet: &Kubelet, uid: &str) -> Usage {
+    group(kubelet, uid).map(|group| kubelet.cgroups.usage(&group)).unwrap_or_default()
+}
+
+/// What a group uses of the swap, and how much more it may use; no limit: no number.
+#[derive(Clone, Copy)]
+struct Swapped {
+    used: u64,
+    available: Option<u64>,
+}
+
+impl Swapped {
+    fn new(used: u64, limit: Option<u64>) -> Self {
+        Self { used, available: limit.map(|limit| limit.saturating_sub(used)) }
+    }
+
+    fn of_node(kubelet: &Kubelet, usage: &Usage) -> Self {
+        Self::new(usage.swap, Some(kubelet.facts.swap))
+    }
+
+    fn of_container(kubelet: &Kubelet, container: &Container) -> Option<Self> {
+        let group = kubelet.config.groups.container(&group(kubelet, &container.uid)?, &container.id);
+        let exists = kubelet.cgroups.exists(&group);
+        exists.then(|| Self::new(kubelet.cgroups.usage(&group).swap, kubelet.cgroups.swap_limit(&group)))
+    }
+
+    fn shown(self, now: &str) -> Value {
+        let mut shown = object!({"time": now});
+        if let Some(available) = self.available {
+            shown.set(&["swapAvailableBytes"], available as i64);
+        }
+        shown.set(&["swapUsageBytes"], self.used as i64);
+        shown
+    }
 }
 
 /// Prometheus' text with the few figures that metrics-server reads.
@@ -88,17 +127,20 @@ pub(super) async fn resource(kubelet: &Kubelet) -> Response<Body> {
         if lines.is_empty() {
             return;
         }
-        let _ = writeln!(out, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}");
+        let stability = if name.contains("_swap_") { "ALPHA" } else { "STABLE" };
+        let _ = writeln!(out, "# HELP {name} [{stability}] {help}\n# TYPE {name} {kind}");
         for (labels, value) in lines {
             let _ = writeln!(out, "{name}{labels} {value} {now}");
         }
     };
+    let labels = |c: &Container| {
+        format!("{{container=\"{}\",namespace=\"{}\",pod=\"{}\"}}", c.name, c.namespace, c.pod)
+    };
     let of_container = |value: &dyn Fn(&Container) -> f64| -> Vec<(String, f64)> {
-        let labels = |c: &Container| {
-            format!("{{container=\"{}\",namespace=\"{}\",pod=\"{}\"}}", c.name, c.namespace, c.pod)
-        };
         containers.iter().map(|c| (labels(c), value(c))).collect()
     };
+    let swapped: Vec<_> =
+        containers.iter().filter_map(|c| Some((labels(c), Swapped::of_container(kubelet, c)?))).collect();
     let mut pods: Vec<_> = containers.iter().map(|c| (&c.uid, &c.namespace, &c.pod)).collect();
     pods.sort();
     pods.dedup();
@@ -129,6 +171,20 @@ pub(super) async fn resource(kubelet: &Kubelet) -> Response<Body> {
         "Start time of the container since unix epoch in seconds",
         of_container(&|c| c.started as f64 / 1e9),
     );
+    let beyond = "Reported only on non-windows systems";
+    let limit = |swapped: &Swapped| Some((swapped.available? + swapped.used) as f64);
+    family(
+        "container_swap_limit_bytes",
+        "gauge",
+        &format!("Current amount of the container swap limit in bytes. {beyond}"),
+        swapped.iter().filter_map(|(labels, swapped)| Some((labels.clone(), limit(swapped)?))).collect(),
+    );
+    family(
+        "container_swap_usage_bytes",
+        "gauge",
+        &format!("Current amount of the container swap usage in bytes. {beyond}"),
+        swapped.iter().map(|(labels, swapped)| (labels.clone(), swapped.used as f64)).collect(),
+    );
     family(
         "node_cpu_usage_seconds_total",
         "counter",
@@ -142,6 +198,12 @@ pub(super) async fn resource(kubelet: &Kubelet) -> Response<Body> {
         vec![(String::new(), node.working_set as f64)],
     );
     family(
+        "node_swap_usage_bytes",
+        "gauge",
+        &format!("Current swap usage of the node in bytes. {beyond}"),
+        vec![(String::new(), node.swap as f64)],
+    );
+    family(
         "pod_cpu_usage_seconds_total",
         "counter",
         &format!("{cpu_help} the pod in core-seconds"),
@@ -152,6 +214,12 @@ pub(super) async fn resource(kubelet: &Kubelet) -> Response<Body> {
         "gauge",
         &format!("{memory_help} the pod in bytes"),
         of_pod(&|usage| usage.working_set as f64),
+    );
+    family(
+        "pod_swap_usage_bytes",
+        "gauge",
+        &format!("Current amount of the pod swap usage in bytes. {beyond}"),
+        of_pod(&|usage| usage.swap as f64),
     );
     let help = "1 if there was an error while getting container metrics, 0 otherwise";
     let _ = writeln!(
@@ -208,11 +276,13 @@ pub(super) async fn summary(kubelet: &Kubelet) -> Response<Body> {
         Ok(containers) => containers,
         Err(error) => return serve::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     };
-    let (cpu, memory) = figures(&now, &node_usage(kubelet), Some(kubelet.facts.memory));
+    let usage = node_usage(kubelet);
+    let (cpu, memory) = figures(&now, &usage, Some(kubelet.facts.memory));
     let node = object!({
         "nodeName": (kubelet.config.node_name.as_str()),
         "cpu": (cpu),
         "memory": (memory),
+        "swap": (Swapped::of_node(kubelet, &usage).shown(&now)),
         "fs": (disk(&now, &kubelet.config.root)),
     });
     let noted: Vec<Arc<Value>> = kubelet.pods.lock().values().map(|known| known.pod.clone()).collect();
@@ -231,16 +301,21 @@ pub(super) async fn summary(kubelet: &Kubelet) -> Response<Body> {
                 ..Usage::default()
             };
             let (cpu, memory) = figures(&now, &usage, None);
+            let swap = Swapped::of_container(kubelet, container).unwrap_or(Swapped::new(0, Some(0)));
             object!({
                 "name": (container.name.as_str()),
                 "startTime": (start_time(container.started)),
                 "cpu": (cpu),
                 "memory": (memory),
+                "swap": (swap.shown(&now)),
                 "rootfs": {"time": (now.as_str()), "usedBytes": (container.files as i64)},
             })
         });
         let shown = Value::Array(shown.collect());
-        let (cpu, memory) = figures(&now, &pod_usage(kubelet, pod.uid()), None);
+        let group = kubelet.config.groups.pod(&pod);
+        let usage = kubelet.cgroups.usage(&group);
+        let (cpu, memory) = figures(&now, &usage, None);
+        let swap = Swapped::new(usage.swap, kubelet.cgroups.swap_limit(&group));
         let first = own.iter().map(|container| container.started).min().unwrap_or_default();
         let volumes = volumes(kubelet, &pod, &now).await;
         pods.push(object!({
@@ -249,6 +324,7 @@ pub(super) async fn summary(kubelet: &Kubelet) -> Response<Body> {
             "containers": (shown),
             "cpu": (cpu),
             "memory": (memory),
+            "swap": (swap.shown(&now)),
             "volume": (volumes),
         }));
     }

@@ -34,6 +34,14 @@ pub(super) fn read(groups: &Cgroups, group: &str) -> Limits {
     }
 }
 
+pub(super) fn swap(groups: &Cgroups, group: &str) -> Option<u64> {
+    let file = if groups.is_v2() { "memory.swap.max" } else { "memory.memsw.limit_in_bytes" };
+    let text = groups.directory("memory", group).and_then(|dir| fs::read_to_string(dir.join(file)).ok());
+    // Where the kernel does not account for swap there is none to use.
+    let Some(text) = text else { return Some(0) };
+    text.trim().parse().ok().filter(|bytes| *bytes < NO_MEMORY_LIMIT as u64)
+}
+
 fn number(text: &str) -> Option<i64> {
     if text == "max" { Some(-1) } else { text.parse().ok() }
 }
@@ -55,6 +63,7 @@ mod tests {
         write("cpu.weight", "39\n");
         write("memory.max", "1048576\n");
         write("pids.max", "max\n");
+        write("memory.swap.max", "4096\n");
         let v2 = Cgroups::V2 { root: root.path().to_owned() };
         let expected = Limits {
             cpu_shares: Some(998),
@@ -64,6 +73,9 @@ mod tests {
             pids: Some(-1),
         };
         assert_eq!(v2.limits(""), expected);
+        assert_eq!(v2.swap_limit(""), Some(4096));
+        write("memory.swap.max", "max\n");
+        assert_eq!(v2.swap_limit(""), None);
         write("memory.limit_in_bytes", "9223372036854771712\n");
         write("cpu.cfs_quota_us", "-1\n");
         write("cpu.shares", "1024\n");
@@ -72,5 +84,8 @@ mod tests {
         let limits = v1.limits("");
         assert_eq!((limits.memory, limits.cpu_quota_us, limits.cpu_shares), (Some(-1), Some(-1), Some(1024)));
         assert_eq!(limits.pids, None);
+        assert_eq!((v1.swap_limit(""), v1.limits_swap()), (Some(0), false));
+        write("memory.memsw.limit_in_bytes", "9223372036854771712\n");
+        assert_eq!((v1.swap_limit(""), v1.limits_swap()), (None, true));
     }
 }

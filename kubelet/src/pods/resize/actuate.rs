@@ -195,6 +195,7 @@ impl Actor {
             memory: self.kubelet.facts.memory as i64,
             cgroup_v2: self.kubelet.cgroups.is_v2(),
             huge_pages: &self.kubelet.capacity.huge_pages,
+            swap: self.kubelet.swap,
         };
         let mut linux = container::linux_resources(pod, &definition, &machine);
         self.kubelet.managers.pin(pod.uid(), &update.name, &mut linux);
