@@ -2,6 +2,7 @@
 
 mod file;
 mod managers;
+pub(crate) mod reserved;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use crate::managers::cpuset::CpuSet;
 
 pub use file::KubeletConfiguration;
 pub use managers::{ManagerSettings, MemoryReservation};
+pub use reserved::ReservedSettings;
 
 /// Everything the kubelet was told.
 #[derive(Clone, Debug)]
@@ -51,6 +53,8 @@ pub struct Config {
     pub external_cloud: bool,
     /// What :10250 offers in the handshake.
     pub tls_policy: serve::tls::Policy,
+    /// The runtime's own control group, for figures; empty when it is not known.
+    pub runtime_group: String,
     /// What control groups are called.
     pub groups: GroupNames,
     /// The file's own fields, flags merged in.
@@ -98,6 +102,7 @@ impl Config {
             credential_providers: PathBuf::from(&args.image_credential_provider_config),
             credential_provider_dir: PathBuf::from(&args.image_credential_provider_bin_dir),
             tls_policy,
+            runtime_group: args.runtime_cgroups.clone(),
             groups: GroupNames::new(&file.cgroup_driver, &file.cgroup_root),
             external_cloud: args.cloud_provider == "external",
             file,

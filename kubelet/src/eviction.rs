@@ -23,6 +23,7 @@ use crate::Kubelet;
 use crate::events;
 use crate::pods::{resources, spec};
 
+pub(crate) use observe::most_processes;
 pub(crate) use thresholds::Pressure;
 use thresholds::{Signal, Threshold};
 use tracker::{Observations, Tracker};

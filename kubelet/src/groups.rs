@@ -6,6 +6,7 @@
 
 mod systemd;
 
+use std::fmt;
 use std::io;
 use std::ops::Deref;
 
@@ -57,6 +58,25 @@ impl GroupNames {
             .map(|names| self.path(names))
     }
 
+    /// The group that all are in.
+    pub(crate) fn whole(&self) -> Existing {
+        let names = self.root.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        Existing { path: self.path(&[]), names }
+    }
+
+    /// A group that is there already, by the name that the configuration has for it: a slice's own, or a path.
+    pub(crate) fn existing(&self, name: &str) -> Existing {
+        if !self.systemd {
+            let names: Vec<_> = name.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+            return Existing { path: names.join("/"), names };
+        }
+        let slice = name.rsplit('/').next().unwrap_or_default();
+        let parts = slice.strip_suffix(".slice").unwrap_or(slice).split('-');
+        let names: Vec<_> = parts.map(|part| part.replace('_', "-")).collect();
+        let path = slices(names.iter().map(String::as_str));
+        Existing { path, names }
+    }
+
     /// The group that the runtime makes for a container in its pod's.
     pub(crate) fn container(&self, pod: &str, id: &str) -> String {
         if self.systemd { format!("{pod}/cri-containerd-{id}.scope") } else { format!("{pod}/{id}") }
@@ -67,14 +87,35 @@ impl GroupNames {
         if !self.systemd {
             return parts.collect::<Vec<_>>().join("/");
         }
-        // A dash leads from a slice to one inside of it.
-        let (mut path, mut slice) = (Vec::new(), String::new());
-        for part in parts {
-            let part = part.replace('-', "_");
-            slice = if slice.is_empty() { part } else { format!("{slice}-{part}") };
-            path.push(format!("{slice}.slice"));
-        }
-        path.join("/")
+        slices(parts)
+    }
+}
+
+/// The path of the slice with these names, in which a dash leads from a slice to one inside of it.
+fn slices<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let (mut path, mut slice) = (Vec::new(), String::new());
+    for name in names {
+        let name = name.replace('-', "_");
+        slice = if slice.is_empty() { name } else { format!("{slice}-{name}") };
+        path.push(format!("{slice}.slice"));
+    }
+    path.join("/")
+}
+
+/// A group that somebody else has made.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Existing {
+    /// Its path below the root of the hierarchy.
+    pub(crate) path: String,
+    /// The names that lead to it.
+    pub(crate) names: Vec<String>,
+}
+
+/// As upstream shows the names: each quoted.
+impl fmt::Display for Existing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.names.iter().map(|name| format!("{name:?}")).collect();
+        write!(f, "[{}]", names.join(" "))
     }
 }
 
@@ -154,5 +195,23 @@ mod tests {
         assert_eq!(names.pod(&pod("Guaranteed")), "kubepods.slice/kubepods-poda_b.slice");
         assert_eq!(GroupNames::new("systemd", "/x-y").kubepods(), "x_y.slice/x_y-kubepods.slice");
         assert!(names.container(&own, "1").ends_with("-poda_b.slice/cri-containerd-1.scope"));
+    }
+
+    #[test]
+    fn groups_of_others_are_found_by_path_or_by_slice() {
+        for (driver, name, path, names) in [
+            ("cgroupfs", "/kube/reserved", "kube/reserved", vec!["kube", "reserved"]),
+            ("systemd", "kube-my_own.slice", "kube.slice/kube-my_own.slice", vec!["kube", "my-own"]),
+            ("systemd", "/system.slice", "system.slice", vec!["system"]),
+        ] {
+            let names = names.into_iter().map(str::to_owned).collect();
+            let expected = Existing { path: path.to_owned(), names };
+            assert_eq!(GroupNames::new(driver, "/root").existing(name), expected, "{driver} {name}");
+        }
+        for (driver, path) in [("cgroupfs", "a/b-c"), ("systemd", "a.slice/a-b_c.slice")] {
+            let whole = GroupNames::new(driver, "/a/b-c").whole();
+            assert_eq!((whole.path.as_str(), whole.names), (path, vec!["a".to_owned(), "b-c".to_owned()]));
+        }
+        assert_eq!(GroupNames::new("systemd", "").whole().path, "");
     }
 }

@@ -5,7 +5,7 @@
 //! state comes from the runtime's labels and the pods' statuses, and no container is touched.
 //!
 //! Mirrors upstream's kubelet v1.36: configuration file, flags, labels, folders, events, statuses, endpoints. What it does
-//! not do (yet): systemd's control groups, managers of whole pods. Where a setting asks for one of these it is refused, not
+//! not do (yet): managers of whole pods. Where a setting asks for one of these it is refused, not
 //! ignored.
 
 mod allocation;
@@ -34,6 +34,7 @@ mod plugins;
 mod pod_resources;
 mod pods;
 mod probes;
+mod reserved;
 mod server;
 mod shutdown;
 mod usage;
@@ -81,6 +82,8 @@ const PLUGINS: &str = "plugins_registry";
 /// What all parts share.
 pub(crate) struct Kubelet {
     pub(crate) config: Config,
+    /// When this process began.
+    pub(crate) started: jiff::Timestamp,
     pub(crate) tasks: Tasks,
     pub(crate) runtime: Runtime,
     pub(crate) client: Client,
@@ -208,6 +211,7 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     prepare_folders(&config)?;
     let kubelet = Arc::new(make(config, client, &tasks)?);
     prepare_groups(&kubelet).await?;
+    reserved::enforce(&kubelet).await?;
     // Where the runtime is not there yet, the reports about the node see it come.
     if let Ok((_, abilities)) = kubelet.runtime.status().await {
         *kubelet.abilities.write() = Some(abilities);
@@ -310,6 +314,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
     let managers = Managers::load(&config.file, &config.root, sys, kept, facts.memory)?;
     let server = NodeServer { client: client.clone(), node_name: config.node_name.clone() };
     Ok(Kubelet {
+        started: jiff::Timestamp::now(),
         managers: Arc::new(managers),
         capacity: Capacity::of(&config, &facts),
         swap: Swap {
@@ -384,18 +389,16 @@ fn prepare_folders(config: &Config) -> anyhow::Result<()> {
 /// The control groups that all pods share.
 async fn prepare_groups(kubelet: &Kubelet) -> anyhow::Result<()> {
     let config = &kubelet.config;
+    kubelet.capacity.check(config, &kubelet.facts)?;
     if !config.file.cgroups_per_qos {
         return Ok(());
     }
+    reserved::check_whole(kubelet)?;
     let names = &config.groups;
-    let allocatable = kubelet.allocatable();
-    let all = Limits {
-        cpu_shares: Some(resources::shares(allocatable.cpu)),
-        memory: Some(kubelet.facts.memory as i64),
-        ..Limits::default()
-    };
     let least = Limits { cpu_shares: Some(2), ..Limits::default() };
-    kubelet.cgroups.create(&names.kubepods(), &all).await?;
+    if !kubelet.cgroups.exists(&names.kubepods()) {
+        kubelet.cgroups.create(&names.kubepods(), &reserved::for_pods(kubelet)).await?;
+    }
     kubelet.cgroups.create(&names.class("burstable"), &least).await?;
     kubelet.cgroups.create(&names.class("besteffort"), &least).await?;
     Ok(())
@@ -424,6 +427,7 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
         until_stop("node-lease", Box::pin(node::keep_lease(kubelet.clone())));
         until_stop("node-changes", Box::pin(node::follow(kubelet.clone())));
     }
+    until_stop("places", Box::pin(reserved::keep(kubelet.clone())));
     until_stop("qos", Box::pin(share_processors(kubelet.clone())));
     until_stop("resizes", Box::pin(allocation::keep_trying(kubelet.clone())));
     until_stop("eviction", Box::pin(eviction::run(kubelet.clone())));

@@ -141,7 +141,10 @@ fn configz(file: &KubeletConfiguration) -> anyhow::Result<serde_json::Value> {
     let mut shown = serde_json::to_value(file)?;
     drop_empty(&mut shown);
     if let Some(fields) = shown.as_object_mut() {
-        fields.retain(|_, value| value.as_object().is_none_or(|inner| !inner.is_empty()));
+        // Empty maps are left out, a structure without anything in it is shown.
+        fields.retain(|name, value| {
+            name == "memorySwap" || value.as_object().is_none_or(|inner| !inner.is_empty())
+        });
     }
     Ok(serde_json::json!({"kubeletconfig": shown}))
 }
@@ -334,6 +337,11 @@ mod tests {
             assert!(shown.get(absent).is_none(), "{absent}");
         }
         assert_eq!(shown["authentication"]["x509"], serde_json::json!({}));
+        assert_eq!(shown["memorySwap"], serde_json::json!({}));
+        assert_eq!(
+            (&shown["enforceNodeAllocatable"], &shown["oomScoreAdj"]),
+            (&["pods"].into(), &(-999).into())
+        );
         assert_eq!((&shown["port"], &shown["seccompDefault"]), (&10250.into(), &false.into()));
     }
 

@@ -50,6 +50,20 @@ pub struct Limits {
     pub pids: Option<i64>,
 }
 
+/// The controllers whose hierarchies a group must be in to be one, where the machine has them.
+const NEEDED: [&str; 6] = ["cpu", "cpuacct", "cpuset", "hugetlb", "memory", "pids"];
+
+/// Why limits cannot be kept in a group.
+#[derive(Debug)]
+pub enum Missing {
+    /// It is not in every hierarchy of version 1.
+    Paths(Vec<PathBuf>),
+    /// Controllers do not work in it.
+    Controllers(Vec<String>),
+    /// Its controllers cannot be read, most often because there is no such group.
+    Unreadable(io::Error),
+}
+
 impl Cgroups {
     /// Finds out what is mounted.
     pub fn detect() -> io::Result<Self> {
@@ -92,9 +106,8 @@ impl Cgroups {
             }
             // The root of the hierarchy has no limits: the group that this process is in has.
             Self::V2 { root } => {
-                let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-                let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
-                own.map(|own| root.join(own).join("memory.swap.max"))
+                let own = self.own();
+                own.map(|own| root.join(own.trim_start_matches('/')).join("memory.swap.max"))
             }
         };
         file.is_some_and(|file| file.exists())
@@ -128,6 +141,61 @@ impl Cgroups {
             .iter()
             .filter_map(|controller| self.directory(controller, group))
             .all(|path| path.is_dir())
+    }
+
+    /// Whether limits can be kept in a group.
+    pub fn check(&self, group: &str) -> Result<(), Missing> {
+        let needed = NEEDED.iter().copied();
+        match self {
+            Self::V1 { .. } => {
+                let paths = needed.filter_map(|controller| self.directory(controller, group));
+                let missing: Vec<_> = paths.filter(|path| !path.is_dir()).collect();
+                if missing.is_empty() { Ok(()) } else { Err(Missing::Paths(missing)) }
+            }
+            Self::V2 { root } => {
+                let read = |group: &str| {
+                    let file = root.join(group.trim_start_matches('/')).join("cgroup.controllers");
+                    named(fs::read_to_string(&file), &file).map_err(Missing::Unreadable)
+                };
+                let (own, all) = (read(group)?, read("")?);
+                let has = |controllers: &str, name: &str| controllers.split_whitespace().any(|c| c == name);
+                let missing = needed.filter(|name| has(&all, name) && !has(&own, name));
+                let missing: Vec<_> = missing.map(str::to_owned).collect();
+                if missing.is_empty() { Ok(()) } else { Err(Missing::Controllers(missing)) }
+            }
+        }
+    }
+
+    /// The group that this process is in; none where its hierarchies disagree.
+    pub fn own(&self) -> Option<String> {
+        own(&fs::read_to_string("/proc/self/cgroup").ok()?, self.is_v2())
+    }
+
+    /// Moves a process into a group, which is made where it is missing.
+    pub fn move_process(&self, group: &str, pid: i32) -> io::Result<()> {
+        let directories = match self {
+            Self::V1 { controllers, others } => {
+                // Groups of version 2 beside those of version 1 are systemd's alone.
+                let of_version_1 = others.iter().filter(|root| root.join("tasks").exists());
+                let mut roots: Vec<_> = controllers.values().chain(of_version_1).collect();
+                roots.sort();
+                roots.dedup();
+                let group = group.trim_start_matches('/');
+                roots.iter().try_for_each(|root| create_v1(root, group))?;
+                roots.into_iter().map(|root| root.join(group)).collect()
+            }
+            Self::V2 { root } => {
+                create_v2(root, group)?;
+                self.directories(group)
+            }
+        };
+        directories.iter().map(|directory| directory.join("cgroup.procs")).try_for_each(|file| {
+            // A process that has ended meanwhile is nowhere.
+            match fs::write(&file, pid.to_string()) {
+                Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Ok(()),
+                written => named(written, &file),
+            }
+        })
     }
 
     /// Makes a group with its missing parents and sets its limits; what exists already is only updated.
@@ -182,6 +250,12 @@ impl Cgroups {
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
+    /// When a group was made.
+    pub fn since(&self, group: &str) -> Option<std::time::SystemTime> {
+        let directory = self.directory("memory", group)?;
+        fs::metadata(directory).and_then(|about| about.modified()).ok()
+    }
+
     /// How much swap a group may use, together with its memory on version 1; none when it may use all there is.
     pub fn swap_limit(&self, group: &str) -> Option<u64> {
         limits::swap(self, group)
@@ -191,6 +265,41 @@ impl Cgroups {
     pub fn usage(&self, group: &str) -> Usage {
         stats::read(self, group)
     }
+}
+
+/// The group that a process is in, by the text of its `cgroup` file.
+fn own(text: &str, v2: bool) -> Option<String> {
+    let of = |controller: &str| {
+        text.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            controllers.split(',').any(|name| name == controller).then_some(path)
+        })
+    };
+    let found = match v2 {
+        true => of(""),
+        // systemd's hierarchy knows of all groups, the others of those that need them.
+        false => {
+            of("cpu").filter(|cpu| of("memory") == Some(cpu)).map(|cpu| of("name=systemd").unwrap_or(cpu))
+        }
+    };
+    found.map(str::to_owned)
+}
+
+/// On version 1 a group has no processors and no memory nodes until it is given some.
+fn create_v1(root: &Path, group: &str) -> io::Result<()> {
+    let mut directory = root.to_owned();
+    for name in group.split('/').filter(|name| !name.is_empty()) {
+        let parent = directory.clone();
+        directory.push(name);
+        named(fs::create_dir_all(&directory), &directory)?;
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let (above, own) = (parent.join(file), directory.join(file));
+            if fs::read_to_string(&own).is_ok_and(|text| text.trim().is_empty()) {
+                named(fs::read_to_string(&above).and_then(|text| fs::write(&own, text)), &own)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// On version 2 a controller works in a group only when every parent passes it on.
@@ -302,6 +411,47 @@ mod tests {
         assert!(v1.contains(&("memory.limit_in_bytes", "-1".to_owned())));
         assert!(v1.contains(&("cpu.shares", "1024".to_owned())));
         assert!(writes(true, &Limits::default()).is_empty());
+    }
+
+    #[test]
+    fn a_process_is_in_one_group() {
+        assert_eq!(own("0::/user.slice\n", true).as_deref(), Some("/user.slice"));
+        let text = "5:memory:/a\n4:cpu,cpuacct:/a\n1:name=systemd:/b\n0::/\n";
+        assert_eq!(own(text, false).as_deref(), Some("/b"));
+        assert_eq!(own("5:memory:/a\n4:cpu,cpuacct:/a\n", false).as_deref(), Some("/a"));
+        assert_eq!(own("5:memory:/a\n4:cpu,cpuacct:/c\n", false), None);
+    }
+
+    #[test]
+    fn limits_need_a_group_with_their_controllers() {
+        let root = tempfile::tempdir().unwrap();
+        let v2 = Cgroups::V2 { root: root.path().to_owned() };
+        let write = |file: &str, text: &str| fs::write(root.path().join(file), text).unwrap();
+        write("cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma\n");
+        assert!(matches!(v2.check("/kube"), Err(Missing::Unreadable(_))));
+        fs::create_dir(root.path().join("kube")).unwrap();
+        write("kube/cgroup.controllers", "cpu memory pids\n");
+        let missing = v2.check("/kube");
+        assert!(matches!(missing, Err(Missing::Controllers(missing)) if missing == ["cpuset", "hugetlb"]));
+        write("kube/cgroup.controllers", "cpuset cpu memory hugetlb pids\n");
+        v2.check("kube").unwrap();
+        let controllers = ["cpu", "memory"].map(|name| (name.to_owned(), root.path().join(name))).into();
+        let v1 = Cgroups::V1 { controllers, others: Vec::new() };
+        fs::create_dir_all(root.path().join("cpu/kube")).unwrap();
+        let missing = v1.check("/kube");
+        assert!(matches!(missing, Err(Missing::Paths(paths)) if paths == [root.path().join("memory/kube")]));
+    }
+
+    #[test]
+    fn groups_of_version_one_begin_with_the_processors_of_their_parents() {
+        let root = tempfile::tempdir().unwrap();
+        let group = root.path().join("a/b");
+        fs::create_dir_all(&group).unwrap();
+        for (file, text) in [("cpuset.cpus", "0-1\n"), ("a/cpuset.cpus", "0\n"), ("a/b/cpuset.cpus", "\n")] {
+            fs::write(root.path().join(file), text).unwrap();
+        }
+        create_v1(root.path(), "a/b").unwrap();
+        assert_eq!(fs::read_to_string(group.join("cpuset.cpus")).unwrap(), "0\n");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::managers::ManagerSettings;
+use super::reserved::{self, ReservedSettings};
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 const KIND: &str = "KubeletConfiguration";
@@ -112,6 +113,8 @@ pub struct KubeletConfiguration {
     pub user_namespaces: UserNamespaces,
     #[serde(flatten)]
     pub managers: ManagerSettings,
+    #[serde(flatten)]
+    pub reserved: ReservedSettings,
 }
 
 /// Users that pods have of their own.
@@ -316,6 +319,7 @@ impl Default for KubeletConfiguration {
             server_tls_bootstrap: false,
             user_namespaces: UserNamespaces::default(),
             managers: ManagerSettings::default(),
+            reserved: ReservedSettings::default(),
         }
     }
 }
@@ -333,13 +337,12 @@ const EVICTION_HARD: [(&str, &str); 5] = [
 const SWITCHABLE: [&str; 2] = ["CPUManagerPolicyAlphaOptions", "CPUManagerPolicyBetaOptions"];
 
 /// Fields whose only effect is on things that do not exist here, or on figures that do not matter.
-const WITHOUT_EFFECT: [&str; 24] = [
+const WITHOUT_EFFECT: [&str; 23] = [
     "kind",
     "apiVersion",
     "registryBurst",
     "eventRecordQPS",
     "eventBurst",
-    "oomScoreAdj",
     "streamingConnectionIdleTimeout",
     "volumeStatsAggPeriod",
     "hairpinMode",
@@ -361,20 +364,15 @@ const WITHOUT_EFFECT: [&str; 24] = [
 ];
 
 /// Fields that are accepted with this value only.
-const ONLY: [(&str, &str); 15] = [
-    ("enforceNodeAllocatable", r#"["pods"]"#),
+const ONLY: [(&str, &str); 10] = [
     ("memoryReservationPolicy", r#""None""#),
     ("protectKernelDefaults", "false"),
     ("podsPerCore", "0"),
     ("runOnce", "false"),
     ("enableContentionProfiling", "false"),
     ("kernelMemcgNotification", "false"),
-    ("kubeReservedCgroup", r#""""#),
-    ("kubeletCgroups", r#""""#),
     ("qosReserved", "{}"),
     ("showHiddenMetricsForVersion", r#""""#),
-    ("systemCgroups", r#""""#),
-    ("systemReservedCgroup", r#""""#),
     ("tlsCurvePreferences", "[]"),
     ("tracing", "null"),
 ];
@@ -508,6 +506,11 @@ impl KubeletConfiguration {
         let gates = daemon::features::FeatureGates::from_map(self.feature_gates.clone());
         gates.check(&SWITCHABLE).map_err(anyhow::Error::msg)?;
         self.managers.validate()?;
+        self.reserved.validate(&reserved::Around {
+            cgroups_per_qos: self.cgroups_per_qos,
+            cgroup_root: &self.cgroup_root,
+            reserved_cpus: &self.managers.reserved_system_cpus,
+        })?;
         if !matches!(self.authorization.mode.as_str(), "AlwaysAllow" | "Webhook") {
             bail!("authorization mode {:?} is neither AlwaysAllow nor Webhook", self.authorization.mode);
         }

@@ -54,11 +54,16 @@ fn disk(path: &Path, [bytes, inodes]: [Signal; 2], out: &mut Observations) {
     }
 }
 
-/// The numbers that processes and threads can still get.
-fn processes() -> Option<Observation> {
+/// How many processes and threads there can be.
+pub(crate) fn most_processes() -> Option<i64> {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<i64>().ok();
     let most = [number("/proc/sys/kernel/pid_max"), number("/proc/sys/kernel/threads-max")];
-    let capacity = most.into_iter().flatten().min()?;
+    most.into_iter().flatten().min()
+}
+
+/// The numbers that processes and threads can still get.
+fn processes() -> Option<Observation> {
+    let capacity = most_processes()?;
     let load = fs::read_to_string("/proc/loadavg").ok()?;
     let running: i64 = load.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
     Some(Observation { available: capacity - running, capacity })

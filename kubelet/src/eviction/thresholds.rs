@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use api::quantity::{Format, Quantity};
 
-use crate::config::KubeletConfiguration;
+use crate::config::{KubeletConfiguration, reserved};
 
 /// What is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -153,7 +153,10 @@ pub(super) fn parse(file: &KubeletConfiguration) -> anyhow::Result<Vec<Threshold
         }
     }
     // Pods together have a limit too, below which the kernel would kill.
-    let hard = all.iter().find(|threshold| threshold.signal == Signal::Memory && threshold.grace.is_zero());
+    let limited = file.reserved.enforces(reserved::PODS);
+    let mut hard =
+        all.iter().filter(|threshold| threshold.signal == Signal::Memory && threshold.grace.is_zero());
+    let hard = hard.next().filter(|_| limited);
     let together = hard.map(|hard| Threshold { signal: Signal::PodsMemory, ..*hard });
     all.extend(together);
     Ok(all)
@@ -210,6 +213,9 @@ mod tests {
         let signals: Vec<_> = parsed.iter().map(|threshold| threshold.signal).collect();
         assert_eq!(signals, [Signal::Memory, Signal::NodeDisk, Signal::PodsMemory]);
         assert_eq!(parsed[1].value.of(1000).units(), 100);
+        let mut free = hard.clone();
+        free.reserved.enforce_node_allocatable = vec!["none".to_owned()];
+        assert!(parse(&free).unwrap().iter().all(|threshold| threshold.signal != Signal::PodsMemory));
         for (name, text) in
             [("disk", "1"), ("memory.available", "0"), ("memory.available", "101%"), ("pid.available", "x")]
         {

@@ -113,6 +113,19 @@ impl Capacity {
     }
 }
 
+impl Capacity {
+    /// Refuses a configuration that keeps more than there is.
+    pub(crate) fn check(&self, config: &Config, facts: &linux::facts::Facts) -> anyhow::Result<()> {
+        let kept = kept(config, facts);
+        let storage = reserved(config, "ephemeral-storage", Quantity::units)
+            + evicted_at(config, "nodefs.available", self.storage);
+        let isolated = config.file.local_storage_capacity_isolation;
+        let mut all = vec![("cpu", kept.cpu, self.cpu), ("memory", kept.memory, self.memory)];
+        all.extend(isolated.then_some(("ephemeral-storage", storage, self.storage)));
+        crate::reserved::check(&all)
+    }
+}
+
 fn reserved(config: &Config, resource: &str, measure: fn(&Quantity) -> i64) -> i64 {
     let both = [&config.file.system_reserved, &config.file.kube_reserved];
     both.iter().filter_map(|map| map.get(resource)?.parse().ok()).map(|q: Quantity| measure(&q)).sum()

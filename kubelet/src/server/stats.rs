@@ -284,6 +284,7 @@ pub(super) async fn summary(kubelet: &Kubelet) -> Response<Body> {
         "memory": (memory),
         "swap": (Swapped::of_node(kubelet, &usage).shown(&now)),
         "fs": (disk(&now, &kubelet.config.root)),
+        "systemContainers": (system(kubelet, &now)),
     });
     let noted: Vec<Arc<Value>> = kubelet.pods.lock().values().map(|known| known.pod.clone()).collect();
     let mut pods = Vec::new();
@@ -330,6 +331,42 @@ pub(super) async fn summary(kubelet: &Kubelet) -> Response<Body> {
     }
     let summary = object!({"node": (node), "pods": (Value::Array(pods))});
     serve::json(StatusCode::OK, summary.to_json())
+}
+
+/// What the node's own groups use, those of them that are known.
+fn system(kubelet: &Kubelet, now: &str) -> Value {
+    let config = &kubelet.config;
+    let settings = &config.file.reserved;
+    let own = match settings.kubelet_cgroups.as_str() {
+        "" => kubelet.cgroups.own().unwrap_or_default(),
+        group => group.to_owned(),
+    };
+    let pods = if config.file.cgroups_per_qos { config.groups.kubepods() } else { String::new() };
+    let all = [
+        ("kubelet", own),
+        ("runtime", config.runtime_group.clone()),
+        ("misc", settings.system_cgroups.clone()),
+        ("pods", pods),
+    ];
+    let known = all.into_iter().filter(|(_, group)| !group.is_empty() && kubelet.cgroups.exists(group));
+    let shown = known.map(|(name, group)| {
+        let usage = kubelet.cgroups.usage(&group);
+        let limit = kubelet.cgroups.limits(&group).memory.and_then(|limit| u64::try_from(limit).ok());
+        let (cpu, memory) = figures(now, &usage, limit);
+        let swap = Swapped::new(usage.swap, kubelet.cgroups.swap_limit(&group));
+        let started = match name {
+            "kubelet" => Some(kubelet.started),
+            _ => kubelet.cgroups.since(&group).and_then(|since| Timestamp::try_from(since).ok()),
+        };
+        object!({
+            "name": name,
+            "startTime": (started.map_or(Value::Null, |started| api::time::format(started).into())),
+            "cpu": (cpu),
+            "memory": (memory),
+            "swap": (swap.shown(now)),
+        })
+    });
+    Value::Array(shown.collect())
 }
 
 /// The volumes of drivers that a pod has, by their names in its spec.
