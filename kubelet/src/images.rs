@@ -24,7 +24,7 @@ use keyring::{Credential, Keyring};
 pub(crate) use providers::Providers;
 pub(crate) use records::{Records, Verification};
 
-/// Why a container waits for its image: the reason and message of its status.
+/// Why a container waits for an image: the reason and message of its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Waiting {
     /// `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`, `InvalidImageName`, `ImageInspectError`.
@@ -37,8 +37,12 @@ pub(crate) struct Waiting {
 pub(crate) struct Request<'a> {
     /// The pod.
     pub pod: &'a Value,
-    /// The container.
-    pub container: &'a Value,
+    /// The image as the pod names it.
+    pub image: &'a str,
+    /// When it is pulled.
+    pub policy: &'a str,
+    /// The container that is made of it; none for a volume, of which the whole pod is told.
+    pub container: Option<&'a str>,
     /// The sandbox it is for.
     pub sandbox: cri::PodSandboxConfig,
     /// The time in nanoseconds since the epoch.
@@ -89,38 +93,39 @@ impl Images {
         self.records.prune(&ids, since);
     }
 
-    /// Makes sure that a container's image is there and that its pod may use it, by its pull policy.
+    /// Makes sure that an image is there and that the pod may use it, by its pull policy.
     pub(crate) async fn ensure(
         &self,
         request: Request<'_>,
         objects: &Objects,
         backoffs: &mut Backoffs,
     ) -> Result<cri::Image, Waiting> {
-        let Request { pod, container, .. } = &request;
-        let image = container.str_at(&["image"]);
-        let policy = container.str_at(&["imagePullPolicy"]);
+        let Request { pod, image, policy, .. } = request;
+        if policy == "Always" {
+            return self.pull(request, objects, backoffs).await;
+        }
         let present = match self.runtime.image(image).await {
             Ok(present) => present,
             Err(error) => {
                 let message = format!("Failed to inspect image {image:?}: {error}");
-                self.event(pod, container, Kind::Warning, "InspectFailed", &message);
+                self.event(&request, Kind::Warning, "InspectFailed", &message);
                 return Err(Waiting { reason: "ImageInspectError", message });
             }
         };
-        if let (Some(present), "Never" | "IfNotPresent" | "") = (present, policy) {
+        if let Some(present) = present {
             let credentials = self.credentials(pod, image, objects);
             if !self.records.must_pull(image, &present.id, credentials).await {
                 let message = format!(
                     "Container image {image:?} already present on machine and can be accessed by the pod"
                 );
-                self.event(pod, container, Kind::Normal, "Pulled", &message);
+                self.event(&request, Kind::Normal, "Pulled", &message);
                 return Ok(present);
             }
         }
         if policy == "Never" {
             // Whether the image is here is told only to those who may use it.
             let message = format!("Container image {image:?} is not present with pull policy of Never");
-            self.event(pod, container, Kind::Warning, "ErrImageNeverPull", &message);
+            self.event(&request, Kind::Warning, "ErrImageNeverPull", &message);
             return Err(Waiting { reason: "ErrImageNeverPull", message });
         }
         self.pull(request, objects, backoffs).await
@@ -132,8 +137,7 @@ impl Images {
         objects: &Objects,
         backoffs: &mut Backoffs,
     ) -> Result<cri::Image, Waiting> {
-        let Request { pod, container, sandbox, now } = request;
-        let image = container.str_at(&["image"]);
+        let Request { pod, image, now, .. } = request;
         let key = (pod.uid().to_owned(), image.to_owned());
         if backoffs
             .last(image)
@@ -141,15 +145,15 @@ impl Images {
             .is_some_and(|(_, until)| until > now)
         {
             let message = format!("Back-off pulling image {image:?}");
-            self.event(pod, container, Kind::Normal, "BackOff", &message);
+            self.event(&request, Kind::Normal, "BackOff", &message);
             let cause = self.failures.lock().get(&key).cloned().unwrap_or_default();
             return Err(Waiting { reason: "ImagePullBackOff", message: format!("{message}: {cause}") });
         }
-        self.event(pod, container, Kind::Normal, "Pulling", &format!("Pulling image {image:?}"));
+        self.event(&request, Kind::Normal, "Pulling", &format!("Pulling image {image:?}"));
         let waiting_since = Instant::now();
         let _permit = self.pulls.acquire().await.expect("the semaphore is never closed");
         let pulling_since = Instant::now();
-        match self.pull_and_look(pod, image, sandbox, objects).await {
+        match self.pull_and_look(pod, image, request.sandbox.clone(), objects).await {
             Ok(found) => {
                 backoffs.succeeded(image);
                 self.failures.lock().remove(&key);
@@ -163,14 +167,13 @@ impl Images {
                     took(waiting_since),
                     found.size
                 );
-                self.event(pod, container, Kind::Normal, "Pulled", &message);
+                self.event(&request, Kind::Normal, "Pulled", &message);
                 Ok(found)
             }
             Err(cause) => {
                 backoffs.crashed(image, now);
                 let message = format!("Failed to pull image {image:?}: {cause}");
-                self.event(pod, container, Kind::Warning, "Failed", &message);
-                self.event(pod, container, Kind::Warning, "Failed", "Error: ErrImagePull");
+                self.event(&request, Kind::Warning, "Failed", &message);
                 self.failures.lock().insert(key, format!("ErrImagePull: {cause}"));
                 Err(Waiting { reason: "ErrImagePull", message: cause })
             }
@@ -239,7 +242,10 @@ impl Images {
         self.failures.lock().retain(|(pod, _), _| pod != uid);
     }
 
-    fn event(&self, pod: &Value, container: &Value, kind: Kind, reason: &str, message: &str) {
-        events::of_container(&self.recorder, pod, container.str_at(&["name"]), kind, reason, message);
+    fn event(&self, request: &Request<'_>, kind: Kind, reason: &str, message: &str) {
+        match request.container {
+            Some(name) => events::of_container(&self.recorder, request.pod, name, kind, reason, message),
+            None => events::of_pod(&self.recorder, request.pod, kind, reason, message),
+        }
     }
 }

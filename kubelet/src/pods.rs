@@ -1,7 +1,7 @@
 //! Pods: one actor for each, which compares what is wanted with what runs and takes the next step.
 //!
 //! - `manager` knows the actors; `relist` wakes those whose containers changed;
-//! - `actor` is the loop of one pod, with `start`, `mounts`, `stop` and `report` as its hands;
+//! - `actor` is the loop of one pod, with `start`, `image_volumes`, `mounts`, `stop` and `report` as its hands;
 //! - `plan`, `resize`, `status`, `resources`, `swap`, `sandbox` and `container` decide, and touch nothing.
 
 mod actor;
@@ -10,6 +10,7 @@ pub(crate) mod amounts;
 pub(crate) mod backoff;
 pub(crate) mod container;
 mod hooks;
+mod image_volumes;
 pub(crate) mod manager;
 mod mounts;
 pub(crate) mod observed;

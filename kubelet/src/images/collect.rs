@@ -4,12 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Value;
 use jiff::Timestamp;
 use k8s_cri::v1 as cri;
 use parking_lot::Mutex;
 
 use crate::Kubelet;
 use crate::cri::labels;
+use crate::pods::spec;
 
 /// Images are looked at this often.
 const PERIOD: Duration = Duration::from_secs(300);
@@ -73,6 +75,12 @@ fn is_pause(image: &cri::Image) -> bool {
     image.repo_tags.iter().any(|tag| repository(tag).ends_with("/pause"))
 }
 
+/// The images that a container has mounted.
+fn mounted(status: &cri::ContainerStatus) -> impl Iterator<Item = String> + '_ {
+    let images = status.mounts.iter().filter_map(|mount| mount.image.as_ref());
+    images.map(|image| image.image.clone())
+}
+
 impl Collector {
     fn note(&self, images: Vec<cri::Image>, in_use: &HashSet<String>, now: i64) {
         let mut records = self.records.lock();
@@ -96,17 +104,36 @@ impl Collector {
 impl Kubelet {
     async fn survey(&self) -> crate::cri::Result<Rules> {
         let containers = self.runtime.containers(None).await?;
+        let mut in_use: HashSet<String> = self.images_of_volumes(&containers).await?;
         let of = |container: cri::Container| {
             let asked = container.image.map(|image| image.image);
             asked.into_iter().chain([container.image_ref])
         };
-        let in_use = containers.into_iter().flat_map(of).collect();
+        in_use.extend(containers.into_iter().flat_map(of));
         let now = Timestamp::now();
         let images = self.runtime.images().await?;
         self.images.prune(&images, now);
         let now = now.as_nanosecond() as i64;
         self.collector.note(images, &in_use, now);
         Ok(Rules { now, least_age: self.config.file.image_minimum_gc_age.0.as_nanos() as i64 })
+    }
+
+    /// The images that containers have as volumes. Only those are asked that may have some.
+    async fn images_of_volumes(&self, containers: &[cri::Container]) -> crate::cri::Result<HashSet<String>> {
+        let without: HashSet<String> = {
+            let pods = self.pods.lock();
+            let none = |pod: &Value| spec::volumes(pod).iter().all(|volume| volume.get("image").is_null());
+            pods.iter().filter(|(_, known)| none(&known.pod)).map(|(uid, _)| uid.clone()).collect()
+        };
+        let mut found = HashSet::new();
+        for container in containers {
+            if container.labels.get(labels::POD_UID).is_some_and(|uid| without.contains(uid)) {
+                continue;
+            }
+            let status = self.runtime.container_status(&container.id).await?;
+            found.extend(status.iter().flat_map(mounted));
+        }
+        Ok(found)
     }
 
     async fn delete_images(&self, ids: Vec<String>) -> u64 {
@@ -257,5 +284,14 @@ mod tests {
         assert_eq!(records["a"], Record { first: 0, used: 50, size: 1, kept: false });
         assert_eq!(records["b"].first, 60);
         assert!(records["p"].kept);
+    }
+
+    #[test]
+    fn images_that_containers_have_mounted_are_in_use() {
+        let image = |id: &str| Some(cri::ImageSpec { image: id.to_owned(), ..Default::default() });
+        let mount = |image| cri::Mount { image, ..Default::default() };
+        let mounts = vec![mount(None), mount(image("sha256:1"))];
+        let status = cri::ContainerStatus { mounts, ..Default::default() };
+        assert_eq!(mounted(&status).collect::<Vec<_>>(), ["sha256:1"]);
     }
 }

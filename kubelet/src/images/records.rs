@@ -276,7 +276,14 @@ impl Records {
     ) -> bool {
         let access = {
             let _alone = self.under_way.lock();
-            let record: Option<Pulled> = read(&self.pulled, image_ref);
+            let record = match read::<Pulled>(&self.pulled, image_ref) {
+                Ok(record) => record.filter(|record| record.image_ref == image_ref),
+                Err(error) => {
+                    // Whoever it was for, it was not for everybody.
+                    tracing::error!(image, err = %error, "Cannot read the record of an image");
+                    return true;
+                }
+            };
             let pulled_here = record.is_some() || self.pulling.join(file_name(image)).exists();
             if !self.verification.needed(image, pulled_here) {
                 return false;
@@ -287,9 +294,10 @@ impl Records {
         if access.node_pods_accessible {
             return false;
         }
-        let fits = credentials.await.into_iter().find(|credential| fits(&access, credential));
+        let many = access.kubernetes_secrets.len() >= MANY;
+        let fits = credentials.await.into_iter().find(|credential| fits(&access, credential, many));
         let Some(credential) = fits else { return true };
-        if access.kubernetes_secrets.len() < MANY {
+        if !many {
             let _alone = self.under_way.lock();
             if let Err(error) = self.add(image, image_ref, Some(Access::by(Some(&credential)))) {
                 tracing::warn!(image, err = %error, "Cannot record who uses an image");
@@ -299,7 +307,8 @@ impl Records {
     }
 
     fn add(&self, image: &str, image_ref: &str, more: Option<Access>) -> io::Result<()> {
-        let known = read::<Pulled>(&self.pulled, image_ref);
+        // A record that cannot be read is begun anew.
+        let known = read::<Pulled>(&self.pulled, image_ref).ok().flatten();
         let new = known.is_none();
         let mut record = known.unwrap_or_default();
         let changed = more.is_some_and(|more| {
@@ -316,13 +325,15 @@ impl Records {
     }
 }
 
-/// Whether a credential is one of those an image was pulled with: the same object, or the same content.
-fn fits(access: &Access, credential: &Credential) -> bool {
+/// Whether a credential is one of those an image was pulled with: the same content, or the same object, as long as it can be
+/// noted that its content changed.
+fn fits(access: &Access, credential: &Credential, many: bool) -> bool {
     match &credential.source {
         Source::Node => false,
         Source::Secret(of) => {
             let (of, hash) = (Account::from(of), credential.hash());
-            access.kubernetes_secrets.iter().any(|known| known.of == of || known.credential_hash == hash)
+            let mut known = access.kubernetes_secrets.iter();
+            known.any(|known| known.credential_hash == hash || known.of == of && !many)
         }
         Source::ServiceAccount(of) => access.kubernetes_service_accounts.contains(&of.into()),
     }
@@ -340,8 +351,12 @@ fn write(dir: &Path, name: &str, content: &impl Serialize) -> io::Result<()> {
     fs::rename(&temporary, &path)
 }
 
-fn read<T: for<'de> Deserialize<'de>>(dir: &Path, name: &str) -> Option<T> {
-    serde_json::from_slice(&fs::read(dir.join(file_name(name))).ok()?).ok()
+fn read<T: for<'de> Deserialize<'de>>(dir: &Path, name: &str) -> io::Result<Option<T>> {
+    match fs::read(dir.join(file_name(name))) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn read_all<T: for<'de> Deserialize<'de>>(dir: &Path) -> impl Iterator<Item = T> {
@@ -408,6 +423,30 @@ mod tests {
         records.begin(IMAGE).unwrap();
         records.end(IMAGE, Some(("sha256:1", None)));
         assert!(!must_pull(&records, IMAGE, "sha256:1", vec![]).await, "it can be pulled by anybody");
+    }
+
+    #[tokio::test]
+    async fn a_record_that_cannot_be_read_lets_nobody_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = records(dir.path());
+        fs::write(records.pulled.join(file_name("sha256:1")), "{").unwrap();
+        assert!(must_pull(&records, IMAGE, "sha256:1", vec![secret("mine", "p")]).await);
+        records.begin(IMAGE).unwrap();
+        records.end(IMAGE, Some(("sha256:1", Some(&secret("mine", "p")))));
+        assert!(!must_pull(&records, IMAGE, "sha256:1", vec![secret("mine", "p")]).await);
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_changed_does_not_count_where_there_are_too_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = records(dir.path());
+        for n in 0..MANY {
+            records.begin(IMAGE).unwrap();
+            let own = secret(&format!("s{n}"), &format!("p{n}"));
+            records.end(IMAGE, Some(("sha256:1", Some(&own))));
+        }
+        assert!(!must_pull(&records, IMAGE, "sha256:1", vec![secret("copy", "p0")]).await);
+        assert!(must_pull(&records, IMAGE, "sha256:1", vec![secret("s0", "new")]).await);
     }
 
     #[tokio::test]

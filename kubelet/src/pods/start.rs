@@ -7,12 +7,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use api::{Value, object};
+use api::Value;
 use client::events::Kind;
 use k8s_cri::v1 as cri;
 
 use super::actor::{Actor, now};
 use super::container::{self, Inputs};
+use super::image_volumes::{ImageVolumes, of_mounts};
 use super::observed::{Container, State};
 use super::plan::Plan;
 use super::status::RESTARTING_ALL;
@@ -65,9 +66,10 @@ impl Actor {
             self.make_sandbox(pod, attempt, plan.sandbox_changed).await?;
             did = true;
         }
+        let volumes = if plan.start.is_empty() { ImageVolumes::new() } else { self.image_volumes(pod).await };
         for name in &plan.start {
             let Some(definition) = spec::container(pod, name).cloned() else { continue };
-            match self.start(pod, &definition).await {
+            match self.start(pod, &definition, &volumes).await {
                 Ok(()) => {
                     self.waiting.remove(name);
                     did = true;
@@ -165,13 +167,18 @@ impl Actor {
         }
     }
 
-    fn sandbox_config(&self, pod: &Value, attempt: u32, users: Option<Users>) -> cri::PodSandboxConfig {
+    pub(super) fn sandbox_config(
+        &self,
+        pod: &Value,
+        attempt: u32,
+        users: Option<Users>,
+    ) -> cri::PodSandboxConfig {
         let resolv_conf = fs::read_to_string(&self.kubelet.config.file.resolv_conf).unwrap_or_default();
         sandbox::config(pod, &self.kubelet.config, attempt, &resolv_conf, users)
     }
 
     /// The users of the pod's own, when it wants such.
-    fn users(&self, pod: &Value, handler: &str) -> Result<Option<Users>, String> {
+    pub(super) fn users(&self, pod: &Value, handler: &str) -> Result<Option<Users>, String> {
         if pod.at(&["spec", "hostUsers"]).as_bool() != Some(false) {
             return Ok(None);
         }
@@ -185,44 +192,6 @@ impl Actor {
                 "can't set `spec.hostUsers: false`, RuntimeClass handler {handler:?} does not support user namespaces"
             )),
         }
-    }
-
-    /// The images that a container mounts, by the names of their volumes.
-    async fn image_volumes(
-        &mut self,
-        pod: &Value,
-        definition: &Value,
-        (sandbox, handler): (&cri::PodSandboxConfig, &str),
-    ) -> Result<HashMap<String, cri::ImageSpec>, (String, String)> {
-        let mut found = HashMap::new();
-        for mount in definition.array_at(&["volumeMounts"]) {
-            let name = mount.str_at(&["name"]);
-            let volume = spec::volumes(pod).iter().find(|volume| volume.str_at(&["name"]) == name);
-            let Some(source) = volume.map(|volume| volume.get("image")).filter(|source| !source.is_null())
-            else {
-                continue;
-            };
-            // It is pulled as the image of a container would be.
-            let reference = source.str_at(&["reference"]);
-            let container = object!({
-                "name": (definition.str_at(&["name"])),
-                "image": reference,
-                "imagePullPolicy": (source.str_at(&["pullPolicy"])),
-            });
-            let request =
-                images::Request { pod, container: &container, sandbox: sandbox.clone(), now: now() };
-            let kubelet = self.kubelet.clone();
-            let image = kubelet.images.ensure(request, &kubelet.objects, &mut self.image_backoffs).await;
-            let image = image.map_err(|waiting| (waiting.reason.to_owned(), waiting.message))?;
-            let image = cri::ImageSpec {
-                image: image.id,
-                user_specified_image: reference.to_owned(),
-                runtime_handler: handler.to_owned(),
-                ..cri::ImageSpec::default()
-            };
-            found.insert(name.to_owned(), image);
-        }
-        Ok(found)
     }
 
     async fn make_sandbox(&mut self, pod: &Arc<Value>, attempt: u32, changed: bool) -> Result<(), ()> {
@@ -264,7 +233,12 @@ impl Actor {
     }
 
     /// Pulls the image, then makes and starts one container. The error is the reason and message of its status.
-    async fn start(&mut self, pod: &Arc<Value>, definition: &Value) -> Result<(), (String, String)> {
+    async fn start(
+        &mut self,
+        pod: &Arc<Value>,
+        definition: &Value,
+        volumes: &ImageVolumes,
+    ) -> Result<(), (String, String)> {
         let kubelet = self.kubelet.clone();
         let name = definition.str_at(&["name"]);
         let Some(sandbox) = self.observed.sandbox(pod).cloned() else {
@@ -278,14 +252,24 @@ impl Actor {
             of_sandbox.await.map_err(|why: String| ("CreateContainerConfigError".to_owned(), why))?;
         self.handler.clone_from(&handler);
         let sandbox_config = self.sandbox_config(pod, sandbox.attempt, users);
-        let request =
-            images::Request { pod, container: definition, sandbox: sandbox_config.clone(), now: now() };
-        let image = kubelet.images.ensure(request, &kubelet.objects, &mut self.image_backoffs).await;
-        let image = image.map_err(|waiting| (waiting.reason.to_owned(), waiting.message))?;
         let warn = |reason: &str, message: &str| {
             events::of_container(&kubelet.recorder, pod, name, Kind::Warning, reason, message);
         };
-        let image_volumes = self.image_volumes(pod, definition, (&sandbox_config, &handler)).await?;
+        let waiting = |waiting: images::Waiting| {
+            warn("Failed", &format!("Error: {}", waiting.reason));
+            (waiting.reason.to_owned(), waiting.message)
+        };
+        let image_volumes = of_mounts(definition, volumes).map_err(waiting)?;
+        let request = images::Request {
+            pod,
+            image: definition.str_at(&["image"]),
+            policy: definition.str_at(&["imagePullPolicy"]),
+            container: Some(name),
+            sandbox: sandbox_config.clone(),
+            now: now(),
+        };
+        let image = kubelet.images.ensure(request, &kubelet.objects, &mut self.image_backoffs).await;
+        let image = image.map_err(waiting)?;
         let around = Around { image, image_volumes, handler, users };
         let config = self.container_config(pod, definition, &around).await.map_err(|message| {
             warn("Failed", &format!("Error: {message}"));
@@ -427,7 +411,7 @@ pub(super) fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 /// The runtime's handler for the pod's runtime class; an error is a sentence.
-async fn runtime_handler(kubelet: &crate::Kubelet, pod: &Value) -> Result<String, String> {
+pub(super) async fn runtime_handler(kubelet: &crate::Kubelet, pod: &Value) -> Result<String, String> {
     let class = pod.str_at(&["spec", "runtimeClassName"]);
     if class.is_empty() {
         return Ok(String::new());
