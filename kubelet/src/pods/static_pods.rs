@@ -6,19 +6,21 @@ mod read;
 mod references;
 mod types;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Value, object};
 use client::DeleteOptions;
+use client::events::Kind;
 use client::resource::PODS;
 use tokio::time::Instant;
 
 use super::actor::Desired;
 use super::{Manager, spec};
 use crate::Kubelet;
+use crate::events;
 
 /// Files are looked at this often for changes.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -40,18 +42,25 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, manager: Arc<Manager>) {
     let mut url = fetch::Url::of(file, node);
     let mut next_fetch = Instant::now();
     let mut known = Pods::new();
+    let mut refused = HashSet::new();
     loop {
-        let mut now = if file.static_pod_path.is_empty() {
-            Pods::new()
+        let in_files = if file.static_pod_path.is_empty() {
+            Vec::new()
         } else {
             read::all(Path::new(&file.static_pod_path), node)
         };
+        let (mut now, mut twice) = by_uid(in_files);
         if let Some(url) = &mut url {
             if next_fetch <= Instant::now() {
                 url.fetch().await;
                 next_fetch = Instant::now() + file.http_check_frequency.0;
             }
-            now.extend(url.pods());
+            let (of_url, again) = by_uid(url.pods());
+            now.extend(of_url);
+            twice.extend(again);
+        }
+        for pod in twice.iter().filter(|pod| refused.insert(pod.uid().to_owned())) {
+            events::of_pod(&kubelet.recorder, pod, Kind::Warning, "FailedValidation", &namesake(pod));
         }
         for (uid, gone) in known.iter().filter(|(uid, _)| !now.contains_key(*uid)) {
             tracing::info!(uid, "The manifest of a static pod is gone");
@@ -81,6 +90,20 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, manager: Arc<Manager>) {
             () = kubelet.mirrors_changed.notified() => {}
         }
     }
+}
+
+/// The pods of one place, and those that have the name of one before them, which are not run.
+fn by_uid(pods: Vec<Arc<Value>>) -> (Pods, Vec<Arc<Value>>) {
+    let mut names = HashSet::new();
+    let is_first = |pod: &Arc<Value>| names.insert((pod.namespace().to_owned(), pod.name().to_owned()));
+    let (first, twice): (Vec<_>, Vec<_>) = pods.into_iter().partition(is_first);
+    (first.into_iter().map(|pod| (pod.uid().to_owned(), pod)).collect(), twice)
+}
+
+fn namesake(pod: &Value) -> String {
+    let (name, place) = (pod.name(), pod.annotation(spec::SOURCE).unwrap_or_default());
+    let shown = format!("{name}_{}({})", pod.namespace(), pod.uid());
+    format!("Error validating pod {shown} from {place} due to duplicate pod name {name:?}, ignoring")
 }
 
 /// Makes the mirrors that are missing and removes those that show nothing.
@@ -120,5 +143,30 @@ async fn mirror_all(kubelet: &Kubelet, manager: &Manager, pods: &HashMap<String,
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_pods_with_one_name_the_first_is_run() {
+        let pod = |namespace: &str, uid: &str| {
+            let annotations = Value::Object([(spec::SOURCE, Value::from("file"))].into_iter().collect());
+            let metadata = object!({
+                "name": "web-n1", "namespace": namespace, "uid": uid, "annotations": (annotations),
+            });
+            Arc::new(object!({"metadata": (metadata)}))
+        };
+        let (run, twice) = by_uid(vec![pod("a", "1"), pod("a", "2"), pod("b", "3")]);
+        let mut uids: Vec<_> = run.into_keys().collect();
+        uids.sort();
+        assert_eq!(uids, ["1", "3"]);
+        let said: Vec<_> = twice.iter().map(|pod| namesake(pod)).collect();
+        assert_eq!(
+            said,
+            ["Error validating pod web-n1_a(2) from file due to duplicate pod name \"web-n1\", ignoring"]
+        );
     }
 }

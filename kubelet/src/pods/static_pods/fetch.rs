@@ -9,8 +9,8 @@ use http::Request;
 use http_body_util::{BodyExt, Limited};
 use serve::outbound::{self, HttpsClient, Options};
 
+use super::Source;
 use super::read::{self, LONGEST};
-use super::{Pods, Source};
 use crate::config::KubeletConfiguration;
 
 /// An answer takes at most so long.
@@ -23,7 +23,7 @@ pub(super) struct Url {
     client: Option<HttpsClient>,
     node: String,
     text: String,
-    pods: Pods,
+    pods: Vec<Arc<Value>>,
     read: bool,
     failed: bool,
 }
@@ -40,14 +40,14 @@ impl Url {
             client: None,
             node: node.to_owned(),
             text: String::new(),
-            pods: Pods::new(),
+            pods: Vec::new(),
             read: false,
             failed: false,
         })
     }
 
     /// The pods that the URL had when it was last read.
-    pub(super) fn pods(&self) -> Pods {
+    pub(super) fn pods(&self) -> Vec<Arc<Value>> {
         self.pods.clone()
     }
 
@@ -95,7 +95,7 @@ impl Url {
 
     fn take(&mut self, text: String) -> anyhow::Result<()> {
         if text.is_empty() {
-            (self.pods, self.read) = (Pods::new(), true);
+            (self.pods, self.read) = (Vec::new(), true);
             bail!("zero-length data received");
         }
         if text == self.text {
@@ -103,8 +103,7 @@ impl Url {
         }
         let pods = read::several(&text, &self.source, &self.node);
         self.text = text;
-        let by_uid = |pod: Value| (pod.uid().to_owned(), Arc::new(pod));
-        self.pods = pods?.into_iter().map(by_uid).collect();
+        self.pods = pods?.into_iter().map(Arc::new).collect();
         self.read = true;
         Ok(())
     }

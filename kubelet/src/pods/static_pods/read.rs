@@ -1,6 +1,6 @@
 //! From the text of a manifest to a pod of this node.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -9,32 +9,33 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use api::{Value, names, object};
 
-use super::{Pods, Source, identity, references, types};
+use super::{Source, identity, references, types};
 use crate::pods::spec;
 
 /// The longest manifest that is read, in bytes.
 pub(super) const LONGEST: u64 = 10 << 20;
 
-/// The pods of a file, or of the files in a folder.
-pub(super) fn all(path: &Path, node: &str) -> Pods {
-    let mut found = BTreeMap::new();
-    let entries = match fs::metadata(path) {
+/// The pods of a file, or of the files in a folder, in the order of their names.
+pub(super) fn all(path: &Path, node: &str) -> Vec<Arc<Value>> {
+    let mut found = Vec::new();
+    let mut entries = match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => vec![path.to_owned()],
         Ok(_) => fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect(),
         Err(_) => Vec::new(),
     };
+    entries.sort();
     for file in entries {
         let hidden = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         if !hidden && file.is_file() {
             match of_file(&file, node) {
-                Ok(pod) => drop(found.insert(pod.uid().to_owned(), Arc::new(pod))),
+                Ok(pod) => found.push(Arc::new(pod)),
                 Err(error) => {
                     tracing::warn!(file = %file.display(), err = format!("{error:#}"), "Cannot read a static pod");
                 }
             }
         }
     }
-    found.into_iter().collect()
+    found
 }
 
 fn of_file(file: &Path, node: &str) -> anyhow::Result<Value> {
