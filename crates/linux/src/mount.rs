@@ -1,11 +1,14 @@
 //! Mounts: the table of them, bind mounts that no symbolic link can lead astray, tmpfs, and unmounting.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, mkdirat};
 
@@ -92,9 +95,30 @@ fn is_shared(mountinfo: &str, path: &Path) -> bool {
     on.max_by_key(|(depth, _)| *depth).is_some_and(|(_, shared)| shared)
 }
 
-/// Whether something is mounted exactly here.
+/// Whether something is mounted exactly here. The table of all mounts is read only where the kernel does not say it of a path.
 pub fn is_mount_point(path: &Path) -> io::Result<bool> {
-    Ok(mounts()?.iter().any(|mount| mount.path == path))
+    match is_root_of_mount(path)? {
+        Some(is) => Ok(is),
+        None => Ok(mounts()?.iter().any(|mount| mount.path == path)),
+    }
+}
+
+/// What the kernel says of a path itself: kernels before 5.8 say nothing, nor does a path whose file system has gone away.
+fn is_root_of_mount(path: &Path) -> io::Result<Option<bool>> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let mut about = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+    // SAFETY: the name ends with a zero byte, and the kernel writes no more than a statx to where there is room for one.
+    let status = unsafe { libc::statx(libc::AT_FDCWD, name.as_ptr(), flags, 0, about.as_mut_ptr()) };
+    match nix::Error::result(status) {
+        Ok(_) => {}
+        Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => return Ok(Some(false)),
+        Err(_) => return Ok(None),
+    }
+    // SAFETY: every bit pattern is a statx, and all of it has been written.
+    let about = unsafe { about.assume_init() };
+    let mount_root = libc::STATX_ATTR_MOUNT_ROOT as u64;
+    Ok((about.stx_attributes_mask & mount_root != 0).then_some(about.stx_attributes & mount_root != 0))
 }
 
 /// Mounts a tmpfs, of at most `size` bytes when given. It is never swapped out where the kernel can promise that.
@@ -244,6 +268,25 @@ mod tests {
                      4 3 8:4 / /var/lib/x rw shared:2 master:1 - ext4 /dev/d rw\n";
         for (path, shared) in [("/", true), ("/etc", true), ("/var/lib", false), ("/var/lib/x/y", true)] {
             assert_eq!(is_shared(table, Path::new(path)), shared, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_and_its_table_agree_on_what_is_mounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink("/proc", dir.path().join("link")).unwrap();
+        assert!(is_mount_point(Path::new("/proc")).unwrap());
+        for path in [dir.path(), &file, &dir.path().join("link"), &dir.path().join("none"), &file.join("x")] {
+            assert!(!is_mount_point(path).unwrap(), "{}", path.display());
+        }
+        let mounted: Vec<_> = mounts().unwrap().into_iter().map(|mount| mount.path).collect();
+        // What is mounted over, or out of sight, cannot be asked for by its path.
+        let seen = mounted.iter().filter(|path| path.exists());
+        let covered = |path: &&PathBuf| mounted.iter().filter(|other| path.starts_with(other)).count() == 2;
+        for path in seen.filter(covered) {
+            assert_eq!(is_root_of_mount(path).unwrap(), Some(true), "{}", path.display());
         }
     }
 
