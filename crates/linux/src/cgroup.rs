@@ -261,6 +261,11 @@ impl Cgroups {
         limits::swap(self, group)
     }
 
+    /// How much swap the group uses.
+    pub fn swap(&self, group: &str) -> u64 {
+        stats::swap(self, group)
+    }
+
     /// What the group uses now.
     pub fn usage(&self, group: &str) -> Usage {
         stats::read(self, group)

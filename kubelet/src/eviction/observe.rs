@@ -69,21 +69,27 @@ fn processes() -> Option<Observation> {
     Some(Observation { available: capacity - running, capacity })
 }
 
-/// What pods use. Disks are measured only when `disks` is true: that takes its time.
+/// What pods use: of disks, which takes its time to measure, when `disks` is true, else of memory and of process numbers.
 pub(super) async fn pods(kubelet: &Kubelet, pods: &[Arc<Value>], disks: bool) -> HashMap<String, PodUsage> {
     let mut out = HashMap::new();
     let Ok(stats) = kubelet.runtime.container_stats().await else { return out };
+    let mut by_pod: HashMap<String, Vec<ContainerUsage>> = HashMap::new();
+    for stats in &stats {
+        let labels = stats.attributes.as_ref().map(|attributes| &attributes.labels);
+        let uid = labels.and_then(|labels| labels.get(labels::POD_UID));
+        if let Some((uid, usage)) = uid.zip(container(stats)) {
+            by_pod.entry(uid.clone()).or_default().push(usage);
+        }
+    }
     for pod in pods {
-        let group = kubelet.config.groups.pod(pod);
-        let group = kubelet.cgroups.usage(&group);
-        let own = stats.iter().filter(|stats| {
-            let labels = stats.attributes.as_ref().map(|attributes| &attributes.labels);
-            labels.and_then(|labels| labels.get(labels::POD_UID)).is_some_and(|uid| uid == pod.uid())
-        });
+        let group = match disks {
+            true => linux::cgroup::Usage::default(),
+            false => kubelet.cgroups.usage(&kubelet.config.groups.pod(pod)),
+        };
         let mut usage = PodUsage {
             memory: group.working_set as i64,
             processes: group.pids as i64,
-            containers: own.filter_map(container).collect(),
+            containers: by_pod.remove(pod.uid()).unwrap_or_default(),
             volumes: Vec::new(),
         };
         if disks {

@@ -101,7 +101,7 @@ impl Swapped {
     fn of_container(kubelet: &Kubelet, container: &Container) -> Option<Self> {
         let group = kubelet.config.groups.container(&group(kubelet, &container.uid)?, &container.id);
         let exists = kubelet.cgroups.exists(&group);
-        exists.then(|| Self::new(kubelet.cgroups.usage(&group).swap, kubelet.cgroups.swap_limit(&group)))
+        exists.then(|| Self::new(kubelet.cgroups.swap(&group), kubelet.cgroups.swap_limit(&group)))
     }
 
     fn shown(self, now: &str) -> Value {
@@ -144,11 +144,12 @@ pub(super) async fn resource(kubelet: &Kubelet) -> Response<Body> {
     let mut pods: Vec<_> = containers.iter().map(|c| (&c.uid, &c.namespace, &c.pod)).collect();
     pods.sort();
     pods.dedup();
+    let usage = |(uid, namespace, pod): (&String, &String, &String)| {
+        (format!("{{namespace=\"{namespace}\",pod=\"{pod}\"}}"), pod_usage(kubelet, uid))
+    };
+    let pods: Vec<_> = pods.into_iter().map(usage).collect();
     let of_pod = |value: &dyn Fn(&Usage) -> f64| -> Vec<(String, f64)> {
-        let line = |(uid, namespace, pod): &(&String, &String, &String)| {
-            (format!("{{namespace=\"{namespace}\",pod=\"{pod}\"}}"), value(&pod_usage(kubelet, uid)))
-        };
-        pods.iter().map(line).collect()
+        pods.iter().map(|(labels, usage)| (labels.clone(), value(usage))).collect()
     };
     let node = node_usage(kubelet);
     let cpu_help = "Cumulative cpu time consumed by";
@@ -287,12 +288,13 @@ pub(super) async fn summary(kubelet: &Kubelet) -> Response<Body> {
         "systemContainers": (system(kubelet, &now)),
     });
     let noted: Vec<Arc<Value>> = kubelet.pods.lock().values().map(|known| known.pod.clone()).collect();
+    let mut by_pod: HashMap<&str, Vec<&Container>> = HashMap::new();
+    for container in &containers {
+        by_pod.entry(&container.uid).or_default().push(container);
+    }
     let mut pods = Vec::new();
     for pod in noted {
-        let own: Vec<_> = containers.iter().filter(|container| container.uid == pod.uid()).collect();
-        if own.is_empty() {
-            continue;
-        }
+        let Some(own) = by_pod.remove(pod.uid()) else { continue };
         let shown = own.iter().map(|container| {
             let usage = Usage {
                 cpu_nanoseconds: container.cpu_nanoseconds,

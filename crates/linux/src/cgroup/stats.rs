@@ -82,7 +82,7 @@ pub(super) fn read(groups: &Cgroups, group: &str) -> Usage {
             user_nanoseconds: micro("user_usec"),
             system_nanoseconds: micro("system_usec"),
             throttled_nanoseconds: micro("throttled_usec"),
-            swap: number(&text("memory", "memory.swap.current")),
+            swap: swap(groups, group),
             most_memory: number(&text("memory", "memory.peak")),
             memory_failures: field(&text("memory", "memory.events"), "max"),
             ..of_memory(number(&text("memory", "memory.current")), names)
@@ -107,6 +107,14 @@ pub(super) fn read(groups: &Cgroups, group: &str) -> Usage {
         memory_failures: number(&text("memory", "memory.failcnt")),
         ..of_memory(number(&text("memory", "memory.usage_in_bytes")), names)
     }
+}
+
+/// The swap alone.
+pub(super) fn swap(groups: &Cgroups, group: &str) -> u64 {
+    let file = if groups.is_v2() { "memory.swap.current" } else { "memory.stat" };
+    let text = groups.directory("memory", group).and_then(|directory| read_file(&directory.join(file)));
+    let text = text.unwrap_or_default();
+    if groups.is_v2() { number(&text) } else { field(&text, "total_swap") }
 }
 
 fn read_file(path: &Path) -> Option<String> {
@@ -134,6 +142,7 @@ mod tests {
         fs::write(group.join("cpu.stat"), "usage_usec 7\nuser_usec 3\nnr_throttled 2\n").unwrap();
         fs::write(group.join("memory.current"), "1000\n").unwrap();
         fs::write(group.join("memory.stat"), "anon 600\ninactive_file 300\npgfault 5\n").unwrap();
+        fs::write(group.join("memory.swap.current"), "40\n").unwrap();
         let usage = read(&Cgroups::V2 { root: root.path().to_owned() }, "/kubepods");
         let expected = Usage {
             cpu_nanoseconds: 7000,
@@ -142,6 +151,7 @@ mod tests {
             memory: 1000,
             working_set: 700,
             rss: 600,
+            swap: 40,
             page_faults: 5,
             ..Usage::default()
         };
