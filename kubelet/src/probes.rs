@@ -190,7 +190,7 @@ impl Worker {
     async fn run(self) {
         let period = Duration::from_secs(self.number("periodSeconds", 10));
         let timeout = Duration::from_secs(self.number("timeoutSeconds", 1));
-        self.initial_delay().await;
+        self.initial_delay(period).await;
         let mut streak = Streak::default();
         loop {
             if self.kind != STARTUP && !self.is_started() {
@@ -208,13 +208,12 @@ impl Worker {
         }
     }
 
-    async fn initial_delay(&self) {
-        let delay = self.probe.get("initialDelaySeconds").as_i64().unwrap_or_default();
+    async fn initial_delay(&self, period: Duration) {
+        let delay = self.number("initialDelaySeconds", 0);
         let age = jiff::Timestamp::now().as_nanosecond() as i64 - self.target.started;
-        let left = delay * 1_000_000_000 - age;
-        if left > 0 {
-            tokio::time::sleep(Duration::from_nanos(left.unsigned_abs())).await;
-        }
+        let age = Duration::from_nanos(age.max(0).unsigned_abs());
+        tokio::time::sleep(pause(Duration::from_secs(delay), age, period, rand::random_range(0.0..1.0)))
+            .await;
     }
 
     fn is_started(&self) -> bool {
@@ -279,6 +278,12 @@ impl Worker {
     }
 }
 
+/// How long to wait with the first probe of a container of this age. When it is older than it should be by then, the kubelet
+/// has just come back: so that not all containers of the node are probed at one time, each waits for a part of its period.
+fn pause(delay: Duration, age: Duration, period: Duration, part: f64) -> Duration {
+    if age > delay + period { period.mul_f64(part) } else { delay.saturating_sub(age) }
+}
+
 /// How often in a row a probe had the same outcome.
 #[derive(Default)]
 struct Streak {
@@ -300,6 +305,18 @@ impl Streak {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn probes_of_a_kubelet_that_came_back_are_spread() {
+        let seconds = Duration::from_secs;
+        for (delay, age, expected) in [(0, 0, 0), (5, 2, 3), (5, 7, 0), (5, 16, 4), (0, 3600, 4)] {
+            assert_eq!(
+                pause(seconds(delay), seconds(age), seconds(10), 0.4),
+                seconds(expected),
+                "{delay} {age}"
+            );
+        }
+    }
 
     #[test]
     fn a_verdict_takes_as_many_equal_outcomes_as_the_threshold_says() {
