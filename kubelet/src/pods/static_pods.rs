@@ -39,17 +39,15 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, manager: Arc<Manager>) {
     let file = &kubelet.config.file;
     let node = &kubelet.config.node_name;
     let period = PERIOD.min(file.file_check_frequency.0);
+    let in_files = (!file.static_pod_path.is_empty()).then_some(Path::new(&file.static_pod_path));
+    let mut manifests = in_files.map(|path| read::Manifests::new(path, node));
     let mut url = fetch::Url::of(file, node);
     let mut next_fetch = Instant::now();
     let mut known = Pods::new();
     let mut refused = HashSet::new();
     loop {
-        let in_files = if file.static_pod_path.is_empty() {
-            Vec::new()
-        } else {
-            read::all(Path::new(&file.static_pod_path), node)
-        };
-        let (mut now, mut twice) = by_uid(in_files);
+        let in_files = manifests.as_mut().map(read::Manifests::pods);
+        let (mut now, mut twice) = by_uid(in_files.unwrap_or_default());
         if let Some(url) = &mut url {
             if next_fetch <= Instant::now() {
                 url.fetch().await;

@@ -1,9 +1,10 @@
 //! From the text of a manifest to a pod of this node.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -15,27 +16,70 @@ use crate::pods::spec;
 /// The longest manifest that is read, in bytes.
 pub(super) const LONGEST: u64 = 10 << 20;
 
-/// The pods of a file, or of the files in a folder, in the order of their names.
-pub(super) fn all(path: &Path, node: &str) -> Vec<Arc<Value>> {
-    let mut found = Vec::new();
-    let mut entries = match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => vec![path.to_owned()],
-        Ok(_) => fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect(),
-        Err(_) => Vec::new(),
-    };
-    entries.sort();
-    for file in entries {
-        let hidden = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if !hidden && file.is_file() {
-            match of_file(&file, node) {
-                Ok(pod) => found.push(Arc::new(pod)),
-                Err(error) => {
-                    tracing::warn!(file = %file.display(), err = format!("{error:#}"), "Cannot read a static pod");
-                }
+/// A file of a pod, or a folder of such files, and what was in them when they were last read.
+pub(super) struct Manifests {
+    path: PathBuf,
+    node: String,
+    known: HashMap<PathBuf, (Stamp, Option<Arc<Value>>)>,
+}
+
+/// What changes with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(about: &fs::Metadata) -> Self {
+        let changed = (about.ctime(), about.ctime_nsec());
+        Self { device: about.dev(), inode: about.ino(), size: about.len(), changed }
+    }
+}
+
+impl Manifests {
+    /// Nothing is read yet.
+    pub(super) fn new(path: &Path, node: &str) -> Self {
+        Self { path: path.to_owned(), node: node.to_owned(), known: HashMap::new() }
+    }
+
+    /// The pods, in the order of the files' names. Files that have not changed are not read again.
+    pub(super) fn pods(&mut self) -> Vec<Arc<Value>> {
+        let mut entries = match fs::metadata(&self.path) {
+            Ok(about) if about.is_file() => vec![self.path.clone()],
+            Ok(_) => fs::read_dir(&self.path).into_iter().flatten().flatten().map(|e| e.path()).collect(),
+            Err(_) => Vec::new(),
+        };
+        entries.sort();
+        let mut before = std::mem::take(&mut self.known);
+        let mut found = Vec::new();
+        for file in entries {
+            let hidden = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            let Ok(about) = fs::metadata(&file) else { continue };
+            if hidden || !about.is_file() {
+                continue;
             }
+            let stamp = Stamp::of(&about);
+            let same = before.remove(&file).filter(|(known, _)| *known == stamp);
+            let pod = same.map_or_else(|| read(&file, &self.node), |(_, pod)| pod);
+            found.extend(pod.clone());
+            self.known.insert(file, (stamp, pod));
+        }
+        found
+    }
+}
+
+/// The pod of a file; of what is none, the log tells once.
+fn read(file: &Path, node: &str) -> Option<Arc<Value>> {
+    match of_file(file, node) {
+        Ok(pod) => Some(Arc::new(pod)),
+        Err(error) => {
+            tracing::warn!(file = %file.display(), err = format!("{error:#}"), "Cannot read a static pod");
+            None
         }
     }
-    found
 }
 
 fn of_file(file: &Path, node: &str) -> anyhow::Result<Value> {
@@ -200,7 +244,33 @@ mod tests {
         assert_eq!(spec::containers(&pod)[0].str_at(&["imagePullPolicy"]), "IfNotPresent");
         assert_eq!(pod.array_at(&["spec", "tolerations"]).len(), 1);
         fs::write(dir.path().join("bad.yaml"), "kind: Service\n").unwrap();
-        assert_eq!(all(dir.path(), "n1").len(), 1);
+        assert_eq!(Manifests::new(dir.path(), "n1").pods().len(), 1);
+    }
+
+    #[test]
+    fn files_are_read_when_they_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = |name: &str| {
+            format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: c, image: x}}]}}\n"
+            )
+        };
+        let write = |file: &str, text: &str| {
+            // As those do who do not want half of a file to be read.
+            fs::write(dir.path().join(".new"), text).unwrap();
+            fs::rename(dir.path().join(".new"), dir.path().join(file)).unwrap();
+        };
+        write("a.yaml", &text("a"));
+        write("b.yaml", "no pod");
+        let mut manifests = Manifests::new(dir.path(), "n1");
+        let first = manifests.pods();
+        assert!(Arc::ptr_eq(&first[0], &manifests.pods()[0]));
+        write("b.yaml", &text("b"));
+        write("a.yaml", &text("c"));
+        let names: Vec<_> = manifests.pods().iter().map(|pod| pod.name().to_owned()).collect();
+        assert_eq!(names, ["c-n1", "b-n1"]);
+        fs::remove_file(dir.path().join("a.yaml")).unwrap();
+        assert_eq!((manifests.pods().len(), manifests.known.len()), (1, 1));
     }
 
     #[test]
