@@ -2,9 +2,12 @@
 
 mod families;
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::sync::Arc;
 
+use api::Value;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
 use linux::cgroup::{Limits, Usage};
@@ -26,6 +29,8 @@ struct Group {
     container: String,
     usage: Usage,
     limits: Limits,
+    /// Zero is no limit.
+    swap_limit: u64,
     processes: usize,
     /// Nanoseconds since the epoch.
     started: i64,
@@ -57,6 +62,10 @@ async fn groups(kubelet: &Kubelet) -> crate::cri::Result<Vec<Group>> {
         Group {
             usage: kubelet.cgroups.usage(&group),
             limits: kubelet.cgroups.limits(&group),
+            swap_limit: match group.as_str() {
+                "" => kubelet.facts.swap,
+                group => kubelet.cgroups.swap_limit(group).unwrap_or_default(),
+            },
             processes: kubelet.cgroups.processes(&group).len(),
             id,
             ..Group::default()
@@ -70,18 +79,16 @@ async fn groups(kubelet: &Kubelet) -> crate::cri::Result<Vec<Group>> {
         format!("/{}", names.class("besteffort")),
     ];
     let mut out: Vec<_> = shared.into_iter().map(read).collect();
-    let pods: Vec<_> = kubelet.pods.lock().values().map(|known| known.pod.clone()).collect();
-    let group_of = |uid: &str| {
-        let pod = pods.iter().find(|pod| pod.uid() == uid)?;
-        Some(format!("/{}", names.pod(pod)))
-    };
-    for pod in &pods {
+    let pods: HashMap<String, Arc<Value>> =
+        kubelet.pods.lock().iter().map(|(uid, known)| (uid.clone(), known.pod.clone())).collect();
+    let group_of = |uid: &str| Some(format!("/{}", names.pod(pods.get(uid)?)));
+    for pod in pods.values() {
         let id = format!("/{}", names.pod(pod));
         if kubelet.cgroups.exists(&id) {
             out.push(Group { pod: pod.name().to_owned(), namespace: pod.namespace().to_owned(), ..read(id) });
         }
     }
-    let of = |labels: &std::collections::HashMap<String, String>, id: String, image: String, started: i64| {
+    let of = |labels: &HashMap<String, String>, id: String, image: String, started: i64| {
         let label = |key: &str| labels.get(key).cloned().unwrap_or_default();
         let parent = group_of(&label(labels::POD_UID))?;
         Some(Group {
@@ -103,12 +110,13 @@ async fn groups(kubelet: &Kubelet) -> crate::cri::Result<Vec<Group>> {
         group.interfaces = interfaces(&text.unwrap_or_default());
         out.push(group);
     }
-    let images = kubelet.runtime.images().await?;
+    let images = kubelet.runtime.images().await?.into_iter().map(|image| (image.id.clone(), image));
+    let images: HashMap<_, _> = images.collect();
     for container in
         kubelet.runtime.containers(None).await?.into_iter().filter(|container| container.state == 1)
     {
         // The runtime's list shows images by their ids.
-        let known = images.iter().find(|image| image.id == container.image_ref);
+        let known = images.get(&container.image_ref);
         let tag = known.and_then(|image| image.repo_tags.first().or(image.repo_digests.first()));
         let image = tag.cloned().unwrap_or(container.image_ref);
         out.extend(of(&container.labels, container.id, image, container.created_at));
@@ -196,6 +204,7 @@ mod tests {
             container: "main".to_owned(),
             usage: Usage { cpu_nanoseconds: 1_500_000_000, working_set: 42, ..Usage::default() },
             interfaces: interfaces(DEV),
+            swap_limit: 4096,
             ..Group::default()
         };
         let text = render(&[group], 7);
@@ -203,6 +212,7 @@ mod tests {
         for line in [
             format!("container_cpu_usage_seconds_total{{{labels},cpu=\"total\"}} 1.5 7"),
             format!("container_memory_working_set_bytes{{{labels}}} 42 7"),
+            format!("container_spec_memory_swap_limit_bytes{{{labels}}} 4096 7"),
             format!("container_network_receive_bytes_total{{{labels},interface=\"eth0\"}} 100 7"),
             format!("container_network_transmit_packets_dropped_total{{{labels},interface=\"eth0\"}} 8 7"),
         ] {

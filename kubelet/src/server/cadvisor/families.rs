@@ -40,7 +40,7 @@ fn limited(group: &Group, n: u64) -> Option<f64> {
 }
 
 /// The metrics, those of one name one after the other.
-pub(super) const FAMILIES: [Family; 24] = [
+pub(super) const FAMILIES: [Family; 25] = [
     Family {
         more: ",cpu=\"total\"",
         ..family(
@@ -140,6 +140,9 @@ pub(super) const FAMILIES: [Family; 24] = [
     family("container_spec_memory_limit_bytes", GAUGE, "Memory limit for the container.", |g| {
         // No limit is zero.
         g.limits.memory.map(|n| n.max(0) as f64)
+    }),
+    family("container_spec_memory_swap_limit_bytes", GAUGE, "Memory swap limit for the container.", |g| {
+        count(g.swap_limit)
     }),
     family("container_last_seen", GAUGE, "Last time a container was seen by the exporter", |_| {
         Some(Timestamp::now().as_second() as f64)
