@@ -37,6 +37,8 @@ pub(crate) struct Probes {
     /// Of whom there are figures: one target for each probe of the spec.
     counted: Vec<(&'static str, Target)>,
     verdicts: Arc<Mutex<Verdicts>>,
+    /// Tells probes that wait for it that some container has started.
+    begun: Arc<Notify>,
     wake: Arc<Notify>,
     running: HashMap<String, Vec<AbortHandle>>,
     tasks: JoinSet<()>,
@@ -51,6 +53,7 @@ impl Probes {
             metrics,
             counted: Vec::new(),
             verdicts: Arc::default(),
+            begun: Arc::default(),
             wake,
             running: HashMap::new(),
             tasks: JoinSet::new(),
@@ -132,6 +135,7 @@ impl Probes {
                 recorder: self.recorder.clone(),
                 metrics: self.metrics.clone(),
                 verdicts: self.verdicts.clone(),
+                begun: self.begun.clone(),
                 wake: self.wake.clone(),
             };
             handles.push(self.tasks.spawn(worker.run()));
@@ -158,6 +162,7 @@ struct Worker {
     recorder: Recorder,
     metrics: Metrics,
     verdicts: Arc<Mutex<Verdicts>>,
+    begun: Arc<Notify>,
     wake: Arc<Notify>,
 }
 
@@ -193,10 +198,8 @@ impl Worker {
         self.initial_delay(period).await;
         let mut streak = Streak::default();
         loop {
-            if self.kind != STARTUP && !self.is_started() {
-                // The startup probe decides within its own period; looking again after half a second costs nothing.
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                continue;
+            if self.kind != STARTUP {
+                until_started(&self.verdicts, &self.begun, &self.target.id).await;
             }
             let began = tokio::time::Instant::now();
             let outcome = check::run(&self.probe, &self.target, &self.runtime, timeout).await;
@@ -214,10 +217,6 @@ impl Worker {
         let age = Duration::from_nanos(age.max(0).unsigned_abs());
         tokio::time::sleep(pause(Duration::from_secs(delay), age, period, rand::random_range(0.0..1.0)))
             .await;
-    }
-
-    fn is_started(&self) -> bool {
-        self.verdicts.lock().started.get(&self.target.id).copied().unwrap_or_default()
     }
 
     fn warn(&self, reason: &str, message: &str) {
@@ -263,6 +262,7 @@ impl Worker {
                 if self.target.container.get("readinessProbe").is_null() {
                     verdicts.ready.insert(id, true);
                 }
+                self.begun.notify_waiters();
                 true
             }
             (_, true) => false,
@@ -275,6 +275,18 @@ impl Worker {
             self.wake.notify_one();
         }
         done
+    }
+}
+
+/// The other probes of a container have nothing to say before its startup probe has.
+async fn until_started(verdicts: &Mutex<Verdicts>, begun: &Notify, id: &str) {
+    loop {
+        // Whoever begins from here on is not missed.
+        let next = begun.notified();
+        if verdicts.lock().started.get(id).copied().unwrap_or_default() {
+            return;
+        }
+        next.await;
     }
 }
 
@@ -305,6 +317,20 @@ impl Streak {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn probes_wait_until_their_container_has_started() {
+        use futures::FutureExt;
+        let (verdicts, begun) = (Mutex::new(Verdicts::default()), Notify::new());
+        let waiting = until_started(&verdicts, &begun, "c");
+        tokio::pin!(waiting);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        for (id, over) in [("other", false), ("c", true)] {
+            verdicts.lock().started.insert(id.to_owned(), true);
+            begun.notify_waiters();
+            assert_eq!(waiting.as_mut().now_or_never().is_some(), over, "{id}");
+        }
+    }
 
     #[test]
     fn probes_of_a_kubelet_that_came_back_are_spread() {
