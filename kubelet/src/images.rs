@@ -2,6 +2,7 @@
 
 pub(crate) mod collect;
 mod keyring;
+mod name;
 mod providers;
 mod records;
 
@@ -101,6 +102,12 @@ impl Images {
         backoffs: &mut Backoffs,
     ) -> Result<cri::Image, Waiting> {
         let Request { pod, image, policy, .. } = request;
+        if let Err(why) = name::check(image) {
+            let why = format!("couldn't parse image name {image:?}: {why}");
+            let message = format!("Failed to apply default image tag {image:?}: {why}");
+            self.event(&request, Kind::Warning, "InspectFailed", &message);
+            return Err(Waiting { reason: "InvalidImageName", message });
+        }
         if policy == "Always" {
             return self.pull(request, objects, backoffs).await;
         }
