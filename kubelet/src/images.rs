@@ -16,6 +16,7 @@ use client::events::Kind;
 use k8s_cri::v1 as cri;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tonic::Code;
 
 use crate::cri::Runtime;
 use crate::events;
@@ -28,7 +29,7 @@ pub(crate) use records::{Records, Verification};
 /// Why a container waits for an image: the reason and message of its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Waiting {
-    /// `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`, `InvalidImageName`, `ImageInspectError`.
+    /// `ErrImagePull`, `ImagePullBackOff`, `ErrImageNeverPull`, `InvalidImageName`, `ImageInspectError`, or what a runtime named.
     pub reason: &'static str,
     /// What the runtime said.
     pub message: String,
@@ -181,8 +182,9 @@ impl Images {
                 backoffs.crashed(image, now);
                 let message = format!("Failed to pull image {image:?}: {cause}");
                 self.event(&request, Kind::Warning, "Failed", &message);
-                self.failures.lock().insert(key, format!("ErrImagePull: {cause}"));
-                Err(Waiting { reason: "ErrImagePull", message: cause })
+                let waiting = failed(image, cause);
+                self.failures.lock().insert(key, format!("{}: {}", waiting.reason, waiting.message));
+                Err(waiting)
             }
         }
     }
@@ -220,6 +222,8 @@ impl Images {
                     let found = found.ok_or("the image is not there after it was pulled")?;
                     return Ok((found, credential));
                 }
+                // That a code is unknown tells nobody anything.
+                Err(error) if error.code == Code::Unknown => last = Some(error.message),
                 Err(error) => last = Some(error.to_string()),
             }
         }
@@ -253,6 +257,44 @@ impl Images {
         match request.container {
             Some(name) => events::of_container(&self.recorder, request.pod, name, kind, reason, message),
             None => events::of_pod(&self.recorder, request.pod, kind, reason, message),
+        }
+    }
+}
+
+/// What a failed pull is called: there are causes that runtimes name.
+fn failed(image: &str, cause: String) -> Waiting {
+    let named = [
+        ("RegistryUnavailable", "the registry is unavailable"),
+        ("SignatureValidationFailed", "the signature validation failed"),
+    ];
+    for (reason, why) in named {
+        if let Some(more) = cause.strip_prefix(reason) {
+            return Waiting { reason, message: format!("image pull failed for {image} because {why}{more}") };
+        }
+    }
+    Waiting { reason: "ErrImagePull", message: cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_that_runtimes_name_are_told_apart() {
+        for (cause, reason, message) in [
+            ("not found", "ErrImagePull", "not found"),
+            (
+                "RegistryUnavailable: try later",
+                "RegistryUnavailable",
+                "image pull failed for x because the registry is unavailable: try later",
+            ),
+            (
+                "SignatureValidationFailed",
+                "SignatureValidationFailed",
+                "image pull failed for x because the signature validation failed",
+            ),
+        ] {
+            assert_eq!(failed("x", cause.to_owned()), Waiting { reason, message: message.to_owned() });
         }
     }
 }
