@@ -3,7 +3,7 @@
 //!
 //! Invariants: nothing here knows a Kubernetes object; every function does what it says or returns an error that names
 //! the path or command; parsers are pure and tested with fixtures. The only crate of the workspace that may hold
-//! `unsafe` code (`nix` wraps nearly every call it makes).
+//! `unsafe` code (it needs none so far: `nix` and `rustix` wrap every call it makes).
 
 pub mod cgroup;
 pub mod conntrack;

@@ -1,16 +1,15 @@
 //! Mounts: the table of them, bind mounts that no symbolic link can lead astray, tmpfs, and unmounting.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, mkdirat};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
 
 /// One line of `/proc/self/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,28 +96,22 @@ fn is_shared(mountinfo: &str, path: &Path) -> bool {
 
 /// Whether something is mounted exactly here. The table of all mounts is read only where the kernel does not say it of a path.
 pub fn is_mount_point(path: &Path) -> io::Result<bool> {
-    match is_root_of_mount(path)? {
+    match is_root_of_mount(path) {
         Some(is) => Ok(is),
         None => Ok(mounts()?.iter().any(|mount| mount.path == path)),
     }
 }
 
 /// What the kernel says of a path itself: kernels before 5.8 say nothing, nor does a path whose file system has gone away.
-fn is_root_of_mount(path: &Path) -> io::Result<Option<bool>> {
-    let name = CString::new(path.as_os_str().as_bytes())?;
-    let mut about = std::mem::MaybeUninit::<libc::statx>::zeroed();
-    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
-    // SAFETY: the name ends with a zero byte, and the kernel writes no more than a statx to where there is room for one.
-    let status = unsafe { libc::statx(libc::AT_FDCWD, name.as_ptr(), flags, 0, about.as_mut_ptr()) };
-    match nix::Error::result(status) {
-        Ok(_) => {}
-        Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => return Ok(Some(false)),
-        Err(_) => return Ok(None),
-    }
-    // SAFETY: every bit pattern is a statx, and all of it has been written.
-    let about = unsafe { about.assume_init() };
-    let mount_root = libc::STATX_ATTR_MOUNT_ROOT as u64;
-    Ok((about.stx_attributes_mask & mount_root != 0).then_some(about.stx_attributes & mount_root != 0))
+fn is_root_of_mount(path: &Path) -> Option<bool> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let about = match statx(CWD, path, flags, StatxFlags::empty()) {
+        Ok(about) => about,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Some(false),
+        Err(_) => return None,
+    };
+    let root = StatxAttributes::MOUNT_ROOT;
+    about.stx_attributes_mask.contains(root).then(|| about.stx_attributes.contains(root))
 }
 
 /// Mounts a tmpfs, of at most `size` bytes when given. It is never swapped out where the kernel can promise that.
@@ -286,7 +279,7 @@ mod tests {
         let seen = mounted.iter().filter(|path| path.exists());
         let covered = |path: &&PathBuf| mounted.iter().filter(|other| path.starts_with(other)).count() == 2;
         for path in seen.filter(covered) {
-            assert_eq!(is_root_of_mount(path).unwrap(), Some(true), "{}", path.display());
+            assert_eq!(is_root_of_mount(path), Some(true), "{}", path.display());
         }
     }
 
