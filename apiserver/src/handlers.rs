@@ -214,6 +214,7 @@ impl Exchange {
         call.namespace.clone_from(&self.info.namespace);
         call.name.clone_from(&self.info.name);
         call.subresource.clone_from(&self.info.subresource);
+        call.verb = self.info.verb;
         call.warnings = self.warnings.clone();
         call.trail = self.trail.clone();
         call.elsewhere = self.elsewhere.clone();

@@ -48,6 +48,8 @@ pub struct Call {
     pub name: String,
     /// Subresource; empty for the object itself.
     pub subresource: String,
+    /// Verb of the request; empty for what the server does by itself.
+    pub verb: &'static str,
     /// Options of writes.
     pub write: WriteOptions,
     /// What the client is told besides the answer.
@@ -68,6 +70,7 @@ impl Call {
             namespace: String::new(),
             name: String::new(),
             subresource: String::new(),
+            verb: "",
             write: WriteOptions::default(),
             warnings: Warnings::default(),
             trail: Trail::default(),

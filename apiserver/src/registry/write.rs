@@ -97,7 +97,7 @@ impl Call {
         let mut object = self.ordered(object)?;
         let mut errors = Vec::new();
         validate_metadata(&self.row, &object, &mut errors);
-        self.check_admin_access(&object, None, &mut errors);
+        self.check_devices(&object, None, &mut errors);
         (strategy.validate)(&self.checked(&object), &mut errors);
         self.validate_custom(&object, None, &mut errors);
         self.refuse_invalid(&object, &errors)?;
@@ -418,7 +418,7 @@ impl Call {
 
     fn validate_change(&self, new: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         let strategy = self.row.strategy;
-        self.check_admin_access(new, Some(old), errors);
+        self.check_devices(new, Some(old), errors);
         if matches!(self.subresource.as_str(), "" | "scale") {
             if strategy.changes_first {
                 (strategy.validate_update)(new, old, errors);
