@@ -158,7 +158,9 @@ async fn document(exchange: Exchange) -> Result<Response<Body>> {
     if path == "/openapi/v2" || path.starts_with("/openapi/v3") {
         return Ok(crate::openapi::respond(exchange).await.unwrap_or_else(not_found));
     }
-    if let Some(answer) = server.discovery.respond(&exchange)? {
+    if path.starts_with("/api")
+        && let Some(answer) = server.discovery.respond(&exchange)?
+    {
         return Ok(answer);
     }
     match path.trim_start_matches('/').split('/').collect::<Vec<_>>().as_slice() {
@@ -311,8 +313,12 @@ fn check_custom_type(call: &Call, value: &mut Value) -> Result<()> {
 }
 
 /// The options of a deletion, which may say that they are of any group.
-fn check_options_type(given: api::json::Decoded) -> Result<Value> {
+fn check_options_type(mut given: api::json::Decoded) -> Result<Value> {
     const KIND: &str = "DeleteOptions";
+    if given.value.is_null() {
+        // Nothing is said.
+        given.value = Value::object();
+    }
     check_object(&given.value)?;
     let (version, kind) = (given.value.api_version(), given.value.kind());
     if kind.is_empty() || kind == KIND {

@@ -155,7 +155,12 @@ async fn scale(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
         }
     };
     let given = match update {
-        true => exchange.object(&call, api_version, "Scale", ty).await?,
+        true => {
+            let mut given = exchange.object(&call, api_version, "Scale", ty).await?;
+            call.check_namespace(&mut given)?;
+            call.check_name(&given)?;
+            given
+        }
         false => Value::Null,
     };
     call.subresource = "scale".to_owned();

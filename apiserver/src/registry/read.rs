@@ -127,6 +127,11 @@ impl ListOptions {
             true => ApiError::plain(why),
             false => ApiError::bad_request(format!("invalid resource version: {why}")),
         })?;
+        // Whoever takes whatever there is gets all of it at once. Events alone are read from etcd, page by page.
+        let limit = match revision {
+            Some(0) if from.is_none() && row.built_in() != "events" => 0,
+            _ => limit,
+        };
         let exact = match query.get("resourceVersionMatch") {
             "" => limit > 0 && revision.is_some_and(|r| r > 0),
             "Exact" => true,

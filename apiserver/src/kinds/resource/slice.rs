@@ -4,7 +4,7 @@ use api::quantity::Quantity;
 use api::{Value, names};
 
 use super::{each_named, validate_binding_conditions, validate_pool_name, validate_qualified};
-use crate::kinds::check::At;
+use crate::kinds::check::{At, view};
 use crate::kinds::pod::validate_node_selector;
 use crate::kinds::volume_sources::validate_driver_name;
 use crate::kinds::{Errors, Field, Strategy};
@@ -102,7 +102,9 @@ fn validate_place(spec: &At<'_>, errors: &mut Errors) {
         validate_node_selector(&selector, errors);
         let terms = selector.get("nodeSelectorTerms");
         if terms.len() != 1 {
-            terms.invalid(errors, "must have exactly one node selector term");
+            let shown = terms.items().map(|term| view(term.value, "core/v1.NodeSelectorTerm"));
+            let shown = if terms.len() == 0 { Value::Null } else { Value::Array(shown.collect()) };
+            terms.invalid_as(errors, shown, "must have exactly one node selector term");
         }
     }
     for (field, name) in [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")]
