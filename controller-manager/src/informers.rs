@@ -69,6 +69,7 @@ informers! {
     stateful_sets: resource::STATEFUL_SETS, whole;
     storage_classes: resource::STORAGE_CLASSES, whole;
     volume_attachments: resource::VOLUME_ATTACHMENTS, whole;
+    volume_attributes_classes: resource::VOLUME_ATTRIBUTES_CLASSES, whole;
 }
 
 impl Informers {

@@ -95,6 +95,11 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
         "pv-protection-controller",
         volume_protection::start_volumes,
     ),
+    on(
+        "volumeattributesclass-protection-controller",
+        "volumeattributesclass-protection-controller",
+        volume_protection::start_classes,
+    ),
 ];
 
 /// The controllers that `--controllers` asks for; an error names one that does not exist.
@@ -180,7 +185,6 @@ const ABSENT: &[&str] = &[
     "service-lb-controller",
     "storage-version-migrator-controller",
     "storageversion-garbage-collector-controller",
-    "volumeattributesclass-protection-controller",
     "horizontal-pod-autoscaler-controller",
 ];
 

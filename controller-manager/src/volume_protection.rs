@@ -1,7 +1,7 @@
-//! Claims in use by pods, and volumes bound to claims, stay until they are no longer.
+//! Claims in use by pods, volumes bound to claims, and attributes classes of either stay until they are no longer.
 
 use api::Value;
-use client::resource::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES};
+use client::resource::{PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, VOLUME_ATTRIBUTES_CLASSES};
 use client::{Key, Next, Queue, Resource};
 
 use crate::act::Action;
@@ -11,6 +11,7 @@ use crate::objects::{claims, is_finished};
 
 const CLAIM: &str = "kubernetes.io/pvc-protection";
 const VOLUME: &str = "kubernetes.io/pv-protection";
+const CLASS: &str = "kubernetes.io/vac-protection";
 
 pub(crate) fn start_claims(cx: &Context) {
     let queue = Queue::new();
@@ -44,6 +45,42 @@ pub(crate) fn start_volumes(cx: &Context) {
     });
 }
 
+pub(crate) fn start_classes(cx: &Context) {
+    let queue = Queue::new();
+    let all = cx.informers.volume_attributes_classes();
+    let (claims, volumes) = (cx.informers.persistent_volume_claims(), cx.informers.persistent_volumes());
+    Context::follow(all, &queue);
+    for users in [claims, volumes] {
+        let freed = queue.clone();
+        users.on_change(move |change| {
+            let before = change.old().unwrap_or(change.object());
+            classes(before).for_each(|name| freed.add(Key::new("", name)));
+        });
+    }
+    cx.work(queue, 1, &[all, claims, volumes], |cx, key| async move {
+        let Some(class) = cx.informers.volume_attributes_classes().store().get(&key) else {
+            return Ok(Next::Done);
+        };
+        let used = || {
+            let mut users = cx.informers.persistent_volumes().store().list();
+            users.extend(cx.informers.persistent_volume_claims().store().list());
+            users.iter().any(|user| classes(user).any(|name| name == class.name()))
+        };
+        let used = class.is_terminating() && used();
+        cx.apply(plan(VOLUME_ATTRIBUTES_CLASSES, &class, CLASS, used).into_iter().collect()).await
+    });
+}
+
+/// The attributes classes that a claim or a volume has, had or is to have.
+fn classes(user: &Value) -> impl Iterator<Item = &str> {
+    let places: [&[&str]; 3] = [
+        &["spec", "volumeAttributesClassName"],
+        &["status", "currentVolumeAttributesClassName"],
+        &["status", "modifyVolumeStatus", "targetVolumeAttributesClassName"],
+    ];
+    places.into_iter().map(|place| user.str_at(place)).filter(|name| !name.is_empty())
+}
+
 /// Adds the finalizer to what stays, and takes it from what may go.
 fn plan(resource: Resource, object: &Value, finalizer: &str, used: bool) -> Option<Action> {
     let mut finalizers = object.array_at(&["metadata", "finalizers"]).to_vec();
@@ -62,6 +99,19 @@ fn plan(resource: Resource, object: &Value, finalizer: &str, used: bool) -> Opti
 mod tests {
     use super::*;
     use api::object;
+
+    #[test]
+    fn users_name_the_classes_that_stay() {
+        let claim = object!({
+            "spec": {"volumeAttributesClassName": "new"},
+            "status": {
+                "currentVolumeAttributesClassName": "old",
+                "modifyVolumeStatus": {"targetVolumeAttributesClassName": "next"},
+            },
+        });
+        assert_eq!(classes(&claim).collect::<Vec<_>>(), ["new", "old", "next"]);
+        assert_eq!(classes(&object!({"spec": {"volumeAttributesClassName": ""}})).count(), 0);
+    }
 
     #[test]
     fn what_is_used_stays() {

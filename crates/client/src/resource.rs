@@ -119,6 +119,7 @@ known! {
     CSI_NODES = "storage.k8s.io" "v1" "csinodes" "CSINode" false;
     STORAGE_CLASSES = "storage.k8s.io" "v1" "storageclasses" "StorageClass" false;
     VOLUME_ATTACHMENTS = "storage.k8s.io" "v1" "volumeattachments" "VolumeAttachment" false;
+    VOLUME_ATTRIBUTES_CLASSES = "storage.k8s.io" "v1" "volumeattributesclasses" "VolumeAttributesClass" false;
 }
 
 #[cfg(test)]
