@@ -148,7 +148,8 @@ fn index(rows: &[Row]) -> Value {
             format!("{path} {} {}", daemon::KUBERNETES_VERSION, env!("CARGO_PKG_VERSION"))
         });
         if let Some(custom) = &row.custom {
-            text.push_str(&format!(" {} {}", row.plural, custom.version().ty.schema()));
+            let version = custom.version();
+            text.push_str(&format!(" {} {} {:?}", row.plural, version.ty.schema(), version.fields));
         }
     }
     let mut paths = Map::new();
@@ -199,7 +200,10 @@ fn entries(rows: &[Row]) -> Vec<openapi::Resource<'_>> {
 }
 
 fn entries_of(row: &Resource) -> Vec<openapi::Resource<'_>> {
-    let schema = row.custom.as_ref().map(|c| c.version().ty.schema());
+    let version = row.custom.as_ref().map(|custom| custom.version());
+    let schema = version.map(|version| version.ty.schema());
+    let selectable: Vec<&str> =
+        version.iter().flat_map(|v| v.fields.iter().map(|(path, _)| path.as_str())).collect();
     let own = openapi::Resource {
         group: row.group,
         version: row.version,
@@ -208,6 +212,7 @@ fn entries_of(row: &Resource) -> Vec<openapi::Resource<'_>> {
         kind: row.kind,
         verbs: &row.verbs,
         schema,
+        selectable: selectable.clone(),
         ..Default::default()
     };
     let mut out = vec![own];
@@ -223,6 +228,7 @@ fn entries_of(row: &Resource) -> Vec<openapi::Resource<'_>> {
             connect: connect(row.plural, sub.name),
             options: (sub.name == "log").then_some("core/v1.PodLogOptions"),
             schema: schema.filter(|_| sub.group_version.is_none()),
+            selectable: selectable.clone(),
         });
     }
     out

@@ -11,6 +11,7 @@
 
 use api::{Map, Value, object};
 
+mod custom;
 mod definitions;
 mod descriptions;
 mod gnostic;
@@ -45,6 +46,8 @@ pub struct Resource<'a> {
     pub options: Option<&'a str>,
     /// The schema of a custom resource.
     pub schema: Option<&'a Value>,
+    /// Fields by which objects of a custom resource can be selected: `spec.size`.
+    pub selectable: Vec<&'a str>,
 }
 
 /// A subresource that connects to something: exec, proxy.

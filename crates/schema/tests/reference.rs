@@ -281,6 +281,7 @@ fn each_version(mut f: impl FnMut(&str, &str, &[Resource<'_>])) {
                     }),
                     options: (name == "pods/log").then_some("core/v1.PodLogOptions"),
                     schema: None,
+                    selectable: Vec::new(),
                 }
             })
             .collect();

@@ -6,7 +6,6 @@ use api::{Map, Value, object};
 
 use super::descriptions::Descriptions;
 use super::{Format, Resource};
-use crate::decode::sort;
 use crate::types::{self, Field, ListKind, Omit, Shape, Ty};
 
 /// The definitions of a document: those that were referred to, and what they refer to.
@@ -101,50 +100,6 @@ impl<'d> Definitions<'d> {
                 self.format.reference(&name)
             }
         }
-    }
-
-    fn custom_kind(&mut self, r: &Resource<'_>) -> Value {
-        let mut schema = r.schema.cloned().unwrap_or_else(|| object!({"type": "object"}));
-        if self.format == Format::V2 {
-            for_v2(&mut schema);
-        }
-        for (name, text) in TYPE_META {
-            schema.set(&["properties", name], object!({"description": text, "type": "string"}));
-        }
-        let meta = self.named("meta/v1.ObjectMeta");
-        let about = "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
-        let meta = self.with_description(meta, Some(about.to_owned()), None);
-        schema.set(&["properties", "metadata"], meta);
-        schema.set(&["x-kubernetes-group-version-kind"], Value::Array(vec![gvk(r.group, r.version, r.kind)]));
-        sort(&mut schema);
-        schema
-    }
-
-    fn custom_list(&mut self, r: &Resource<'_>) -> Value {
-        let item = self.kind(r, false);
-        let meta = self.named("meta/v1.ListMeta");
-        let about = "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
-        let meta = self.with_description(meta, Some(about.to_owned()), None);
-        let plural = r.name;
-        let list = format!("{}List", r.kind);
-        let mut schema = object!({
-            "description": (format!("{list} is a list of {}", r.kind)),
-            "type": "object",
-            "required": ["items"],
-            "properties": {
-                "items": {
-                    "description": (format!("List of {plural}. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md")),
-                    "type": "array", "items": item,
-                },
-                "metadata": meta,
-            },
-        });
-        for (name, text) in TYPE_META {
-            schema.set(&["properties", name], object!({"description": text, "type": "string"}));
-        }
-        schema.set(&["x-kubernetes-group-version-kind"], Value::Array(vec![gvk(r.group, r.version, &list)]));
-        sort(&mut schema);
-        schema
     }
 
     /// All definitions.
@@ -286,7 +241,12 @@ impl<'d> Definitions<'d> {
         schema
     }
 
-    fn with_description(&self, schema: Value, about: Option<String>, default: Option<Value>) -> Value {
+    pub(super) fn with_description(
+        &self,
+        schema: Value,
+        about: Option<String>,
+        default: Option<Value>,
+    ) -> Value {
         let mut out = Map::new();
         match schema {
             // In version 3 nothing may stand beside a reference.
@@ -341,7 +301,7 @@ impl<'d> Definitions<'d> {
     }
 }
 
-const TYPE_META: [(&str, &str); 2] = [
+pub(super) const TYPE_META: [(&str, &str); 2] = [
     (
         "apiVersion",
         "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
@@ -390,26 +350,4 @@ fn default(f: &Field, ty: Ty<'_>) -> Option<Value> {
 
 pub(super) fn gvk(group: &str, version: &str, kind: &str) -> Value {
     object!({"group": group, "kind": kind, "version": version})
-}
-
-/// Drops from a custom resource's schema what version 2 has no words for.
-fn for_v2(schema: &mut Value) {
-    let Value::Object(m) = schema else { return };
-    for key in ["oneOf", "anyOf", "not", "nullable", "default", "x-kubernetes-validations"] {
-        m.remove(key);
-    }
-    let free = ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-int-or-string"];
-    if free.iter().any(|k| m.get(k).and_then(Value::as_bool) == Some(true)) {
-        // Clients would refuse what the server takes.
-        m.retain(|k, _| k == "description" || k.starts_with("x-kubernetes-"));
-        return;
-    }
-    if let Some(Value::Object(properties)) = m.get_mut("properties") {
-        properties.iter_mut().for_each(|(_, v)| for_v2(v));
-    }
-    for key in ["items", "additionalProperties"] {
-        if let Some(v) = m.get_mut(key) {
-            for_v2(v);
-        }
-    }
 }

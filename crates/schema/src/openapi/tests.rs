@@ -2,7 +2,7 @@ use super::*;
 
 fn widget() -> Value {
     object!({"type": "object", "properties": {
-        "spec": {"type": "object", "properties": {"size": {"type": "integer"}, "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "nullable": true}}},
+        "spec": {"type": "object", "x-kubernetes-embedded-resource": true, "properties": {"size": {"type": "integer"}, "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "nullable": true}}},
     }})
 }
 
@@ -35,6 +35,7 @@ fn rows(schema: &Value) -> Vec<Resource<'_>> {
             namespaced: true,
             verbs: &VERBS,
             schema: Some(schema),
+            selectable: vec!["spec.size"],
             ..Resource::default()
         },
     ]
@@ -61,6 +62,10 @@ fn custom_resources_are_published_too() {
     let widget = doc.at(&["components", "schemas", "com.example.v1.Widget"]);
     assert_eq!(widget.at(&["properties", "spec", "properties", "size", "type"]), &Value::from("integer"));
     assert!(!widget.at(&["properties", "metadata", "allOf"]).is_null());
+    let spec = widget.at(&["properties", "spec"]);
+    assert_eq!(spec.get("required").to_string(), r#"["kind","apiVersion"]"#);
+    assert!(!spec.at(&["properties", "metadata", "allOf"]).is_null());
+    assert_eq!(widget.get("x-kubernetes-selectable-fields").to_string(), r#"[{"fieldPath":"spec.size"}]"#);
     let doc = v2(&rows(&schema));
     let free = doc.at(&["definitions", "com.example.v1.Widget", "properties", "spec", "properties", "free"]);
     assert_eq!(free.to_string(), r#"{"x-kubernetes-preserve-unknown-fields":true}"#);
