@@ -356,7 +356,11 @@ impl Call {
             None => options.revision.filter(|_| options.exact),
         };
         if let Some(revision) = exact {
-            storage.reach(revision).await?;
+            storage.reach(revision).await.map_err(|mut error| {
+                // Nobody is told to come back for exactly this revision, as upstream asks etcd for it.
+                error.status_mut().details.retry_after_seconds = 0;
+                error
+            })?;
             let cache = self.cache_now()?;
             let there = (revision >= storage.compacted()).then(|| cache.at(revision)).flatten();
             let snapshot = there.ok_or_else(|| too_old(options.from.as_ref()))?;

@@ -103,7 +103,7 @@ fn validate_place(spec: &At<'_>, errors: &mut Errors) {
         let terms = selector.get("nodeSelectorTerms");
         if terms.len() != 1 {
             let shown = terms.items().map(|term| view(term.value, "core/v1.NodeSelectorTerm"));
-            let shown = if terms.len() == 0 { Value::Null } else { Value::Array(shown.collect()) };
+            let shown = if terms.len() == 0 { terms.value.clone() } else { Value::Array(shown.collect()) };
             terms.invalid_as(errors, shown, "must have exactly one node selector term");
         }
     }
