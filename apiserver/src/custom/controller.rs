@@ -46,6 +46,7 @@ pub async fn run(server: Arc<Server>) {
     let mut cleaning: BTreeSet<String> = BTreeSet::new();
     let services = server.storage.cache(TABLE.store("apiregistration.k8s.io", "apiservices")).clone();
     let mut services_changed = services.subscribe();
+    let mut served_changed = server.storage.custom().subscribe();
     let mut aligned = None;
     loop {
         changed.mark_unchanged();
@@ -73,6 +74,7 @@ pub async fn run(server: Arc<Server>) {
             }
         }
         services_changed.mark_unchanged();
+        served_changed.mark_unchanged();
         let state = (server.storage.custom().load().serial, services.snapshot().revision);
         if aligned != Some(state) {
             match api_services::align(&server).await {
@@ -86,6 +88,7 @@ pub async fn run(server: Arc<Server>) {
         tokio::select! {
             _ = changed.changed() => {}
             _ = services_changed.changed() => {}
+            _ = served_changed.changed() => {}
             Some(ended) = cleanups.join_next() => match ended {
                 Ok(name) => {
                     cleaning.remove(&name);

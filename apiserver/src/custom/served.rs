@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::Value;
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use super::{CustomKind, compare_versions, is_true};
 use crate::resources::{Resource, Row, TABLE};
@@ -43,23 +44,31 @@ pub struct Served {
 
 /// What is served now, to be replaced as a whole.
 #[derive(Default)]
-pub struct CustomResources(ArcSwap<Served>);
+pub struct CustomResources {
+    served: ArcSwap<Served>,
+    published: watch::Sender<()>,
+}
 
 impl CustomResources {
     /// What is served now.
     pub fn load(&self) -> Arc<Served> {
-        self.0.load_full()
+        self.served.load_full()
+    }
+
+    /// Tells of each time that something else is served. That is later than the definitions' cache tells of its cause.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.published.subscribe()
     }
 
     /// The row at `group/version/plural`.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Row> {
-        self.0.load().find(group, version, plural).cloned()
+        self.served.load().find(group, version, plural).cloned()
     }
 
     /// What is to be served, given these definitions, with the caches that must be filled before; none when nothing
     /// changed.
     pub fn plan(&self, definitions: &Snapshot) -> Option<(Served, Vec<Arc<Cache>>)> {
-        let before = self.0.load();
+        let before = self.served.load();
         if before.revision == definitions.revision {
             return None;
         }
@@ -83,14 +92,15 @@ impl CustomResources {
 
     /// Serves `served` from now on; watches of what is not served any more end.
     pub fn publish(&self, served: Served) {
-        let before = self.0.swap(Arc::new(served));
-        let now = self.0.load();
+        let before = self.served.swap(Arc::new(served));
+        let now = self.served.load();
         for (name, definition) in &before.definitions {
             let kept = now.definitions.get(name).is_some_and(|d| Arc::ptr_eq(&d.cache, &definition.cache));
             if !kept {
                 definition.cache.close();
             }
         }
+        self.published.send_replace(());
     }
 }
 
@@ -260,6 +270,18 @@ mod tests {
         assert_eq!(apply(&custom, &[(NAME, going, 8)]), 0);
         assert!(!custom.load().rows()[0].serves("create"));
         assert!(custom.load().rows()[0].serves("delete"));
+    }
+
+    #[test]
+    fn whoever_waits_hears_of_what_is_served_once_it_is() {
+        let custom = CustomResources::default();
+        let mut published = custom.subscribe();
+        assert!(!published.has_changed().unwrap());
+        apply(&custom, &[(NAME, widgets(1, "Established", 1), 5)]);
+        assert!(published.has_changed().unwrap());
+        published.mark_unchanged();
+        apply(&custom, &[(NAME, widgets(1, "Established", 1), 5)]);
+        assert!(!published.has_changed().unwrap(), "nothing else is served");
     }
 
     #[test]
