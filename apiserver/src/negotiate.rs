@@ -197,12 +197,11 @@ pub fn json(body: &[u8], kind: &str) -> Result<Decoded> {
 }
 
 fn read_json(body: &[u8]) -> std::result::Result<Decoded, String> {
-    // Go's decoder puts a replacement character where bytes are no UTF-8.
-    let read = match std::str::from_utf8(body) {
-        Ok(_) => api::json::decode(body),
-        Err(_) => api::json::decode(String::from_utf8_lossy(body).as_bytes()),
-    };
-    read.map_err(|e| format!("couldn't get version/kind; json parse error: {}", go_syntax_error(body, &e)))
+    // Go's decoder puts a replacement character where bytes are no UTF-8. Places in errors are places in this text.
+    let text = String::from_utf8_lossy(body);
+    api::json::decode(text.as_bytes()).map_err(|e| {
+        format!("couldn't get version/kind; json parse error: {}", go_syntax_error(text.as_bytes(), &e))
+    })
 }
 
 /// A body that cannot be read, which the message shows the beginning of: as text what begins as an object in JSON.
@@ -222,7 +221,7 @@ pub fn unrecognized(why: &dyn std::fmt::Display, kind: &str, body: &[u8]) -> Api
     ))
 }
 
-/// A syntax error in the words of Go's decoder.
+/// A syntax error in the words of Go's decoder, given what was decoded.
 pub fn go_syntax_error(body: &[u8], e: &serde_json::Error) -> String {
     if e.classify() == serde_json::error::Category::Eof {
         return "unexpected end of JSON input".to_owned();
@@ -315,6 +314,10 @@ mod tests {
             "[1e999, 2]",
             "json: cannot unmarshal number 1e999 into Go value of type float64 (5b31653939392c20325d)",
         );
+        // Broken text is longer once it is repaired, and the error stands behind it.
+        let broken = [&b"{\"a\":\""[..], &[0xff; 9], b"\" b"].concat();
+        let error = json(&broken, "Pod").unwrap_err().to_string();
+        assert!(error.contains("invalid character 'b' after object key:value pair"), "{error}");
         ends("", "unexpected end of JSON input (<empty>)");
         ends("[", "unexpected end of JSON input (5b)");
         ends(
