@@ -68,8 +68,12 @@ impl<'s> Server<'s> {
     }
 
     /// The next connection; `None` when the session is over.
+    ///
+    /// # Errors
+    /// The peer breaks the protocol, or leaves a stream without its other half for as long as streams may take to open:
+    /// nobody reads that stream, and what comes on it would hold up the session for ever.
     pub async fn accept(&mut self) -> Result<Option<Connection>, Error> {
-        while let Some(stream) = self.session.accept().await {
+        while let Some(stream) = self.next().await? {
             let request = stream.headers.get("requestid").to_owned();
             let Some(other) = self.pending.remove(&request) else {
                 if self.pending.len() >= MAX_PENDING {
@@ -81,6 +85,13 @@ impl<'s> Server<'s> {
             return pair(stream, other).map(Some);
         }
         Ok(None)
+    }
+
+    async fn next(&self) -> Result<Option<Stream>, Error> {
+        match self.pending.is_empty() {
+            true => Ok(self.session.accept().await),
+            false => self.session.accept_soon().await,
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) const DEFAULT_WINDOW: i64 = 64 << 10;
 pub struct Config {
     /// How many streams the peer may have open at once; more are refused.
     pub max_streams: usize,
-    /// How long to wait for the answer to a new stream.
+    /// How long to wait for the answer to a new stream, or for one that must follow another.
     pub open_timeout: Duration,
     /// Send a ping this often and end the session when it is not answered within the same time again.
     pub ping_period: Option<Duration>,
@@ -252,6 +252,12 @@ impl Session {
     /// The next stream that the peer opens, already answered; `None` when the connection is over.
     pub async fn accept(&self) -> Option<Stream> {
         self.incoming.lock().await.recv().await
+    }
+
+    /// [`Session::accept`] of a stream that the peer owes.
+    pub(crate) async fn accept_soon(&self) -> Result<Option<Stream>, Error> {
+        let patience = self.config.open_timeout;
+        tokio::time::timeout(patience, self.accept()).await.map_err(|_| Error::Timeout)
     }
 
     /// Sends a ping and waits for its answer.
