@@ -85,8 +85,10 @@ impl<'i> Asked<'i> {
         ["/healthz", "/livez", "/readyz"].into_iter().find(|path| *path == self.info.path)
     }
 
-    fn component(&self) -> &'static str {
-        if self.info.is_resource { COMPONENT } else { "" }
+    /// The labels of all that is known when the request comes.
+    fn labels(&self, [group, version, resource, subresource]: [&'i str; 4]) -> [&'i str; 8] {
+        let component = if self.info.is_resource { COMPONENT } else { "" };
+        [self.verb, self.dry_run, group, version, resource, subresource, self.scope, component]
     }
 }
 
@@ -208,23 +210,11 @@ impl Requests {
         elsewhere: &Elsewhere,
     ) {
         let Some(place) = asked.place(known) else { return };
-        let [group, version, resource, subresource] = place;
-        let series = self.series(asked, place);
-        series.code(response.status(), || {
-            let code = response.status();
-            self.total.with_label_values(&[
-                asked.verb,
-                asked.dry_run,
-                group,
-                version,
-                resource,
-                subresource,
-                asked.scope,
-                asked.component(),
-                code.as_str(),
-            ])
-        });
+        let labels = asked.labels(place);
+        let (series, code) = (self.series(asked, &labels), response.status());
+        series.code(code, || self.total.with_label_values(&[&labels[..], &[code.as_str()]].concat()));
         if asked.own {
+            let [group, _, resource, subresource] = place;
             self.own.with_label_values(&[asked.verb, group, resource, subresource]).inc();
         }
         if asked.info.is_long_running() {
@@ -276,27 +266,17 @@ impl Requests {
         }
     }
 
-    fn series(&self, asked: &Asked<'_>, place: [&str; 4]) -> Arc<Series> {
-        let [group, version, resource, subresource] = place;
-        let labels = [
-            asked.verb,
-            asked.dry_run,
-            group,
-            version,
-            resource,
-            subresource,
-            asked.scope,
-            asked.component(),
-        ];
+    fn series(&self, asked: &Asked<'_>, labels: &[&str; 8]) -> Arc<Series> {
         let key = labels.join("\0");
         if let Some(series) = self.known.read().get(&key) {
             return series.clone();
         }
-        let plain = [labels[0], group, version, resource, subresource, labels[6], labels[7]];
+        let [verb, _, place @ ..] = labels;
+        let plain = [&[*verb], &place[..]].concat();
         let reads = matches!(asked.verb, "GET" | "LIST");
         let series = Arc::new(Series {
             codes: Mutex::default(),
-            duration: self.durations.with_label_values(&labels),
+            duration: self.durations.with_label_values(labels),
             own_duration: asked.dry_run.is_empty().then(|| self.own_durations.with_label_values(&plain)),
             size: reads.then(|| self.sizes.with_label_values(&plain)),
         });
