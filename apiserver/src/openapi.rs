@@ -211,6 +211,7 @@ fn entries_of(row: &Resource) -> Vec<openapi::Resource<'_>> {
         namespaced: row.namespaced,
         kind: row.kind,
         verbs: &row.verbs,
+        custom: row.custom.is_some(),
         schema,
         selectable: selectable.clone(),
         ..Default::default()
@@ -227,6 +228,7 @@ fn entries_of(row: &Resource) -> Vec<openapi::Resource<'_>> {
             verbs: &sub.verbs,
             connect: connect(row.plural, sub.name),
             options: (sub.name == "log").then_some("core/v1.PodLogOptions"),
+            custom: row.custom.is_some(),
             schema: schema.filter(|_| sub.group_version.is_none()),
             selectable: selectable.clone(),
         });

@@ -44,6 +44,8 @@ pub struct Resource<'a> {
     pub connect: Option<Connect<'a>>,
     /// Name of a type whose fields are query parameters of GET, and whether the answer is plain text: logs.
     pub options: Option<&'a str>,
+    /// A custom resource, or a subresource of one.
+    pub custom: bool,
     /// The schema of a custom resource.
     pub schema: Option<&'a Value>,
     /// Fields by which objects of a custom resource can be selected: `spec.size`.
@@ -78,6 +80,10 @@ impl Format {
     }
 }
 
+/// Title and version of documents, and of those of custom resources.
+const TITLE: (&str, &str) = ("Kubernetes", "unversioned");
+const CUSTOM_TITLE: (&str, &str) = ("Kubernetes CRD Swagger", "v0.1.0");
+
 /// The version 3 document of one group and version.
 pub fn v3(group: &str, version: &str, resources: &[Resource<'_>]) -> Value {
     let descriptions = Descriptions::load();
@@ -88,14 +94,17 @@ pub fn v3(group: &str, version: &str, resources: &[Resource<'_>]) -> Value {
     let mut paths = Map::new();
     operations::add_version(&mut paths, &mut definitions, group, version, &rows);
     paths.sort_keys();
+    let mut components = object!({"schemas": (definitions.finish())});
+    let custom = rows.iter().any(|row| row.custom);
+    let (title, number) = if custom { CUSTOM_TITLE } else { TITLE };
+    if !custom {
+        components.set(&["securitySchemes"], security());
+    }
     object!({
         "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": "unversioned"},
+        "info": {"title": title, "version": number},
         "paths": paths,
-        "components": {
-            "schemas": (definitions.finish()),
-            "securitySchemes": (security()),
-        },
+        "components": components,
     })
 }
 
@@ -119,7 +128,7 @@ pub fn v2(resources: &[Resource<'_>]) -> Value {
     paths.sort_keys();
     object!({
         "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": "unversioned"},
+        "info": {"title": (TITLE.0), "version": (TITLE.1)},
         "paths": paths,
         "definitions": (definitions.finish()),
         "securityDefinitions": (security()),

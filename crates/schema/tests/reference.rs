@@ -280,6 +280,7 @@ fn each_version(mut f: impl FnMut(&str, &str, &[Resource<'_>])) {
                         with_path: *with_path,
                     }),
                     options: (name == "pods/log").then_some("core/v1.PodLogOptions"),
+                    custom: false,
                     schema: None,
                     selectable: Vec::new(),
                 }

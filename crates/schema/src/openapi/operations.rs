@@ -8,6 +8,8 @@ use super::{Format, Resource};
 
 const MEDIA: [&str; 4] =
     ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"];
+/// What the objects of custom resources can be written as.
+const CUSTOM_MEDIA: [&str; 2] = ["application/json", "application/yaml"];
 const STREAMS: [&str; 3] = [
     "application/json;stream=watch",
     "application/vnd.kubernetes.protobuf;stream=watch",
@@ -20,8 +22,11 @@ const PATCHES: [&str; 5] = [
     "application/apply-patch+yaml",
     "application/apply-patch+cbor",
 ];
+const CUSTOM_PATCHES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 
-/// Adds the paths of one group and version.
+/// Adds the paths of one group and version. Custom resources are described in fewer words, as everywhere: without the
+/// path of discovery and the old paths for watching.
 pub(super) fn add_version(
     paths: &mut Map,
     definitions: &mut Definitions<'_>,
@@ -31,12 +36,15 @@ pub(super) fn add_version(
 ) {
     let root = format!("/{}", super::v3_path(group, version));
     let name = group_name(group, version);
-    let list = definitions.named("meta/v1.APIResourceList");
-    let mut operation = Operation::new(format!("get{name}APIResources"), "get available resources".into());
-    operation.answers.push((200, "OK", list, MEDIA.to_vec()));
-    let mut item = Map::new();
-    item.push("get", operation.build(definitions.format, group, version, &MEDIA));
-    paths.push(format!("{root}/"), item.into());
+    if rows.iter().any(|row| !row.custom) {
+        let list = definitions.named("meta/v1.APIResourceList");
+        let mut operation =
+            Operation::new(format!("get{name}APIResources"), "get available resources".into());
+        operation.answers.push((200, "OK", list, MEDIA.to_vec()));
+        let mut item = Map::new();
+        item.push("get", operation.build(definitions.format, group, version, &MEDIA));
+        paths.push(format!("{root}/"), item.into());
+    }
     for row in rows {
         let parent = row.name.split('/').next().unwrap_or(row.name);
         let parent = rows.iter().find(|r| r.name == parent).copied();
@@ -189,10 +197,24 @@ impl Maker<'_> {
         format!("{verb}{namespaced}{}{sub}{suffix}", self.parent_kind).replacen("%", self.name, 1)
     }
 
+    /// The media types of answers.
+    fn media(&self) -> Vec<&'static str> {
+        if self.row.custom { CUSTOM_MEDIA.to_vec() } else { MEDIA.to_vec() }
+    }
+
+    /// The media types of bodies.
+    fn consumed(&self) -> Vec<&'static str> {
+        if self.row.custom { CUSTOM_MEDIA.to_vec() } else { vec!["*/*"] }
+    }
+
     fn operation(&self, action: &'static str, verb: &str, suffix: &str, about: String) -> Operation<'static> {
-        let (group, version) = self.row.of.unwrap_or((self.row.group, self.row.version));
+        let own = (self.row.group, self.row.version);
+        let ((group, version), kind) = match self.row.custom {
+            true => (own, self.parent_kind),
+            false => (self.row.of.unwrap_or(own), self.row.kind),
+        };
         let mut operation = Operation::new(self.id(verb, suffix), about);
-        operation.action = Some((action, gvk(group, version, self.row.kind)));
+        operation.action = Some((action, gvk(group, version, kind)));
         operation
     }
 
@@ -225,7 +247,7 @@ impl Maker<'_> {
             list.id = list.id.replacen("Namespaced", "", 1);
             self.put(paths, definitions, self.path("", false, ""), vec![("get", list)]);
         }
-        if !self.has("watch") {
+        if !self.has("watch") || self.row.custom {
             return;
         }
         let kind = self.row.kind;
@@ -272,9 +294,10 @@ impl Maker<'_> {
             .cloned()
             .collect();
         let mut item = Map::new();
+        let consumed: &[&str] = if self.row.custom { &CUSTOM_MEDIA } else { &[] };
         for (method, mut operation) in operations.drain(..) {
             operation.parameters.retain(|p| !shared.contains(p));
-            item.push(method, operation.build(format, self.row.group, self.row.version, &[]));
+            item.push(method, operation.build(format, self.row.group, self.row.version, consumed));
         }
         let mut list = parameters::of_path(format, self.kind_of_path(), &path);
         if self.row.connect.is_none() {
@@ -299,10 +322,11 @@ impl Maker<'_> {
 
     fn list(&self, definitions: &mut Definitions<'_>, suffix: &str) -> Operation<'static> {
         let kind = self.row.kind;
-        let watch = self.has("watch");
+        let watch = self.has("watch") && !self.row.custom;
         let about = format!("list {}objects of kind {kind}", if watch { "or watch " } else { "" });
         let mut operation = self.operation("list", "list%", suffix, about);
-        let media = [&MEDIA[..], &STREAMS[..]].concat();
+        let streams = if self.row.custom { &[][..] } else { &STREAMS };
+        let media = [&self.media(), streams].concat();
         operation.answers.push((200, "OK", definitions.kind(self.row, true), media));
         operation.parameters = parameters::query(definitions.format, &parameters::LIST);
         operation
@@ -317,9 +341,13 @@ impl Maker<'_> {
         if self.has("deletecollection") {
             let about = format!("delete collection of {kind}");
             let mut operation = self.operation("deletecollection", "delete%Collection", "", about);
-            operation.parameters = parameters::query(definitions.format, &parameters::DELETE_COLLECTION);
-            operation.body = Some((definitions.named("meta/v1.DeleteOptions"), vec!["*/*"], false));
-            operation.answers.push((200, "OK", definitions.named("meta/v1.Status"), MEDIA.to_vec()));
+            if self.row.custom {
+                operation.parameters = parameters::query(definitions.format, &parameters::LIST);
+            } else {
+                operation.parameters = parameters::query(definitions.format, &parameters::DELETE_COLLECTION);
+                operation.body = Some((definitions.named("meta/v1.DeleteOptions"), self.consumed(), false));
+            }
+            operation.answers.push((200, "OK", definitions.named("meta/v1.Status"), self.media()));
             out.push(("delete", operation));
         }
         if self.has("list") {
@@ -335,9 +363,9 @@ impl Maker<'_> {
         let mut operation = self.operation("post", "create%", "", about);
         let schema = definitions.kind(self.row, false);
         operation.parameters = parameters::query(definitions.format, &parameters::WRITE);
-        operation.body = Some((schema.clone(), vec!["*/*"], true));
+        operation.body = Some((schema.clone(), self.consumed(), true));
         for (code, text) in [(200, "OK"), (201, "Created"), (202, "Accepted")] {
-            operation.answers.push((code, text, schema.clone(), MEDIA.to_vec()));
+            operation.answers.push((code, text, schema.clone(), self.media()));
         }
         operation
     }
@@ -349,13 +377,13 @@ impl Maker<'_> {
         let kind = self.parent_kind;
         let schema = |definitions: &mut Definitions<'_>| definitions.kind(self.row, false);
         let answers = |schema: &Value, codes: &[(u16, &'static str)]| {
-            codes.iter().map(|(c, t)| (*c, *t, schema.clone(), MEDIA.to_vec())).collect::<Vec<_>>()
+            codes.iter().map(|(c, t)| (*c, *t, schema.clone(), self.media())).collect::<Vec<_>>()
         };
         if self.has("delete") {
             let mut operation =
                 self.operation("delete", "delete%", "", format!("delete {of}{}", with_article(kind)));
             operation.parameters = parameters::query(format, &parameters::DELETE);
-            operation.body = Some((definitions.named("meta/v1.DeleteOptions"), vec!["*/*"], false));
+            operation.body = Some((definitions.named("meta/v1.DeleteOptions"), self.consumed(), false));
             let answer = match self.row.answers_itself_deleted() {
                 true => schema(definitions),
                 false => definitions.named("meta/v1.Status"),
@@ -373,18 +401,21 @@ impl Maker<'_> {
                 }
                 None => operation.answers = answers(&schema(definitions), &[(200, "OK")]),
             }
+            if self.row.custom {
+                operation.parameters = parameters::query(format, &["resourceVersion"]);
+            }
             out.push(("get", operation));
         }
         if self.has("patch") {
             let about = format!("partially update {of}the specified {kind}");
             let mut operation = self.operation("patch", "patch%", "", about);
             operation.parameters = parameters::query(format, &parameters::PATCH);
-            let media: Vec<&str> = PATCHES
-                .into_iter()
-                .filter(|m| self.row.schema.is_none() || !m.contains("strategic"))
-                .collect();
+            let (media, codes) = match self.row.custom {
+                true => (CUSTOM_PATCHES.to_vec(), &[(200, "OK")][..]),
+                false => (PATCHES.to_vec(), &[(200, "OK"), (201, "Created")][..]),
+            };
             operation.body = Some((definitions.named("meta/v1.Patch"), media, true));
-            operation.answers = answers(&schema(definitions), &[(200, "OK"), (201, "Created")]);
+            operation.answers = answers(&schema(definitions), codes);
             out.push(("patch", operation));
         }
         if self.has("create") && self.subresource().is_some() {
@@ -395,7 +426,7 @@ impl Maker<'_> {
                 self.operation("put", "replace%", "", format!("replace {of}the specified {kind}"));
             let schema = schema(definitions);
             operation.parameters = parameters::query(format, &parameters::WRITE);
-            operation.body = Some((schema.clone(), vec!["*/*"], true));
+            operation.body = Some((schema.clone(), self.consumed(), true));
             operation.answers = answers(&schema, &[(200, "OK"), (201, "Created")]);
             out.push(("put", operation));
         }

@@ -34,8 +34,20 @@ fn rows(schema: &Value) -> Vec<Resource<'_>> {
             kind: "Widget",
             namespaced: true,
             verbs: &VERBS,
+            custom: true,
             schema: Some(schema),
             selectable: vec!["spec.size"],
+            ..Resource::default()
+        },
+        Resource {
+            group: "example.com",
+            version: "v1",
+            name: "widgets/scale",
+            kind: "Scale",
+            of: Some(("autoscaling", "v1")),
+            namespaced: true,
+            verbs: status,
+            custom: true,
             ..Resource::default()
         },
     ]
@@ -70,6 +82,35 @@ fn custom_resources_are_published_too() {
     let free = doc.at(&["definitions", "com.example.v1.Widget", "properties", "spec", "properties", "free"]);
     assert_eq!(free.to_string(), r#"{"x-kubernetes-preserve-unknown-fields":true}"#);
     assert!(doc.at(&["definitions"]).as_object().unwrap().contains_key("com.example.v1.WidgetList"));
+}
+
+#[test]
+fn custom_resources_take_what_their_server_takes() {
+    let schema = widget();
+    let doc = v3("example.com", "v1", &rows(&schema));
+    assert_eq!(doc.at(&["info"]).to_string(), r#"{"title":"Kubernetes CRD Swagger","version":"v0.1.0"}"#);
+    let keys = |value: &Value| -> Vec<String> {
+        value.as_object().unwrap().iter().map(|(key, _)| key.to_string()).collect()
+    };
+    let base = "/apis/example.com/v1";
+    let in_namespace = format!("{base}/namespaces/{{namespace}}/widgets");
+    let want = [
+        in_namespace.clone(),
+        format!("{in_namespace}/{{name}}"),
+        format!("{in_namespace}/{{name}}/scale"),
+        format!("{base}/widgets"),
+    ];
+    assert_eq!(keys(doc.get("paths")), want);
+    let item = doc.at(&["paths", &want[1]]);
+    let media = ["application/json", "application/yaml"];
+    assert_eq!(keys(item.at(&["get", "responses", "200", "content"])), media);
+    assert_eq!(keys(item.at(&["put", "requestBody", "content"])), media);
+    let patches =
+        ["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
+    assert_eq!(keys(item.at(&["patch", "requestBody", "content"])), patches);
+    assert_eq!(keys(item.at(&["patch", "responses"])), ["200", "401"]);
+    let scale = doc.at(&["paths", &want[2], "get", "x-kubernetes-group-version-kind"]);
+    assert_eq!(scale.to_string(), r#"{"group":"example.com","kind":"Widget","version":"v1"}"#);
 }
 
 #[test]
