@@ -13,6 +13,7 @@ mod labels;
 mod measured;
 mod record;
 mod together;
+mod written;
 
 pub use cache::{Cache, Event, Reading, Snapshot, Stored, Waited, set_resource_version};
 pub use encryption::Encryption;
@@ -45,6 +46,7 @@ pub struct Storage {
     custom: CustomResources,
     /// Revision up to which every cache is complete; zero before the first load.
     progress: watch::Sender<i64>,
+    written: written::Written,
     /// Lists of earlier revisions are not to be had any more.
     compacted: AtomicI64,
 }
@@ -65,6 +67,7 @@ impl Storage {
             caches,
             custom,
             progress: watch::Sender::new(0),
+            written: written::Written::default(),
             compacted: AtomicI64::new(0),
         }))
     }
@@ -92,12 +95,32 @@ impl Storage {
         self.encryption.open(cache.resource(), key, bytes).await
     }
 
-    /// What is to be stored of an object at the full key `key`.
+    /// Writes `object`, which is in the version that is stored and has no resourceVersion, at the full key `key` if
+    /// `guard` holds. Where reading it again must give the same object (`reads_back`), the caches do not read it.
     ///
     /// # Errors
-    /// It cannot be encrypted.
-    pub fn seal(&self, cache: &Cache, key: &str, object: &Value) -> Result<Vec<u8>> {
-        self.encryption.seal(cache.resource(), key, cache.write(object)).map_err(ApiError::internal)
+    /// It cannot be encrypted, or etcd does not answer.
+    pub async fn put(
+        &self,
+        cache: &Cache,
+        key: &str,
+        guard: Precondition,
+        object: Value,
+        reads_back: bool,
+        lease: Option<i64>,
+    ) -> Result<Outcome> {
+        let bytes = cache.write(&object);
+        debug_assert!(!reads_back || cache.reads_as(&bytes, &object), "{key} is read otherwise than written");
+        let bytes = self.encryption.seal(cache.resource(), key, bytes).map_err(ApiError::internal)?;
+        if !reads_back {
+            return self.etcd.put(key, guard, bytes, lease).await;
+        }
+        let pending = self.written.keep(key, bytes.clone(), object);
+        let outcome = self.etcd.put(key, guard, bytes, lease).await?;
+        if matches!(outcome, Outcome::Done(_)) {
+            pending.done();
+        }
+        Ok(outcome)
     }
 
     /// The custom resources that are served.

@@ -8,7 +8,7 @@ use super::set_type;
 use crate::resources::{Resource, TABLE};
 
 /// True when the row's objects are stored in another version.
-fn differs(row: &Resource) -> bool {
+pub(super) fn differs(row: &Resource) -> bool {
     row.store.is_some_and(|s| {
         let stored = TABLE.storage_row(s);
         stored.group != row.group || stored.version != row.version

@@ -8,6 +8,7 @@ use api::{ApiError, Value, names};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
+use super::convert::differs;
 use super::{Call, set_type, to_storage};
 use crate::admission::{self, Operation};
 use crate::allocate::Allocated;
@@ -207,8 +208,8 @@ impl Call {
         let full = storage.etcd().full_key(&cache.prefix, &key);
         let mut stored = self.stored_form(object.clone()).await?;
         stored.remove_at(&["metadata", "resourceVersion"]);
-        let bytes = storage.seal(&cache, &full, &stored)?;
-        match storage.etcd().put(&full, Precondition::Absent, bytes, lease).await? {
+        let reads_back = self.reads_back();
+        match storage.put(&cache, &full, Precondition::Absent, stored, reads_back, lease).await? {
             Outcome::Done(revision) => {
                 set_resource_version(&mut object, revision);
                 Ok(object)
@@ -227,6 +228,12 @@ impl Call {
                 Err(error)
             }
         }
+    }
+
+    /// Whether what is written is read as the same object, whenever that is: no version is made into another, and no
+    /// schema changes.
+    fn reads_back(&self) -> bool {
+        self.row.custom.is_none() && !differs(&self.row)
     }
 
     /// Reads an object from the cache, or from etcd when `fresh`.
@@ -287,8 +294,8 @@ impl Call {
                     }
                 }
                 let lease = self.lease().await?;
-                let bytes = storage.seal(&*self.cache()?, &full, &bare)?;
-                let outcome = storage.etcd().put(&full, guard, bytes, lease).await?;
+                let reads_back = self.reads_back();
+                let outcome = storage.put(&*self.cache()?, &full, guard, bare, reads_back, lease).await?;
                 (object, outcome, false)
             }
             Next::Remove(object) => (object, storage.etcd().delete(&full, guard).await?, true),

@@ -313,6 +313,11 @@ impl Cache {
         Some(object)
     }
 
+    /// Whether `bytes` are read as this object, member by member in the same order.
+    pub(super) fn reads_as(&self, bytes: &[u8], object: &Value) -> bool {
+        self.reading.read(bytes).is_some_and(|read| read.to_json() == object.to_json())
+    }
+
     /// What etcd is to hold of an object.
     pub fn write(&self, object: &Value) -> Vec<u8> {
         self.reading.write(object)

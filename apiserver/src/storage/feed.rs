@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use etcd_client::{EventType, KeyValue};
 
 use super::Storage;
-use super::cache::{Cache, Stored, Unreadable};
+use super::cache::{Cache, Stored, Unreadable, set_resource_version};
 use super::etcd::range_end;
 use crate::custom::{Served, definitions_store};
 
@@ -182,6 +182,10 @@ async fn read(storage: &Storage, router: &Router<'_>, kv: &KeyValue) -> Option<(
 
 async fn read_one(storage: &Storage, cache: &Cache, key: &str, kv: &KeyValue) -> Option<Read> {
     let full = std::str::from_utf8(kv.key()).ok()?;
+    if let Some(mut object) = storage.written.take(full, kv.value()) {
+        set_resource_version(&mut object, kv.mod_revision());
+        return Some(Ok(cache.stored(key, &object, kv.mod_revision())));
+    }
     let opened = tokio::time::timeout(PATIENCE, storage.open(cache, full, kv.value())).await;
     let late = || Err("the key management service did not answer in time".to_owned());
     let value = match opened.unwrap_or_else(|_| late()) {
