@@ -377,8 +377,8 @@ fn images(
 /// The folders that all pods share.
 fn prepare_folders(config: &Config) -> anyhow::Result<()> {
     let below = |name: &str| config.root.join(name);
-    let dirs =
-        [below(""), below("pods"), below("plugins"), below(PLUGINS), config.file.pod_logs_dir.clone().into()];
+    let logs = [config.file.pod_logs_dir.clone().into(), logs::LINKS.into()];
+    let dirs = [below(""), below("pods"), below("plugins"), below(PLUGINS)].into_iter().chain(logs);
     for dir in dirs {
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
@@ -433,6 +433,7 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
     until_stop("eviction", Box::pin(eviction::run(kubelet.clone())));
     until_stop("images", Box::pin(images::collect::run(kubelet.clone())));
     until_stop("logs", Box::pin(logs::rotate(kubelet.clone())));
+    until_stop("log-links", Box::pin(logs::sweep_links(kubelet.clone())));
     let (registry, stopped) = (kubelet.config.root.join(PLUGINS), tasks.token());
     let handlers = handlers(kubelet)?;
     tasks.critical("plug-ins", async move {

@@ -1,6 +1,7 @@
 //! Collecting what nobody uses: images, and what is left of pods that have ended.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::Kubelet;
 use crate::cri::labels;
+use crate::logs;
 use crate::pods::spec;
 
 /// Images are looked at this often.
@@ -151,6 +153,13 @@ impl Kubelet {
         freed
     }
 
+    async fn remove(&self, container: &cri::Container) -> anyhow::Result<()> {
+        if let Some(names) = logs::Names::of_labels(&container.labels, &container.id) {
+            logs::unlink(Path::new(logs::LINKS), &names)?;
+        }
+        Ok(self.runtime.remove_container(&container.id).await?)
+    }
+
     /// Deletes what is left of pods that have ended, and all images that nobody uses.
     pub(crate) async fn delete_unused(&self) {
         let ended: HashSet<String> = {
@@ -163,7 +172,7 @@ impl Kubelet {
             let exited = container.state == cri::ContainerState::ContainerExited as i32;
             if exited
                 && container.labels.get(labels::POD_UID).is_some_and(|uid| ended.contains(uid))
-                && let Err(error) = self.runtime.remove_container(&container.id).await
+                && let Err(error) = self.remove(&container).await
             {
                 tracing::warn!(container = container.id, err = %error, "Cannot remove a container");
             }

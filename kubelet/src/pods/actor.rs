@@ -189,7 +189,7 @@ impl Actor {
             }
             Ok(false) => {
                 self.retry = RETRY_FIRST;
-                self.collect_garbage().await;
+                self.collect_garbage(pod).await;
                 Round::Rest(self.pause(pod, &plan, now))
             }
             Err(()) => self.failed(),

@@ -23,6 +23,7 @@ use crate::downward;
 use crate::env;
 use crate::events;
 use crate::images;
+use crate::logs;
 use crate::users::Users;
 
 /// What a container's configuration is made of besides the pod.
@@ -283,6 +284,7 @@ impl Actor {
         if !spec::is_ephemeral(pod, name) {
             kubelet.allocations.actuate(pod, name, resources);
         }
+        let log = Path::new(&sandbox_config.log_directory).join(&config.0.log_path);
         let created = kubelet.runtime.create_container(&sandbox.id, config, sandbox_config).await;
         let id = created.map_err(|error| {
             warn("Failed", &format!("Error: {}", error.message));
@@ -298,6 +300,10 @@ impl Actor {
             ("RunContainerError".to_owned(), error.message)
         })?;
         normal("Started", "Container started");
+        let names = logs::Names { pod: pod.name(), namespace: pod.namespace(), container: name, id: &id };
+        if let Err(error) = logs::link(Path::new(logs::LINKS), &names, &log) {
+            tracing::error!(pod = %spec::describe(pod), container = name, err = %error, "Cannot link to the container's log");
+        }
         self.after_start(pod, definition, &id).await;
         Ok(())
     }

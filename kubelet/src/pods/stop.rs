@@ -1,7 +1,9 @@
 //! Ending containers and whole pods.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use super::observed::{Container, State};
 use super::{hooks, spec};
 use crate::cri::labels;
 use crate::events;
+use crate::logs;
 
 /// However short the grace period is, and whatever the hook took of it: this long a container has to end by itself.
 const LEAST_GRACE: i64 = 2;
@@ -235,6 +238,7 @@ impl Actor {
             }
         }
         for container in &ended.containers {
+            logs::unlink(Path::new(logs::LINKS), &names(pod, container))?;
             runtime.remove_container(&container.id).await?;
         }
         for sandbox in &ended.sandboxes {
@@ -264,21 +268,21 @@ impl Actor {
         Ok(())
     }
 
-    /// Removes containers that nobody will ask about: all but the newest two of each name.
-    pub(super) async fn collect_garbage(&mut self) {
-        let mut seen = std::collections::HashMap::<&str, u32>::new();
-        let mut dead = Vec::new();
-        for container in &self.observed.containers {
-            let count = seen.entry(&container.name).or_default();
-            *count += 1;
-            if *count > 2 && container.state == State::Exited {
-                dead.push((container.id.clone(), container.log.clone()));
-            }
+    /// Removes an ended container, its log before it, so that no log is left that nobody knows the container of.
+    async fn remove(&self, pod: &Value, container: &Container) -> anyhow::Result<()> {
+        logs::unlink(Path::new(logs::LINKS), &names(pod, container))?;
+        if !container.log.is_empty() {
+            remove_file(Path::new(&container.log))?;
         }
-        for (id, log) in dead {
-            if self.kubelet.runtime.remove_container(&id).await.is_ok() && !log.is_empty() {
-                // A log that is gone already is what was wanted.
-                let _ = fs::remove_file(&log);
+        Ok(self.kubelet.runtime.remove_container(&container.id).await?)
+    }
+
+    /// Removes containers that nobody will ask about: all but the newest two of each name.
+    pub(super) async fn collect_garbage(&mut self, pod: &Value) {
+        for container in surplus(&self.observed.containers) {
+            // What cannot be removed is tried again at the next look.
+            if let Err(error) = self.remove(pod, container).await {
+                tracing::warn!(pod = %spec::describe(pod), container = container.name, err = %error, "Cannot remove an old container");
             }
         }
         let kept = self.observed.sandboxes.iter().skip(1).filter(|sandbox| !sandbox.ready);
@@ -290,6 +294,20 @@ impl Actor {
             }
         }
     }
+}
+
+/// The ended containers that are neither of the newest two of their name.
+fn surplus(containers: &[Container]) -> impl Iterator<Item = &Container> {
+    let mut seen = HashMap::<&str, u32>::new();
+    containers.iter().filter(move |container| {
+        let count = seen.entry(&container.name).or_default();
+        *count += 1;
+        *count > 2 && container.state == State::Exited
+    })
+}
+
+fn names<'a>(pod: &'a Value, container: &'a Container) -> logs::Names<'a> {
+    logs::Names { pod: pod.name(), namespace: pod.namespace(), container: &container.name, id: &container.id }
 }
 
 /// Waits until all have ended, but not longer than so many seconds; returns the whole seconds that it took.
@@ -306,9 +324,37 @@ async fn wait_for(ends: &[watch::Receiver<bool>], limit: i64) -> i64 {
     began.elapsed().as_secs() as i64
 }
 
-fn remove_dir(path: &std::path::Path) -> io::Result<()> {
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn remove_dir(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_two_of_each_name_stay_and_so_does_what_runs() {
+        let container = |id: &str, name: &str, state| {
+            let id = id.to_owned();
+            Container { id, state, ..Container::named(name) }
+        };
+        let all = [
+            container("3", "a", State::Running),
+            container("2", "a", State::Exited),
+            container("9", "b", State::Exited),
+            container("1", "a", State::Exited),
+            container("0", "a", State::Unknown),
+        ];
+        assert_eq!(surplus(&all).map(|container| container.id.as_str()).collect::<Vec<_>>(), ["1"]);
     }
 }
