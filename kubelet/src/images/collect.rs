@@ -1,7 +1,6 @@
 //! Collecting what nobody uses: images, and what is left of pods that have ended.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -154,8 +153,9 @@ impl Kubelet {
     }
 
     async fn remove(&self, container: &cri::Container) -> anyhow::Result<()> {
-        if let Some(names) = logs::Names::of_labels(&container.labels, &container.id) {
-            logs::unlink(Path::new(logs::LINKS), &names)?;
+        let names = logs::Names::of_labels(&container.labels, &container.id);
+        if let (Some(names), Some(log)) = (names, logs::log_of(self, container)) {
+            logs::remove(&names, &log)?;
         }
         Ok(self.runtime.remove_container(&container.id).await?)
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use k8s_cri::v1 as cri;
 
+use super::remove::remove_file;
 use crate::Kubelet;
 use crate::cri::labels;
 
@@ -66,11 +67,8 @@ pub(crate) fn make(dir: &Path, names: &Names<'_>, log: &Path) -> io::Result<()> 
 }
 
 /// Removes the link to a log; that there is none is no error.
-pub(crate) fn remove(dir: &Path, names: &Names<'_>) -> io::Result<()> {
-    match fs::remove_file(dir.join(names.file_name())) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+pub(super) fn remove(dir: &Path, names: &Names<'_>) -> io::Result<()> {
+    remove_file(&dir.join(names.file_name()))
 }
 
 /// Removes links that lead nowhere, now and then, until the process ends.
@@ -101,11 +99,11 @@ fn dangling(dir: &Path) -> Vec<PathBuf> {
 /// The log of a container that goes on may be missing while it is being rotated: its link stays.
 fn remove_dead(links: &[PathBuf], containers: &[cri::Container]) {
     for link in links.iter().filter(|link| !goes_on(link, containers)) {
-        match fs::remove_file(link) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+        match remove_file(link) {
+            Ok(()) => tracing::debug!(link = %link.display(), "Removed a link to a log that is gone"),
+            Err(error) => {
                 tracing::warn!(link = %link.display(), err = %error, "Cannot remove a link to a log that is gone");
             }
-            _ => tracing::debug!(link = %link.display(), "Removed a link to a log that is gone"),
         }
     }
 }

@@ -1,15 +1,26 @@
-//! Rotation: a log that grows beyond its limit is renamed, and the runtime told to start another. Older ones are numbered by
-//! time; of them a few are kept.
+//! Rotation: a log that has grown to its limit is renamed, and the runtime told to start another. Older ones are named by
+//! time and compressed, but for the newest, which whoever gathers logs may not have read to its end; a few are kept.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::quantity::Quantity;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use jiff::Timestamp;
+use k8s_cri::v1 as cri;
 
+use super::remove::remove_file;
+use super::{log_of, rotated};
 use crate::Kubelet;
-use crate::cri::labels;
+
+/// The ending of compressed logs.
+const COMPRESSED: &str = ".gz";
+/// The ending of logs that are being compressed.
+const UNFINISHED: &str = ".tmp";
 
 /// Rotates until the process ends.
 pub(crate) async fn run(kubelet: Arc<Kubelet>) {
@@ -18,74 +29,175 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>) {
     let keep = file.container_log_max_files.max(2) as usize;
     loop {
         tokio::time::sleep(file.container_log_monitor_interval.0).await;
-        if limit <= 0 {
+        let Ok(limit) = u64::try_from(limit) else { continue };
+        if limit == 0 {
             continue;
         }
         let Ok(containers) = kubelet.runtime.containers(None).await else { continue };
-        // 1 is a running container.
-        for container in containers.into_iter().filter(|container| container.state == 1) {
-            let Some(path) = log_path(&kubelet, &container.labels, &container.annotations) else { continue };
-            let big = fs::metadata(&path).is_ok_and(|metadata| metadata.len() as i64 > limit);
-            if !big {
-                continue;
-            }
-            if let Err(error) = make_room(&path, keep) {
+        let running = cri::ContainerState::ContainerRunning as i32;
+        for container in containers.into_iter().filter(|container| container.state == running) {
+            let Some(path) = log_of(&kubelet, &container) else { continue };
+            if let Err(error) = look(&kubelet, &container.id, &path, (limit, keep)).await {
                 tracing::warn!(log = %path.display(), err = %error, "Cannot rotate a log");
-                continue;
-            }
-            if let Err(error) = kubelet.runtime.reopen_log(&container.id).await {
-                tracing::warn!(log = %path.display(), err = %error, "Cannot have a log reopened");
             }
         }
     }
 }
 
-type Strings = std::collections::HashMap<String, String>;
-
-fn log_path(kubelet: &Kubelet, names: &Strings, annotations: &Strings) -> Option<PathBuf> {
-    let pod = kubelet.config.pod_logs(
-        names.get(labels::POD_NAMESPACE)?,
-        names.get(labels::POD_NAME)?,
-        names.get(labels::POD_UID)?,
-    );
-    let count = annotations.get(labels::RESTART_COUNT)?;
-    Some(pod.join(names.get(labels::CONTAINER_NAME)?).join(format!("{count}.log")))
+/// Rotates a log if it is big enough; one that is not there is started.
+async fn look(kubelet: &Kubelet, id: &str, log: &Path, (limit, keep): (u64, usize)) -> anyhow::Result<()> {
+    let size = match fs::metadata(log) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(kubelet.runtime.reopen_log(id).await?);
+        }
+        about => about?.len(),
+    };
+    if size < limit {
+        return Ok(());
+    }
+    let path = log.to_owned();
+    tokio::task::spawn_blocking(move || make_room(&path, keep)).await??;
+    let aside = set_aside(log, Timestamp::now())?;
+    if let Err(error) = kubelet.runtime.reopen_log(id).await {
+        // It is still written to, and rotated at the next look.
+        fs::rename(&aside, log)?;
+        return Err(error.into());
+    }
+    Ok(())
 }
 
-/// Renames the log and removes the oldest ones beyond `keep` in all, the new one included.
-fn make_room(path: &Path, keep: usize) -> io::Result<()> {
-    let stamp = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string();
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    fs::rename(path, path.with_file_name(format!("{name}.{stamp}")))?;
-    let Some(dir) = path.parent() else { return Ok(()) };
-    let prefix = format!("{name}.");
-    let mut old: Vec<_> = fs::read_dir(dir)?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
-        .collect();
-    // The stamps sort by time.
-    old.sort();
-    let surplus = old.len().saturating_sub(keep - 1);
-    old.iter().take(surplus).try_for_each(fs::remove_file)
+/// Removes what earlier rotations did not finish and what is too old, so that with the log and its successor there are at most
+/// `keep`, and compresses the rest.
+fn make_room(log: &Path, keep: usize) -> io::Result<()> {
+    let (used, unused) = sorted(rotated(log)?);
+    unused.iter().try_for_each(|path| remove_file(path))?;
+    let surplus = used.len().saturating_sub(keep.saturating_sub(2));
+    let (old, kept) = used.split_at(surplus);
+    old.iter().try_for_each(|path| remove_file(path))?;
+    kept.iter().filter(|path| !ends_with(path, COMPRESSED)).try_for_each(|path| compress(path))
+}
+
+/// The logs that count, the oldest first, and those that do not: unfinished ones, and those that there are compressed already.
+fn sorted(mut all: Vec<PathBuf>) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    // They are named by time.
+    all.sort();
+    let is_used = |path: &PathBuf| {
+        !ends_with(path, UNFINISHED)
+            && (ends_with(path, COMPRESSED) || all.binary_search(&extended(path, COMPRESSED)).is_err())
+    };
+    let used = all.iter().map(is_used).collect::<Vec<_>>();
+    let mut used = used.into_iter();
+    all.into_iter().partition(|_| used.next().unwrap_or_default())
+}
+
+fn ends_with(path: &Path, ending: &str) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(ending.as_bytes())
+}
+
+fn extended(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// Puts a log's compressed form in its place, which is whole as soon as it is there.
+fn compress(log: &Path) -> io::Result<()> {
+    let mut from = File::open(log)?;
+    let mode = from.metadata()?.permissions().mode();
+    let unfinished = extended(log, UNFINISHED);
+    let mut write = || {
+        let to = File::options().write(true).create(true).truncate(true).mode(mode).open(&unfinished)?;
+        let mut encoder = GzEncoder::new(to, Compression::default());
+        io::copy(&mut from, &mut encoder)?;
+        encoder.finish()?;
+        fs::rename(&unfinished, extended(log, COMPRESSED))
+    };
+    if let Err(error) = write() {
+        remove_file(&unfinished)?;
+        return Err(error);
+    }
+    remove_file(log)
+}
+
+/// Renames the log by the time.
+fn set_aside(log: &Path, now: Timestamp) -> io::Result<PathBuf> {
+    let aside = extended(log, &format!(".{}", now.strftime("%Y%m%d-%H%M%S")));
+    fs::rename(log, &aside)?;
+    Ok(aside)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+
     use super::*;
 
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap().flatten();
+        let mut names: Vec<_> = entries.map(|e| e.file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn check(keep: usize, before: &[&str], after: &[&str]) {
+        let dir = tempfile::tempdir().unwrap();
+        for name in before {
+            fs::write(dir.path().join(name), "text").unwrap();
+        }
+        make_room(&dir.path().join("0.log"), keep).unwrap();
+        assert_eq!(names(dir.path()), after, "{before:?}");
+    }
+
     #[test]
-    fn the_oldest_logs_go_first() {
+    fn the_oldest_logs_go_first_and_the_others_are_compressed() {
+        check(
+            4,
+            &["0.log", "0.log.20260101-000000.gz", "0.log.20260102-000000.gz", "0.log.20260103-000000"],
+            &["0.log", "0.log.20260102-000000.gz", "0.log.20260103-000000.gz"],
+        );
+        check(2, &["0.log", "0.log.20260103-000000"], &["0.log"]);
+        check(5, &["0.log"], &["0.log"]);
+        // Another container's, by one digit.
+        check(
+            2,
+            &["0.log", "00.log.20260103-000000", "0.log2"],
+            &["0.log", "0.log2", "00.log.20260103-000000"],
+        );
+    }
+
+    #[test]
+    fn what_a_rotation_did_not_finish_is_removed() {
+        check(
+            5,
+            &["0.log", "0.log.20260101-000000", "0.log.20260101-000000.gz", "0.log.20260102-000000.tmp"],
+            &["0.log", "0.log.20260101-000000.gz"],
+        );
+        // The log itself is still whole.
+        check(
+            5,
+            &["0.log", "0.log.20260102-000000", "0.log.20260102-000000.tmp"],
+            &["0.log", "0.log.20260102-000000.gz"],
+        );
+    }
+
+    #[test]
+    fn a_compressed_log_has_the_same_text_and_the_same_rights() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("0.log");
-        for old in ["20260101-000000", "20260102-000000", "20260103-000000"] {
-            fs::write(dir.path().join(format!("0.log.{old}")), "").unwrap();
-        }
-        fs::write(&log, "x").unwrap();
-        make_room(&log, 3).unwrap();
-        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().map(|e| e.file_name()).collect();
-        left.sort();
-        assert_eq!(left.len(), 2);
-        assert_eq!(left[0], "0.log.20260103-000000");
+        let text = "2026-01-01T00:00:01Z stdout F line\n".repeat(10_000);
+        fs::write(&log, &text).unwrap();
+        fs::set_permissions(&log, fs::Permissions::from_mode(0o600)).unwrap();
+        let aside = set_aside(&log, "2026-02-03T04:05:06Z".parse().unwrap()).unwrap();
+        assert_eq!(aside, dir.path().join("0.log.20260203-040506"));
+        compress(&aside).unwrap();
+        assert_eq!(names(dir.path()), ["0.log.20260203-040506.gz"]);
+        let compressed = extended(&aside, COMPRESSED);
+        assert_eq!(fs::metadata(&compressed).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut read = String::new();
+        GzDecoder::new(File::open(&compressed).unwrap()).read_to_string(&mut read).unwrap();
+        assert!(read == text);
+        assert!(fs::metadata(&compressed).unwrap().len() < text.len() as u64 / 10);
     }
 }

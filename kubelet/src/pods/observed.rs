@@ -24,6 +24,8 @@ pub(crate) enum State {
 pub(crate) struct Container {
     /// The runtime's id.
     pub id: String,
+    /// The sandbox that it was made in.
+    pub sandbox: String,
     /// The name in the pod's spec.
     pub name: String,
     /// The state.
@@ -91,6 +93,7 @@ impl Container {
     pub(crate) fn named(name: &str) -> Self {
         Self {
             id: format!("id-{name}"),
+            sandbox: String::new(),
             name: name.to_owned(),
             state: State::Created,
             created: 1,
@@ -164,7 +167,7 @@ impl Observed {
         }
         for item in runtime.containers(Some(uid)).await? {
             if let Some(status) = runtime.container_status(&item.id).await? {
-                observed.containers.push(container(status));
+                observed.containers.push(container(item.pod_sandbox_id, status));
             }
         }
         observed.sandboxes.sort_by_key(|sandbox| std::cmp::Reverse((sandbox.created, sandbox.attempt)));
@@ -185,6 +188,13 @@ impl Observed {
             let host_network = super::spec::host_network(pod);
             sandbox.ready && sandbox.host_network == host_network && (host_network || !sandbox.ips.is_empty())
         })
+    }
+
+    /// The sandboxes before the newest that have stopped and hold no container any more.
+    pub(crate) fn old_sandboxes(&self) -> impl Iterator<Item = &str> {
+        let holds = |id: &str| self.containers.iter().any(|container| container.sandbox == id);
+        let stopped = self.sandboxes.iter().skip(1).filter(|sandbox| !sandbox.ready);
+        stopped.map(|sandbox| sandbox.id.as_str()).filter(move |id| !holds(id))
     }
 
     /// The containers that run.
@@ -220,7 +230,7 @@ fn undescribed(item: cri::PodSandbox) -> Sandbox {
     }
 }
 
-fn container(status: cri::ContainerStatus) -> Container {
+fn container(sandbox: String, status: cri::ContainerStatus) -> Container {
     let metadata = status.metadata.unwrap_or_default();
     let annotation = |key: &str| status.annotations.get(key).cloned().unwrap_or_default();
     Container {
@@ -234,6 +244,7 @@ fn container(status: cri::ContainerStatus) -> Container {
         restarts: annotation(labels::RESTART_COUNT).parse().unwrap_or(metadata.attempt),
         hash: annotation(labels::HASH),
         id: status.id,
+        sandbox,
         created: status.created_at,
         started: status.started_at,
         finished: status.finished_at,
@@ -247,5 +258,33 @@ fn container(status: cri::ContainerStatus) -> Container {
         mounts: status.mounts.into_iter().map(|mount| (mount.container_path, mount.host_path)).collect(),
         user: status.user.and_then(|user| user.linux),
         resources: status.resources.and_then(|all| all.linux).as_ref().map(Given::of).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_sandbox_stays_for_the_containers_in_it() {
+        let sandbox = |id: &str, ready| Sandbox {
+            id: id.to_owned(),
+            ready,
+            attempt: 0,
+            created: 0,
+            ips: Vec::new(),
+            host_network: false,
+        };
+        let container = Container { sandbox: "full".to_owned(), ..Container::named("c") };
+        let observed = Observed {
+            sandboxes: vec![
+                sandbox("newest", false),
+                sandbox("empty", false),
+                sandbox("full", false),
+                sandbox("ready", true),
+            ],
+            containers: vec![container],
+        };
+        assert_eq!(observed.old_sandboxes().collect::<Vec<_>>(), ["empty"]);
     }
 }

@@ -238,8 +238,7 @@ impl Actor {
             }
         }
         for container in &ended.containers {
-            logs::unlink(Path::new(logs::LINKS), &names(pod, container))?;
-            runtime.remove_container(&container.id).await?;
+            self.remove(pod, container).await?;
         }
         for sandbox in &ended.sandboxes {
             runtime.remove_sandbox(&sandbox.id).await?;
@@ -268,12 +267,9 @@ impl Actor {
         Ok(())
     }
 
-    /// Removes an ended container, its log before it, so that no log is left that nobody knows the container of.
+    /// Removes an ended container, its logs before it, so that none is left whose container nobody knows.
     async fn remove(&self, pod: &Value, container: &Container) -> anyhow::Result<()> {
-        logs::unlink(Path::new(logs::LINKS), &names(pod, container))?;
-        if !container.log.is_empty() {
-            remove_file(Path::new(&container.log))?;
-        }
+        logs::remove(&names(pod, container), Path::new(&container.log))?;
         Ok(self.kubelet.runtime.remove_container(&container.id).await?)
     }
 
@@ -285,11 +281,8 @@ impl Actor {
                 tracing::warn!(pod = %spec::describe(pod), container = container.name, err = %error, "Cannot remove an old container");
             }
         }
-        let kept = self.observed.sandboxes.iter().skip(1).filter(|sandbox| !sandbox.ready);
-        let old: Vec<_> = kept.map(|sandbox| sandbox.id.clone()).collect();
-        for id in old {
-            // The containers of an older sandbox go with it.
-            if let Err(error) = self.kubelet.runtime.remove_sandbox(&id).await {
+        for id in self.observed.old_sandboxes() {
+            if let Err(error) = self.kubelet.runtime.remove_sandbox(id).await {
                 tracing::debug!(err = %error, "Cannot remove an old sandbox");
             }
         }
@@ -322,13 +315,6 @@ async fn wait_for(ends: &[watch::Receiver<bool>], limit: i64) -> i64 {
     }));
     let _ = tokio::time::timeout(Duration::from_secs(limit.unsigned_abs()), all).await;
     began.elapsed().as_secs() as i64
-}
-
-fn remove_file(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn remove_dir(path: &Path) -> io::Result<()> {
