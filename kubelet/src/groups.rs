@@ -58,6 +58,15 @@ impl GroupNames {
             .map(|names| self.path(names))
     }
 
+    /// The uid of the pod whose group has this name in the group of its class; none of a group that is no pod's.
+    pub(crate) fn uid(&self, name: &str) -> Option<String> {
+        let own = match self.systemd {
+            true => name.strip_suffix(".slice")?.rsplit('-').next()?.replace('_', "-"),
+            false => name.to_owned(),
+        };
+        own.strip_prefix("pod").filter(|uid| !uid.is_empty()).map(str::to_owned)
+    }
+
     /// The group that all are in.
     pub(crate) fn whole(&self) -> Existing {
         let names = self.root.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect();
@@ -157,8 +166,16 @@ impl Groups {
         self.files.update(group, &limits)
     }
 
-    /// Removes a group and the groups inside of it. Fails with `ResourceBusy` while processes are left.
+    /// Removes a group and the groups inside of it. While processes are left they are killed, and it fails with `ResourceBusy`.
     pub(crate) async fn delete(&self, group: &str) -> io::Result<()> {
+        let deleted = self.try_delete(group).await;
+        if deleted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy) {
+            self.files.kill(group)?;
+        }
+        deleted
+    }
+
+    async fn try_delete(&self, group: &str) -> io::Result<()> {
         if let Some(systemd) = self.systemd.as_ref().filter(|_| self.files.exists(group)) {
             systemd.stop(group).await?;
         }
@@ -183,6 +200,21 @@ mod tests {
         assert_eq!(names.pod(&pod("Guaranteed")), "x/kubepods/poda-b");
         assert_eq!(GroupNames::new("cgroupfs", "").kubepods(), "kubepods");
         assert!(names.anywhere("a-b").contains(&names.pod(&pod("Guaranteed"))));
+    }
+
+    #[test]
+    fn pods_are_known_by_their_groups() {
+        for (driver, root) in [("cgroupfs", ""), ("systemd", "/x-y")] {
+            let names = GroupNames::new(driver, root);
+            for class in ["Guaranteed", "Burstable", "BestEffort"] {
+                let group = names.pod(&pod(class));
+                let own = group.rsplit('/').next().unwrap();
+                assert_eq!(names.uid(own).as_deref(), Some("a-b"), "{group}");
+            }
+            for group in [names.class("burstable"), names.kubepods(), "pod".to_owned(), "x".to_owned()] {
+                assert_eq!(names.uid(group.rsplit('/').next().unwrap()), None, "{group}");
+            }
+        }
     }
 
     #[test]

@@ -72,7 +72,7 @@ use node::status::Capacity;
 use objects::Objects;
 use pods::manager::{Allocatable, Health};
 use pods::swap::Swap;
-use pods::{Manager, resources, spec, static_pods};
+use pods::{Manager, resources, spec, static_pods, traces};
 use users::Ranges;
 use volumes::{Tokens, Volumes};
 
@@ -474,7 +474,10 @@ fn start(kubelet: &Arc<Kubelet>, manager: &Arc<Manager>) -> anyhow::Result<()> {
             manifests.wait_for(|read| *read).await?;
             manager.adopt_orphans().await?;
             manager.clean_up_claims().await;
-            Ok(())
+            loop {
+                tokio::time::sleep(traces::PERIOD).await;
+                manager.adopt_orphans().await?;
+            }
         }
     });
     Ok(())

@@ -1,6 +1,6 @@
 //! Pods: one actor for each, which compares what is wanted with what runs and takes the next step.
 //!
-//! - `manager` knows the actors; `relist` wakes those whose containers changed;
+//! - `manager` knows the actors; `relist` wakes those whose containers changed; `traces` finds what is left of pods;
 //! - `actor` is the loop of one pod, with `start`, `image_volumes`, `mounts`, `stop` and `report` as its hands;
 //! - `plan`, `resize`, `status`, `resources`, `swap`, `sandbox` and `container` decide, and touch nothing.
 
@@ -27,6 +27,7 @@ pub(crate) mod static_pods;
 pub(crate) mod status;
 mod stop;
 pub(crate) mod swap;
+pub(crate) mod traces;
 mod words;
 
 pub(crate) use manager::Manager;

@@ -11,6 +11,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
 use crate::mount::{self, MountPoint};
 
 pub use stats::Usage;
@@ -235,6 +239,22 @@ impl Cgroups {
         self.directories(group).iter().try_for_each(|directory| remove_tree(directory))
     }
 
+    /// Kills all processes of a group and of the groups inside of it. They may take a moment to end.
+    pub fn kill(&self, group: &str) -> io::Result<()> {
+        let mut processes = Vec::new();
+        for directory in self.directories(group) {
+            processes_below(&directory, &mut processes)?;
+        }
+        processes.sort_unstable();
+        processes.dedup();
+        processes.into_iter().try_for_each(|process| {
+            match nix::sys::signal::kill(Pid::from_raw(process), Signal::SIGKILL) {
+                Err(Errno::ESRCH) => Ok(()),
+                killed => Ok(killed?),
+            }
+        })
+    }
+
     /// The groups directly inside of a group.
     pub fn children(&self, group: &str) -> Vec<String> {
         let Some(directory) = self.directory("memory", group) else { return Vec::new() };
@@ -358,6 +378,19 @@ pub fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
+/// Collects the processes of a group and of the groups inside of it, by its folder; a folder that is not there has none.
+fn processes_below(directory: &Path, found: &mut Vec<i32>) -> io::Result<()> {
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    // Zero is a process of another namespace, which cannot be named here.
+    found.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|process: &i32| *process > 0));
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => named(other, directory)?,
+    };
+    let inside = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()));
+    inside.map(|entry| entry.path()).try_for_each(|directory| processes_below(&directory, found))
+}
+
 fn remove_tree(directory: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -397,6 +430,26 @@ mod tests {
         let found = Cgroups::from_mounts(&mount::parse(unified)).unwrap();
         assert_eq!(found, Cgroups::V2 { root: "/sys/fs/cgroup".into() });
         assert!(Cgroups::from_mounts(&[]).is_none());
+    }
+
+    #[test]
+    fn killing_a_group_ends_the_processes_inside_of_it_and_no_others() {
+        let root = tempfile::tempdir().unwrap();
+        let sleep = || std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let (mut inside, mut outside) = (sleep(), sleep());
+        for (group, text) in
+            [("pod/container", format!("{}\n0\n", inside.id())), ("other", outside.id().to_string())]
+        {
+            fs::create_dir_all(root.path().join(group)).unwrap();
+            fs::write(root.path().join(group).join("cgroup.procs"), text).unwrap();
+        }
+        let groups = Cgroups::V2 { root: root.path().to_owned() };
+        groups.kill("pod").unwrap();
+        assert!(!inside.wait().unwrap().success());
+        assert!(outside.try_wait().unwrap().is_none());
+        outside.kill().unwrap();
+        outside.wait().unwrap();
+        groups.kill("none").unwrap();
     }
 
     #[test]

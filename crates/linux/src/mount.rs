@@ -177,14 +177,23 @@ pub fn unmount(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Unmounts everything at and below a directory, the innermost first.
-pub fn unmount_below(directory: &Path) -> io::Result<()> {
+/// Everything that is mounted at and below a directory, the innermost first. The directory may be named by way of links.
+pub fn mounted_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let directory = match directory.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        directory => directory?,
+    };
     let mut below: Vec<_> =
-        mounts()?.into_iter().map(|mount| mount.path).filter(|path| path.starts_with(directory)).collect();
+        mounts()?.into_iter().map(|mount| mount.path).filter(|path| path.starts_with(&directory)).collect();
     // Of two mounts on one path the later is on top.
     below.reverse();
     below.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
-    below.iter().try_for_each(|path| unmount(path))
+    Ok(below)
+}
+
+/// Unmounts everything at and below a directory, the innermost first.
+pub fn unmount_below(directory: &Path) -> io::Result<()> {
+    mounted_below(directory)?.iter().try_for_each(|path| unmount(path))
 }
 
 /// Opens a path below `base` without leaving `base`: a symbolic link that points outside is an error.
@@ -281,6 +290,19 @@ mod tests {
         for path in seen.filter(covered) {
             assert_eq!(is_root_of_mount(path), Some(true), "{}", path.display());
         }
+    }
+
+    #[test]
+    fn what_is_mounted_below_a_directory_is_found_through_links() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(mounted_below(dir.path()).unwrap().is_empty());
+        assert!(mounted_below(&dir.path().join("none")).unwrap().is_empty());
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/", &link).unwrap();
+        let below = mounted_below(&link).unwrap();
+        assert!(below.contains(&"/proc".into()));
+        assert!(below.windows(2).all(|two| two[0].components().count() >= two[1].components().count()));
+        assert_eq!(below, mounted_below(Path::new("/")).unwrap());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! All pods of the node: which actor each has, and what it is told.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::{Value, object};
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::actor::{Actor, Desired};
+use super::traces::{self, Names};
 use super::{relist, spec};
 use crate::cri::labels;
 use crate::{Known, Kubelet};
@@ -139,17 +140,27 @@ impl Manager {
         let stop = self.kubelet.tasks.token();
         self.kubelet.tasks.plain("pod", async move {
             tokio::select! {
-                () = actor.run() => {
-                    this.actors.lock().remove(&uid);
-                    this.kubelet.pods.lock().remove(&uid);
-                    this.kubelet.settled.notify_waiters();
-                }
+                () = actor.run() => this.ended(&uid),
                 // Containers go on without a kubelet.
                 () = stop.cancelled() => {}
             }
             Ok(())
         });
         Handle { desired: sender }
+    }
+
+    /// An actor is through. A static pod whose manifest has come back meanwhile begins again.
+    fn ended(self: &Arc<Self>, uid: &str) {
+        let mut actors = self.actors.lock();
+        let handle = actors.remove(uid);
+        self.kubelet.pods.lock().remove(uid);
+        let wanted = handle.map(|handle| handle.desired.borrow().clone()).filter(|desired| !desired.ends());
+        if let Some(desired) = wanted {
+            let handle = self.start(uid, desired);
+            actors.insert(uid.to_owned(), handle);
+        }
+        drop(actors);
+        self.kubelet.settled.notify_waiters();
     }
 
     /// Whether another pod of this name is still here.
@@ -166,35 +177,36 @@ impl Manager {
         self.kubelet.claims.clean_up(|uid| self.actors.lock().contains_key(uid)).await;
     }
 
-    /// Ends what runs here for pods that do not exist any more. To be called once all pods are known.
-    pub(crate) async fn adopt_orphans(self: &Arc<Self>) -> crate::cri::Result<()> {
-        let mut known: HashSet<String> = self.actors.lock().keys().cloned().collect();
+    /// Ends pods that do not exist any more and have left something here: what runs, and what is on the disk. To be called
+    /// once all pods are known, and again.
+    pub(crate) async fn adopt_orphans(self: &Arc<Self>) -> anyhow::Result<()> {
+        // Whoever comes after this look is known by the time that it is found out who is.
+        let mut found = traces::find(&self.kubelet)?;
         for sandbox in self.kubelet.runtime.sandboxes(None).await? {
             let label = |key: &str| sandbox.labels.get(key).cloned().unwrap_or_default();
-            let uid = label(labels::POD_UID);
-            if uid.is_empty() || !known.insert(uid.clone()) {
-                continue;
-            }
-            tracing::info!(
-                pod = label(labels::POD_NAME),
-                namespace = label(labels::POD_NAMESPACE),
-                "Ending a pod that is gone"
-            );
-            let pod = object!({
-                "metadata": {
-                    "name": (label(labels::POD_NAME)),
-                    "namespace": (label(labels::POD_NAMESPACE)),
-                    "uid": (uid.as_str()),
-                },
-            });
-            let mut actors = self.actors.lock();
-            let handle = self.start(&uid, Desired { pod: Arc::new(pod), mirror: None, removed: true });
-            actors.insert(uid, handle);
+            let names = Names { namespace: label(labels::POD_NAMESPACE), name: label(labels::POD_NAME) };
+            found.insert(label(labels::POD_UID), names);
+        }
+        for (uid, names) in found.into_iter().filter(|(uid, _)| !uid.is_empty()) {
+            self.adopt(uid, names);
         }
         let actors = self.actors.lock();
         self.kubelet.allocations.retain(|uid| actors.contains_key(uid));
         self.kubelet.devices.retain(|uid| actors.contains_key(uid));
         self.kubelet.managers.retain(|uid| actors.contains_key(uid));
         Ok(())
+    }
+
+    /// Ends a pod, unless it is known.
+    fn adopt(self: &Arc<Self>, uid: String, names: Names) {
+        let mut actors = self.actors.lock();
+        if actors.contains_key(&uid) {
+            return;
+        }
+        let Names { namespace, name } = names;
+        tracing::info!(pod = name, namespace, uid, "Ending a pod that is gone");
+        let pod = object!({"metadata": {"name": name, "namespace": namespace, "uid": (uid.as_str())}});
+        let handle = self.start(&uid, Desired { pod: Arc::new(pod), mirror: None, removed: true });
+        actors.insert(uid, handle);
     }
 }

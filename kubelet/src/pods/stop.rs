@@ -1,7 +1,6 @@
 //! Ending containers and whole pods.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use tokio::sync::watch;
 
 use super::actor::{Actor, Desired};
 use super::observed::{Container, State};
-use super::{hooks, spec};
+use super::{hooks, spec, traces};
 use crate::cri::labels;
 use crate::events;
 use crate::logs;
@@ -243,8 +242,8 @@ impl Actor {
         for sandbox in &ended.sandboxes {
             runtime.remove_sandbox(&sandbox.id).await?;
         }
-        remove_dir(&kubelet.config.pod_dir(pod.uid()))?;
-        remove_dir(&kubelet.config.pod_logs(pod.namespace(), pod.name(), pod.uid()))?;
+        traces::remove(&kubelet.config.pod_dir(pod.uid()))?;
+        traces::remove(&kubelet.config.pod_logs(pod.namespace(), pod.name(), pod.uid()))?;
         kubelet.images.forget(pod.uid());
         kubelet.users.forget(pod.uid());
         kubelet.allocations.forget(pod.uid());
@@ -315,13 +314,6 @@ async fn wait_for(ends: &[watch::Receiver<bool>], limit: i64) -> i64 {
     }));
     let _ = tokio::time::timeout(Duration::from_secs(limit.unsigned_abs()), all).await;
     began.elapsed().as_secs() as i64
-}
-
-fn remove_dir(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
