@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use api::Value;
@@ -12,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::backoff::{Backoffs, go_duration};
 use super::observed::{Observed, State};
 use super::plan::{self, Plan, View};
+use super::report::Reports;
 use super::status::{self, Context};
 use super::{resize, resources, spec, words};
 use crate::Kubelet;
@@ -25,6 +27,8 @@ use crate::volumes::Mounted;
 /// How long to wait after a failure of the runtime or the API server: first, and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LAST: Duration = Duration::from_secs(10);
+/// How long the status of a pod that has ended may take to be told before the machine goes down.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// What is wanted of a pod.
 #[derive(Clone)]
@@ -63,8 +67,7 @@ pub(super) struct Actor {
     /// Why the whole pod failed.
     pub(super) verdict: Option<(String, String)>,
     pub(super) mounted: Mounted,
-    /// The status that was reported last, and the uid of the object that it was reported of.
-    pub(super) reported: Option<(String, Value)>,
+    pub(super) reports: Reports,
     admitted: bool,
     retry: Duration,
 }
@@ -85,6 +88,7 @@ impl Actor {
         desired: watch::Receiver<Desired>,
         evictions: watch::Receiver<Option<Eviction>>,
         wake: Arc<Notify>,
+        reports: Reports,
     ) -> Self {
         let longest = kubelet.config.file.crash_loop_back_off.max_container_restart_period.0;
         let (runtime, recorder) = (kubelet.runtime.clone(), kubelet.recorder.clone());
@@ -103,7 +107,7 @@ impl Actor {
             evicted: None,
             verdict: None,
             mounted: Mounted::new(),
-            reported: None,
+            reports,
             admitted: false,
             retry: RETRY_FIRST,
         }
@@ -178,7 +182,7 @@ impl Actor {
             now,
         });
         self.note_held(pod, &plan);
-        self.report(pod, false).await;
+        self.report(pod, false);
         if plan.done || self.verdict.is_some() {
             return self.finished(pod).await;
         }
@@ -199,6 +203,10 @@ impl Actor {
     async fn finished(&mut self, pod: &Arc<Value>) -> Round {
         if !self.finish(pod).await {
             return self.failed();
+        }
+        if self.kubelet.shutting_down.load(Ordering::Relaxed) {
+            // Once every pod is over the machine goes down, and an API server that cannot be reached does not hold it up.
+            let _ = tokio::time::timeout(LAST_WORDS, self.reports.told()).await;
         }
         self.kubelet.note_over(pod.uid());
         Round::Done

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::actor::{Actor, Desired};
 use super::traces::{self, Names};
-use super::{relist, spec};
+use super::{relist, report, spec};
 use crate::cri::labels;
 use crate::{Known, Kubelet};
 
@@ -134,13 +134,16 @@ impl Manager {
         };
         self.kubelet.pods.lock().insert(uid.to_owned(), known);
         let (sender, receiver) = watch::channel(desired);
-        let actor = Actor::new(self.kubelet.clone(), receiver, evictions, wake.clone());
+        let (reports, reporter) = report::channel(self.kubelet.client.clone());
+        let actor = Actor::new(self.kubelet.clone(), receiver, evictions, wake.clone(), reports);
         let this = self.clone();
         let uid = uid.to_owned();
         let stop = self.kubelet.tasks.token();
         self.kubelet.tasks.plain("pod", async move {
             tokio::select! {
                 () = actor.run() => this.ended(&uid),
+                // It goes on for as long as the actor does.
+                () = reporter.run() => {}
                 // Containers go on without a kubelet.
                 () = stop.cancelled() => {}
             }

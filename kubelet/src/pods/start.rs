@@ -77,7 +77,7 @@ impl Actor {
                 }
                 Err((reason, message)) => {
                     self.waiting.insert(name.clone(), (reason, message));
-                    self.report(pod, false).await;
+                    self.report(pod, false);
                     return Err(());
                 }
             }
@@ -229,7 +229,7 @@ impl Actor {
         self.observe(pod).await.map_err(|error| {
             tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot see the new sandbox");
         })?;
-        self.report(pod, false).await;
+        self.report(pod, false);
         Ok(())
     }
 

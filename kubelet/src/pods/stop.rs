@@ -164,7 +164,7 @@ impl Actor {
         self.kubelet.allocations.clear_conditions(pod.uid());
         self.kubelet.devices.forget(pod.uid());
         self.kubelet.managers.forget(pod.uid());
-        self.report(pod, true).await;
+        self.report(pod, true);
         self.kubelet.retry();
         let released = self.release(pod).await;
         if let Err(error) = &released {
@@ -182,7 +182,7 @@ impl Actor {
         }
         self.update_probes(pod, true);
         if !desired.removed {
-            self.report(pod, true).await;
+            self.report(pod, true);
         }
         // A second deletion or the node may shorten the time: then the stopping starts over with what is left.
         let mut changes = self.desired.clone();
@@ -225,11 +225,13 @@ impl Actor {
         // Before anybody hears that the pod has ended, who could give its devices to others.
         self.kubelet.claims.unprepare(pod.uid()).await.map_err(anyhow::Error::msg)?;
         if !removed {
-            self.report(pod, true).await;
+            self.report(pod, true);
         }
         self.release(pod).await?;
         let kubelet = self.kubelet.clone();
         if !removed && !spec::is_static(pod) {
+            // How the pod ended could not be told afterwards.
+            self.reports.told().await;
             let options = DeleteOptions { grace_period: Some(0), ..DeleteOptions::uid(pod.uid()) };
             match kubelet.client.delete(&PODS, pod.namespace(), pod.name(), &options).await {
                 Err(error) if !error.is_not_found() && !error.is_conflict() => return Err(error.into()),
