@@ -2,6 +2,7 @@
 
 mod abilities;
 pub(crate) mod labels;
+mod operations;
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,12 +12,13 @@ use k8s_cri::v1::image_service_client::ImageServiceClient;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use prost::Message;
 use tonic::transport::Channel;
-use tonic::{Code, Request};
+use tonic::{Code, Request, Response, Status};
 
 pub(crate) use abilities::Abilities;
 
 pub(crate) use crate::grpc::{Error, Result};
 use crate::grpc::{Plugin, channel};
+use operations::{Operation, Operations};
 
 /// The largest answer that is taken: a node full of containers.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -36,6 +38,8 @@ pub(crate) struct Runtime {
     /// For calls that the generated client does not know.
     other: Plugin,
     timeout: Duration,
+    /// What is counted of the calls.
+    pub(crate) operations: Operations,
 }
 
 const CREATE_CONTAINER: &str = "/runtime.v1.RuntimeService/CreateContainer";
@@ -103,6 +107,7 @@ impl Runtime {
             images: ImageServiceClient::new(channel(images)).max_decoding_message_size(MAX_MESSAGE),
             other: Plugin::new(runtime),
             timeout,
+            operations: Operations::new(),
         }
     }
 
@@ -116,26 +121,40 @@ impl Runtime {
         request
     }
 
+    /// Waits for the answer to a question, and counts it.
+    async fn ask<T>(
+        &self,
+        operation: Operation,
+        call: impl Future<Output = std::result::Result<Response<T>, Status>>,
+    ) -> std::result::Result<T, Status> {
+        self.operations.watch(operation, call).await.map(Response::into_inner)
+    }
+
     /// Name and version of the runtime.
     pub(crate) async fn version(&self) -> Result<cri::VersionResponse> {
         let request = cri::VersionRequest { version: "0.1.0".to_owned() };
-        Ok(self.runtime.clone().version(self.request(request)).await?.into_inner())
+        Ok(self.ask(Operation::Version, self.runtime.clone().version(self.request(request))).await?)
     }
 
     /// The runtime's own conditions, `RuntimeReady` and `NetworkReady`, and what it can do.
     pub(crate) async fn status(&self) -> Result<(Vec<cri::RuntimeCondition>, Abilities)> {
         let request = cri::StatusRequest { verbose: false };
-        let answer = self.runtime.clone().status(self.request(request)).await?.into_inner();
+        let answer = self.ask(Operation::Status, self.runtime.clone().status(self.request(request))).await?;
         let abilities = Abilities::of(&answer);
         Ok((answer.status.map(|status| status.conditions).unwrap_or_default(), abilities))
     }
 
     /// Who makes control groups, as the runtime says; none where it says nothing of that.
     pub(crate) async fn cgroup_driver(&self) -> Result<Option<&'static str>> {
-        let answer = self.runtime.clone().runtime_config(self.request(cri::RuntimeConfigRequest {})).await;
+        let answer = self
+            .ask(
+                Operation::RuntimeConfig,
+                self.runtime.clone().runtime_config(self.request(cri::RuntimeConfigRequest {})),
+            )
+            .await;
         let linux = match answer {
             Err(status) if status.code() == Code::Unimplemented => return Ok(None),
-            other => other?.into_inner().linux,
+            other => other?.linux,
         };
         Ok(linux.map(|linux| match linux.cgroup_driver() {
             cri::CgroupDriver::Systemd => "systemd",
@@ -150,7 +169,10 @@ impl Runtime {
             ..Default::default()
         });
         let request = cri::ListPodSandboxRequest { filter };
-        Ok(self.runtime.clone().list_pod_sandbox(self.request(request)).await?.into_inner().items)
+        Ok(self
+            .ask(Operation::ListSandboxes, self.runtime.clone().list_pod_sandbox(self.request(request)))
+            .await?
+            .items)
     }
 
     /// All containers, or those of one pod.
@@ -160,14 +182,20 @@ impl Runtime {
             ..Default::default()
         });
         let request = cri::ListContainersRequest { filter };
-        Ok(self.runtime.clone().list_containers(self.request(request)).await?.into_inner().containers)
+        Ok(self
+            .ask(Operation::ListContainers, self.runtime.clone().list_containers(self.request(request)))
+            .await?
+            .containers)
     }
 
     /// The state of a sandbox; none when it is gone.
     pub(crate) async fn sandbox_status(&self, id: &str) -> Result<Option<cri::PodSandboxStatus>> {
         let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: false };
-        match self.runtime.clone().pod_sandbox_status(self.request(request)).await {
-            Ok(answer) => Ok(answer.into_inner().status),
+        match self
+            .ask(Operation::SandboxStatus, self.runtime.clone().pod_sandbox_status(self.request(request)))
+            .await
+        {
+            Ok(answer) => Ok(answer.status),
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(status.into()),
         }
@@ -176,8 +204,11 @@ impl Runtime {
     /// The state of a container; none when it is gone.
     pub(crate) async fn container_status(&self, id: &str) -> Result<Option<cri::ContainerStatus>> {
         let request = cri::ContainerStatusRequest { container_id: id.to_owned(), verbose: false };
-        match self.runtime.clone().container_status(self.request(request)).await {
-            Ok(answer) => Ok(answer.into_inner().status),
+        match self
+            .ask(Operation::ContainerStatus, self.runtime.clone().container_status(self.request(request)))
+            .await
+        {
+            Ok(answer) => Ok(answer.status),
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(status.into()),
         }
@@ -188,19 +219,33 @@ impl Runtime {
         let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
         // Network plug-ins may take their time.
         let request = self.request_within(request, self.timeout * 2);
-        Ok(self.runtime.clone().run_pod_sandbox(request).await?.into_inner().pod_sandbox_id)
+        Ok(self
+            .operations
+            .watch_sandbox(handler, self.runtime.clone().run_pod_sandbox(request))
+            .await?
+            .into_inner()
+            .pod_sandbox_id)
     }
 
     /// Stops a sandbox with everything in it and takes its network down; one that is gone is no error.
     pub(crate) async fn stop_sandbox(&self, id: &str) -> Result<()> {
         let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        gone_is_fine(self.runtime.clone().stop_pod_sandbox(self.request(request)).await)
+        gone_is_fine(
+            self.ask(Operation::StopSandbox, self.runtime.clone().stop_pod_sandbox(self.request(request)))
+                .await,
+        )
     }
 
     /// Removes a sandbox; one that is gone is no error.
     pub(crate) async fn remove_sandbox(&self, id: &str) -> Result<()> {
         let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        gone_is_fine(self.runtime.clone().remove_pod_sandbox(self.request(request)).await)
+        gone_is_fine(
+            self.ask(
+                Operation::RemoveSandbox,
+                self.runtime.clone().remove_pod_sandbox(self.request(request)),
+            )
+            .await,
+        )
     }
 
     /// Makes a container that mounts `parts` of images besides what its configuration says.
@@ -211,15 +256,18 @@ impl Runtime {
         sandbox_config: cri::PodSandboxConfig,
     ) -> Result<String> {
         let request = encoded(sandbox, (config, parts), sandbox_config);
-        let made: cri::CreateContainerResponse =
-            self.other.call(CREATE_CONTAINER, request, self.timeout).await?;
+        let made: cri::CreateContainerResponse = self
+            .operations
+            .watch(Operation::CreateContainer, self.other.call(CREATE_CONTAINER, request, self.timeout))
+            .await?;
         Ok(made.container_id)
     }
 
     /// Starts a container.
     pub(crate) async fn start_container(&self, id: &str) -> Result<()> {
         let request = cri::StartContainerRequest { container_id: id.to_owned() };
-        self.runtime.clone().start_container(self.request(request)).await?;
+        self.ask(Operation::StartContainer, self.runtime.clone().start_container(self.request(request)))
+            .await?;
         Ok(())
     }
 
@@ -228,13 +276,19 @@ impl Runtime {
         let request = cri::StopContainerRequest { container_id: id.to_owned(), timeout: grace };
         let patience = self.timeout + Duration::from_secs(grace.max(0).unsigned_abs());
         let request = self.request_within(request, patience);
-        gone_is_fine(self.runtime.clone().stop_container(request).await)
+        gone_is_fine(self.ask(Operation::StopContainer, self.runtime.clone().stop_container(request)).await)
     }
 
     /// Removes a container; one that is gone is no error.
     pub(crate) async fn remove_container(&self, id: &str) -> Result<()> {
         let request = cri::RemoveContainerRequest { container_id: id.to_owned() };
-        gone_is_fine(self.runtime.clone().remove_container(self.request(request)).await)
+        gone_is_fine(
+            self.ask(
+                Operation::RemoveContainer,
+                self.runtime.clone().remove_container(self.request(request)),
+            )
+            .await,
+        )
     }
 
     /// Gives a running container other resources.
@@ -244,7 +298,11 @@ impl Runtime {
             linux: Some(linux),
             ..Default::default()
         };
-        self.runtime.clone().update_container_resources(self.request(request)).await?;
+        self.ask(
+            Operation::UpdateContainer,
+            self.runtime.clone().update_container_resources(self.request(request)),
+        )
+        .await?;
         Ok(())
     }
 
@@ -258,7 +316,8 @@ impl Runtime {
     ) -> Result<()> {
         let request =
             UpdateSandbox { id: id.to_owned(), overhead: Some(overhead), resources: Some(resources) };
-        match self.other.call::<_, SandboxUpdated>(UPDATE_SANDBOX, request, self.timeout).await {
+        let updated = self.other.call::<_, SandboxUpdated>(UPDATE_SANDBOX, request, self.timeout);
+        match self.operations.watch(Operation::UpdateSandbox, updated).await {
             Err(error) if error.code == Code::Unimplemented => Ok(()),
             // Some say it in words only.
             Err(error) if error.code == Code::Unknown && error.message.contains("not implemented") => Ok(()),
@@ -269,7 +328,10 @@ impl Runtime {
     /// The memory that a container uses, in bytes, if the runtime knows.
     pub(crate) async fn container_memory(&self, id: &str) -> Result<Option<u64>> {
         let request = cri::ContainerStatsRequest { container_id: id.to_owned() };
-        let stats = self.runtime.clone().container_stats(self.request(request)).await?.into_inner().stats;
+        let stats = self
+            .ask(Operation::ContainerStats, self.runtime.clone().container_stats(self.request(request)))
+            .await?
+            .stats;
         let memory = stats.and_then(|stats| stats.memory).unwrap_or_default();
         Ok(memory.usage_bytes.or(memory.working_set_bytes).map(|bytes| bytes.value))
     }
@@ -277,7 +339,8 @@ impl Runtime {
     /// Tells the runtime that a container's log file was moved away.
     pub(crate) async fn reopen_log(&self, id: &str) -> Result<()> {
         let request = cri::ReopenContainerLogRequest { container_id: id.to_owned() };
-        self.runtime.clone().reopen_container_log(self.request(request)).await?;
+        self.ask(Operation::ReopenLog, self.runtime.clone().reopen_container_log(self.request(request)))
+            .await?;
         Ok(())
     }
 
@@ -295,53 +358,72 @@ impl Runtime {
             timeout: seconds as i64,
         };
         let patience = if seconds == 0 { self.timeout } else { timeout + Duration::from_secs(10) };
-        Ok(self.runtime.clone().exec_sync(self.request_within(request, patience)).await?.into_inner())
+        Ok(self
+            .ask(Operation::ExecSync, self.runtime.clone().exec_sync(self.request_within(request, patience)))
+            .await?)
     }
 
     /// The URL at which a command can be run with streams.
     pub(crate) async fn exec(&self, request: cri::ExecRequest) -> Result<String> {
-        Ok(self.runtime.clone().exec(self.request(request)).await?.into_inner().url)
+        Ok(self.ask(Operation::Exec, self.runtime.clone().exec(self.request(request))).await?.url)
     }
 
     /// The URL at which a container's streams can be had.
     pub(crate) async fn attach(&self, request: cri::AttachRequest) -> Result<String> {
-        Ok(self.runtime.clone().attach(self.request(request)).await?.into_inner().url)
+        Ok(self.ask(Operation::Attach, self.runtime.clone().attach(self.request(request))).await?.url)
     }
 
     /// The URL at which a sandbox's ports can be reached.
     pub(crate) async fn port_forward(&self, sandbox: &str, ports: Vec<i32>) -> Result<String> {
         let request = cri::PortForwardRequest { pod_sandbox_id: sandbox.to_owned(), port: ports };
-        Ok(self.runtime.clone().port_forward(self.request(request)).await?.into_inner().url)
+        Ok(self
+            .ask(Operation::PortForward, self.runtime.clone().port_forward(self.request(request)))
+            .await?
+            .url)
     }
 
     /// What all containers use.
     pub(crate) async fn container_stats(&self) -> Result<Vec<cri::ContainerStats>> {
         let request = cri::ListContainerStatsRequest { filter: None };
-        Ok(self.runtime.clone().list_container_stats(self.request(request)).await?.into_inner().stats)
+        Ok(self
+            .ask(
+                Operation::ListContainerStats,
+                self.runtime.clone().list_container_stats(self.request(request)),
+            )
+            .await?
+            .stats)
     }
 
     /// All images.
     pub(crate) async fn images(&self) -> Result<Vec<cri::Image>> {
         let request = cri::ListImagesRequest { filter: None };
-        Ok(self.images.clone().list_images(self.request(request)).await?.into_inner().images)
+        Ok(self
+            .ask(Operation::ListImages, self.images.clone().list_images(self.request(request)))
+            .await?
+            .images)
     }
 
     /// An image, if the runtime has it.
     pub(crate) async fn image(&self, image: &str) -> Result<Option<cri::Image>> {
         let request = cri::ImageStatusRequest { image: Some(image_spec(image)), verbose: false };
-        Ok(self.images.clone().image_status(self.request(request)).await?.into_inner().image)
+        Ok(self
+            .ask(Operation::ImageStatus, self.images.clone().image_status(self.request(request)))
+            .await?
+            .image)
     }
 
     /// Removes an image with all its names.
     pub(crate) async fn remove_image(&self, id: &str) -> Result<()> {
         let request = cri::RemoveImageRequest { image: Some(image_spec(id)) };
-        gone_is_fine(self.images.clone().remove_image(self.request(request)).await)
+        gone_is_fine(
+            self.ask(Operation::RemoveImage, self.images.clone().remove_image(self.request(request))).await,
+        )
     }
 
     /// The folder in which the runtime keeps its images.
     pub(crate) async fn image_fs(&self) -> Result<Option<String>> {
         let request = self.request(cri::ImageFsInfoRequest {});
-        let info = self.images.clone().image_fs_info(request).await?.into_inner();
+        let info = self.ask(Operation::ImageFsInfo, self.images.clone().image_fs_info(request)).await?;
         let mut ids = info.image_filesystems.into_iter().filter_map(|usage| usage.fs_id);
         Ok(ids.next().map(|id| id.mountpoint))
     }
@@ -356,7 +438,7 @@ impl Runtime {
         let request =
             cri::PullImageRequest { image: Some(image_spec(image)), auth, sandbox_config: Some(sandbox) };
         let request = self.request_within(request, Duration::from_secs(3600));
-        Ok(self.images.clone().pull_image(request).await?.into_inner().image_ref)
+        Ok(self.ask(Operation::PullImage, self.images.clone().pull_image(request)).await?.image_ref)
     }
 }
 
@@ -385,12 +467,10 @@ fn gone_is_fine<T>(result: std::result::Result<T, tonic::Status>) -> Result<()> 
 mod tests {
     use std::sync::Arc;
 
-    use async_trait::async_trait;
-    use hyper::body::Incoming;
-    use tonic::Status;
-
     use super::*;
     use crate::grpc::{self, Answer, Service};
+    use async_trait::async_trait;
+    use hyper::body::Incoming;
 
     /// A runtime that answers with the code that the sandbox is called by.
     struct Fake;

@@ -151,13 +151,9 @@ impl Manager {
         let mut evicted = Vec::new();
         for pod in &pods {
             let exceeded = usage.get(pod.uid()).and_then(|usage| limits::exceeded(pod, usage, dedicated));
-            let eviction = exceeded.map(|message| Eviction {
-                reason: REASON,
-                message,
-                grace: AT_ONCE,
-                disruption: false,
-            });
-            if eviction.is_some_and(|eviction| self.evict(pod, eviction)) {
+            let Some((signal, message)) = exceeded else { continue };
+            let eviction = Eviction { reason: REASON, message, grace: AT_ONCE, disruption: false };
+            if self.evict(pod, signal, eviction) {
                 evicted.push(pod.uid().to_owned());
             }
         }
@@ -198,7 +194,8 @@ impl Manager {
                 }
             };
             let message = words::message(first.signal, pod, usage.get(pod.uid()), met, observations);
-            if self.evict(pod, Eviction { reason: REASON, message, grace, disruption: true }) {
+            let eviction = Eviction { reason: REASON, message, grace, disruption: true };
+            if self.evict(pod, first.signal.name(), eviction) {
                 return vec![pod.uid().to_owned()];
             }
         }
@@ -206,7 +203,7 @@ impl Manager {
         Vec::new()
     }
 
-    fn evict(&self, pod: &Value, eviction: Eviction) -> bool {
+    fn evict(&self, pod: &Value, signal: &str, eviction: Eviction) -> bool {
         if resources::is_critical(pod) {
             return false;
         }
@@ -217,6 +214,7 @@ impl Manager {
         tracing::info!(pod = %spec::describe(pod), message = eviction.message, "Evicting a pod");
         events::of_pod(&self.kubelet.recorder, pod, Kind::Warning, REASON, &eviction.message);
         known.eviction.send_replace(Some(eviction));
+        self.kubelet.metrics.evicted(signal);
         true
     }
 

@@ -12,7 +12,9 @@ use std::ops::Deref;
 
 use api::Value;
 use linux::cgroup::{Cgroups, Limits};
+use prometheus::{Histogram, Registry};
 
+use crate::metrics::{Maker, SECONDS};
 use crate::pods::spec;
 use systemd::Systemd;
 
@@ -132,6 +134,10 @@ impl fmt::Display for Existing {
 pub(crate) struct Groups {
     files: Cgroups,
     systemd: Option<Systemd>,
+    /// How long it takes to make, to change and to remove a group.
+    durations: [Histogram; 3],
+    /// What a scrape is answered from.
+    pub(crate) registry: Registry,
 }
 
 impl Deref for Groups {
@@ -146,11 +152,20 @@ impl Groups {
     /// The groups of this machine.
     pub(crate) fn new(files: Cgroups, names: &GroupNames) -> Self {
         let systemd = names.systemd.then(|| Systemd::at(None));
-        Self { files, systemd }
+        let registry = Registry::new();
+        let durations = Maker(&registry).histograms(
+            "cgroup_manager_duration_seconds",
+            "Duration in seconds for cgroup manager operations. Broken down by method.",
+            &["operation_type"],
+            SECONDS.to_vec(),
+        );
+        let durations = ["create", "update", "destroy"].map(|kind| durations.with_label_values(&[kind]));
+        Self { files, systemd, durations, registry }
     }
 
     /// Makes a group with its missing parents and sets its limits; what exists already is only updated.
     pub(crate) async fn create(&self, group: &str, limits: &Limits) -> io::Result<()> {
+        let _timer = self.durations[0].start_timer();
         let Some(systemd) = &self.systemd else { return self.files.create(group, limits) };
         let limits = systemd::rounded(limits);
         systemd.start(group, self.files.is_v2(), &limits).await?;
@@ -160,6 +175,7 @@ impl Groups {
 
     /// Sets the limits of a group that exists.
     pub(crate) async fn update(&self, group: &str, limits: &Limits) -> io::Result<()> {
+        let _timer = self.durations[1].start_timer();
         let Some(systemd) = &self.systemd else { return self.files.update(group, limits) };
         let limits = systemd::rounded(limits);
         systemd.set(group, self.files.is_v2(), &limits).await?;
@@ -168,6 +184,7 @@ impl Groups {
 
     /// Removes a group and the groups inside of it. While processes are left they are killed, and it fails with `ResourceBusy`.
     pub(crate) async fn delete(&self, group: &str) -> io::Result<()> {
+        let _timer = self.durations[2].start_timer();
         let deleted = self.try_delete(group).await;
         if deleted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy) {
             self.files.kill(group)?;

@@ -8,7 +8,8 @@ mod records;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::Value;
 use client::Recorder;
@@ -20,6 +21,7 @@ use tonic::Code;
 
 use crate::cri::Runtime;
 use crate::events;
+use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::pods::backoff::Backoffs;
 use keyring::{Credential, Keyring};
@@ -63,6 +65,9 @@ pub(crate) struct Images {
     records: Records,
     /// Where the node's own credentials may be.
     folders: Vec<PathBuf>,
+    metrics: Arc<Metrics>,
+    /// How long pods have had images pulled, by uid.
+    spent: Mutex<HashMap<String, Duration>>,
 }
 
 impl Images {
@@ -72,12 +77,14 @@ impl Images {
         parallel: Option<usize>,
         (providers, records): (Providers, Records),
         root: &Path,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let pulls = Semaphore::new(parallel.unwrap_or(Semaphore::MAX_PERMITS));
         let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker"));
         let folders = [root.to_owned()].into_iter().chain(home).chain(["/.docker".into(), "/".into()]);
         let folders = folders.collect();
-        Self { runtime, recorder, pulls, failures: Mutex::default(), providers, records, folders }
+        let (failures, spent) = (Mutex::default(), Mutex::default());
+        Self { runtime, recorder, pulls, failures, providers, records, folders, metrics, spent }
     }
 
     /// Goes on with the records of an earlier process, from what the runtime has.
@@ -165,6 +172,9 @@ impl Images {
             Ok(found) => {
                 backoffs.succeeded(image);
                 self.failures.lock().remove(&key);
+                let spent = waiting_since.elapsed();
+                *self.spent.lock().entry(pod.uid().to_owned()).or_default() += spent;
+                self.metrics.pulled(found.size, spent.as_secs_f64());
                 let took = |since: Instant| {
                     let milliseconds = since.elapsed().as_millis() as u64;
                     daemon::GoDuration(std::time::Duration::from_millis(milliseconds))
@@ -251,6 +261,12 @@ impl Images {
     /// Forgets a pod.
     pub(crate) fn forget(&self, uid: &str) {
         self.failures.lock().retain(|(pod, _), _| pod != uid);
+        self.spent.lock().remove(uid);
+    }
+
+    /// How long a pod has had images pulled.
+    pub(crate) fn spent(&self, uid: &str) -> Duration {
+        self.spent.lock().get(uid).copied().unwrap_or_default()
     }
 
     fn event(&self, request: &Request<'_>, kind: Kind, reason: &str, message: &str) {

@@ -27,6 +27,7 @@ mod grpc;
 mod images;
 mod logs;
 mod managers;
+mod metrics;
 mod network;
 mod node;
 mod objects;
@@ -68,6 +69,7 @@ use groups::{GroupNames, Groups};
 use images::collect::Collector;
 use images::{Images, Providers, Records};
 use managers::Managers;
+use metrics::{Metrics, Place, Startup};
 use node::status::Capacity;
 use objects::Objects;
 use pods::manager::{Allocatable, Health};
@@ -125,6 +127,7 @@ pub(crate) struct Kubelet {
     pub(crate) shutdown_metrics: shutdown::Metrics,
     pub(crate) probe_metrics: probes::Metrics,
     pub(crate) pod_resources: pod_resources::Metrics,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// A pod on this node.
@@ -139,6 +142,33 @@ pub(crate) struct Known {
     pub(crate) eviction: watch::Sender<Option<Eviction>>,
     /// It has ended, and let go of everything but its containers, which can be looked at.
     pub(crate) over: bool,
+    /// Nobody wants it any more.
+    pub(crate) removed: bool,
+    /// It was found here, and nobody has ever wanted it.
+    pub(crate) found: bool,
+    /// How it starts, as the API server shows it.
+    pub(crate) startup: Startup,
+}
+
+impl Known {
+    /// The pod's phase: by the kubelet, or by the API server as long as the kubelet has not said anything.
+    fn phase(&self) -> &str {
+        match self.status.str_at(&["phase"]) {
+            "" => self.pod.str_at(&["status", "phase"]),
+            phase => phase,
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            is_static: spec::is_static(&self.pod),
+            wanted: !self.removed,
+            found: self.found,
+            ended: matches!(self.phase(), "Succeeded" | "Failed"),
+            ends: self.pod.is_terminating(),
+            over: self.over,
+        }
+    }
 }
 
 fn node_reference(config: &Config) -> Value {
@@ -164,13 +194,7 @@ impl Kubelet {
 
     /// The pods that use the node's resources, but for one, with what they were given of them.
     pub(crate) fn admitted(&self, except: &str) -> Vec<Arc<Value>> {
-        let ended = |known: &Known| {
-            let phase = match known.status.str_at(&["phase"]) {
-                "" => known.pod.str_at(&["status", "phase"]),
-                phase => phase,
-            };
-            matches!(phase, "Succeeded" | "Failed")
-        };
+        let ended = |known: &Known| matches!(known.phase(), "Succeeded" | "Failed");
         let pods: Vec<_> = {
             let pods = self.pods.lock();
             let counted = pods.iter().filter(|(uid, known)| *uid != except && !ended(known));
@@ -178,6 +202,12 @@ impl Kubelet {
         };
         let let_in = pods.iter().filter(|pod| self.allocations.has(pod.uid()));
         let_in.map(|pod| self.allocations.allocated(pod)).collect()
+    }
+
+    /// Has the figures show where pods stand now.
+    pub(crate) fn count_pods(&self) {
+        let places: Vec<_> = self.pods.lock().values().map(Known::place).collect();
+        self.metrics.pods.states.show(&places);
     }
 
     /// Keeps a pod's status for those who ask this node for it.
@@ -307,7 +337,8 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
     let runtime = Runtime::new(&config.runtime_socket, &config.image_socket, timeout);
     let objects = Arc::new(Objects::new(client.clone(), tasks.clone()));
     let tokens = Arc::new(Tokens::new(client.clone()));
-    let images = images(&config, (&runtime, &recorder), &client, &tokens)?;
+    let metrics = Arc::new(Metrics::new(&config.node_name, cgroups.is_v2()));
+    let images = images(&config, (&runtime, &recorder), &client, &tokens, metrics.clone())?;
     let csi = Csi::new(&config.root, &config.node_name, client.clone(), recorder.clone(), tokens.clone());
     let csi = Arc::new(csi.context("cannot read what there is of CSI volumes")?);
     let (sys, kept) = (Path::new(managers::machine::SYS), node::status::kept(&config, &facts));
@@ -348,6 +379,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         shutdown_metrics: shutdown::Metrics::new(),
         probe_metrics: probes::Metrics::new(),
         pod_resources: pod_resources::Metrics::new(),
+        metrics,
         cgroups: Groups::new(cgroups, &config.groups),
         config,
         runtime,
@@ -363,6 +395,7 @@ fn images(
     (runtime, recorder): (&Runtime, &Recorder),
     client: &Client,
     tokens: &Arc<Tokens>,
+    metrics: Arc<Metrics>,
 ) -> anyhow::Result<Images> {
     let (providers, programs) = (&config.credential_providers, &config.credential_provider_dir);
     let providers = Providers::load(providers, programs, client.clone(), tokens.clone())
@@ -371,7 +404,13 @@ fn images(
     let records =
         Records::open(&config.root, verification).context("cannot keep records of pulled images")?;
     let parallel = config.file.parallel_pulls();
-    Ok(Images::new((runtime.clone(), recorder.clone()), parallel, (providers, records), &config.root))
+    Ok(Images::new(
+        (runtime.clone(), recorder.clone()),
+        parallel,
+        (providers, records),
+        &config.root,
+        metrics,
+    ))
 }
 
 /// The folders that all pods share.

@@ -3,6 +3,7 @@
 mod access;
 mod cadvisor;
 mod logs;
+mod metrics;
 mod node_logs;
 mod pods;
 mod stats;
@@ -39,6 +40,7 @@ struct Endpoints {
     guard: Guard,
     health: Health,
     metrics: Registry,
+    requests: metrics::Metrics,
     configz: Arc<str>,
 }
 
@@ -71,8 +73,14 @@ pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
     }
     let configz = configz(&kubelet.config.file)?.to_string();
     let guard = guard(kubelet)?;
-    let endpoints =
-        Arc::new(Endpoints { kubelet: kubelet.clone(), guard, health, metrics, configz: configz.into() });
+    let endpoints = Arc::new(Endpoints {
+        kubelet: kubelet.clone(),
+        guard,
+        health,
+        metrics,
+        requests: metrics::Metrics::new(),
+        configz: configz.into(),
+    });
     if read_only != 0 {
         start_read_only(kubelet, &endpoints, read_only).await?;
     }
@@ -89,8 +97,12 @@ async fn start_read_only(kubelet: &Kubelet, endpoints: &Arc<Endpoints>, port: u1
         async move {
             let path = request.uri().path().to_owned();
             let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
-            let answer = endpoints.reading(request.method(), request.uri(), &segments).await;
-            Ok::<_, Infallible>(answer.unwrap_or_else(not_found))
+            let answer = async {
+                let answer = endpoints.reading(request.method(), request.uri(), &segments).await;
+                answer.unwrap_or_else(not_found)
+            };
+            let asked = (request.method(), path.as_str());
+            Ok::<_, Infallible>(endpoints.requests.watch("readonly", asked, answer).await)
         }
     });
     let stop = kubelet.tasks.token();
@@ -109,9 +121,13 @@ async fn start_secure(kubelet: &Arc<Kubelet>, endpoints: Arc<Endpoints>) -> anyh
     let bootstrap = kubelet.config.file.server_tls_bootstrap;
     let signed = if bootstrap { Some(serving::start(kubelet)?) } else { None };
     let own = if bootstrap { None } else { Some(tls(kubelet)?) };
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let endpoints = endpoints.clone();
-        async move { Ok::<_, Infallible>(endpoints.handle(request).await) }
+        async move {
+            let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+            let answer = endpoints.handle(request);
+            Ok::<_, Infallible>(endpoints.requests.watch("readwrite", (&method, &path), answer).await)
+        }
     });
     let (tasks, stop) = (kubelet.tasks.clone(), kubelet.tasks.token());
     let policy = kubelet.config.tls_policy.clone();
@@ -252,7 +268,15 @@ impl Endpoints {
             ["healthz", ..] if reads => self.health.respond(uri).await.unwrap_or_else(not_found),
             ["metrics"] if reads => {
                 let volumes = volumes::gather(&self.kubelet).await;
-                serve::metrics::respond_all(&[&self.metrics, &volumes])
+                self.kubelet.count_pods();
+                serve::metrics::respond_all(&[
+                    &self.metrics,
+                    &self.kubelet.metrics.registry,
+                    self.kubelet.runtime.operations.registry(),
+                    &self.kubelet.cgroups.registry,
+                    &self.requests.registry,
+                    &volumes,
+                ])
             }
             ["metrics", "resource"] if reads => stats::resource(&self.kubelet).await,
             ["metrics", "cadvisor"] if reads => cadvisor::respond(&self.kubelet).await,

@@ -23,9 +23,13 @@ fn limit(container: &Value) -> Option<Quantity> {
     quantity(container.at(&["resources", "limits", STORAGE])).filter(|limit| !limit.is_zero())
 }
 
-/// What the pod exceeds, in upstream's words. `dedicated`: layers of containers are on a disk of their own.
-pub(super) fn exceeded(pod: &Value, usage: &PodUsage, dedicated: bool) -> Option<String> {
-    empty_dirs(pod, usage).or_else(|| whole(pod, usage)).or_else(|| containers(pod, usage, dedicated))
+/// What the pod exceeds, as metrics name it and in upstream's words. `dedicated`: layers of containers are on a disk of their
+/// own.
+pub(super) fn exceeded(pod: &Value, usage: &PodUsage, dedicated: bool) -> Option<(&'static str, String)> {
+    let of_volume = || Some(("emptydirfs.limit", empty_dirs(pod, usage)?));
+    let of_pod = || Some(("ephemeralpodfs.limit", whole(pod, usage)?));
+    let of_container = || Some(("ephemeralcontainerfs.limit", containers(pod, usage, dedicated)?));
+    of_volume().or_else(of_pod).or_else(of_container)
 }
 
 fn empty_dirs(pod: &Value, usage: &PodUsage) -> Option<String> {
@@ -99,18 +103,23 @@ mod tests {
                 Value::Null,
                 "99".into(),
                 false,
-                Some("Usage of EmptyDir volume \"v\" exceeds the limit \"99\". "),
+                Some(("emptydirfs.limit", "Usage of EmptyDir volume \"v\" exceeds the limit \"99\". ")),
             ),
             ("2Ki".into(), Value::Null, false, None),
             (
                 "1150".into(),
                 Value::Null,
                 false,
-                Some("Pod ephemeral local storage usage exceeds the total limit of containers 1150. "),
+                Some((
+                    "ephemeralpodfs.limit",
+                    "Pod ephemeral local storage usage exceeds the total limit of containers 1150. ",
+                )),
             ),
         ] {
             let pod = pod(limit, size);
-            assert_eq!(exceeded(&pod, &usage, dedicated).as_deref(), expected, "{pod}");
+            let exceeded = exceeded(&pod, &usage, dedicated);
+            let exceeded = exceeded.as_ref().map(|(signal, message)| (*signal, message.as_str()));
+            assert_eq!(exceeded, expected, "{pod}");
         }
         let only = containers(&pod("1Ki".into(), Value::Null), &usage, false);
         assert_eq!(only.as_deref(), Some("Container c exceeded its local ephemeral storage limit \"1Ki\". "));

@@ -62,6 +62,15 @@ const NAMES: [(&str, Signal); 6] = [
 const IGNORED: [&str; 3] = ["containerfs.available", "containerfs.inodesFree", "allocatableMemory.available"];
 
 impl Signal {
+    /// What the configuration and metrics call it.
+    pub(crate) fn name(self) -> &'static str {
+        match NAMES.iter().find(|(_, signal)| *signal == self) {
+            Some((name, _)) => name,
+            // It follows from the memory that is available, and is none of the configuration's own.
+            None => "allocatableMemory.available",
+        }
+    }
+
     /// The resource that is short, as messages name it.
     pub(crate) fn resource(self) -> &'static str {
         match self {
@@ -131,7 +140,7 @@ pub(super) fn parse(file: &KubeletConfiguration) -> anyhow::Result<Vec<Threshold
     let mut all = statements(&file.hard_thresholds())?;
     let mut soft = statements(&file.eviction_soft)?;
     for threshold in &mut soft {
-        let name = NAMES.iter().find(|(_, signal)| *signal == threshold.signal).map_or("", |(name, _)| name);
+        let name = threshold.signal.name();
         let Some(grace) = file.eviction_soft_grace_period.get(name) else {
             bail!("grace period must be specified for the soft eviction threshold {name}");
         };

@@ -137,11 +137,12 @@ impl Kubelet {
         Ok(found)
     }
 
-    async fn delete_images(&self, ids: Vec<String>) -> u64 {
+    async fn delete_images(&self, ids: Vec<String>, reason: &str) -> u64 {
         let mut freed = 0;
         for id in ids {
             match self.runtime.remove_image(&id).await {
                 Ok(()) => {
+                    self.metrics.collected(reason);
                     let gone = self.collector.records.lock().remove(&id);
                     freed += gone.map_or(0, |record| record.size);
                     tracing::info!(image = id, "Removed an image that nobody uses");
@@ -180,7 +181,7 @@ impl Kubelet {
         match self.survey().await {
             Ok(rules) => {
                 let ids = victims(&self.collector.records.lock(), rules, u64::MAX);
-                self.delete_images(ids).await;
+                self.delete_images(ids, "space").await;
             }
             Err(error) => tracing::warn!(err = %error, "Cannot list images"),
         }
@@ -193,7 +194,7 @@ impl Kubelet {
         let most_age = file.image_maximum_gc_age.0.as_nanos() as i64;
         if most_age > 0 {
             let ids = outdated(&self.collector.records.lock(), rules, most_age);
-            self.delete_images(ids).await;
+            self.delete_images(ids, "age").await;
         }
         let mount = self.runtime.image_fs().await.map_err(|error| error.to_string())?;
         let path = mount.map_or_else(|| self.config.root.clone(), Into::into);
@@ -215,7 +216,7 @@ impl Kubelet {
         let to_free = u64::try_from(wanted).unwrap_or(u64::MAX).saturating_sub(available);
         tracing::info!(used, to_free, "The disk with the images is too full");
         let ids = victims(&self.collector.records.lock(), rules, to_free);
-        let freed = self.delete_images(ids).await;
+        let freed = self.delete_images(ids, "space").await;
         if freed >= to_free {
             return Ok(());
         }

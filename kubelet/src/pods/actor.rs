@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::Value;
 use client::events::Kind;
@@ -21,6 +21,7 @@ use crate::claims::without_claimed;
 use crate::events;
 use crate::eviction::Eviction;
 use crate::managers;
+use crate::metrics::Worker;
 use crate::probes::Probes;
 use crate::volumes::Mounted;
 
@@ -70,6 +71,10 @@ pub(super) struct Actor {
     pub(super) reports: Reports,
     admitted: bool,
     retry: Duration,
+    /// When the pod came.
+    pub(super) came: Instant,
+    /// The phase that was reported last.
+    pub(super) phase: String,
 }
 
 /// What a round of work came to.
@@ -110,15 +115,27 @@ impl Actor {
             reports,
             admitted: false,
             retry: RETRY_FIRST,
+            came: Instant::now(),
+            phase: String::new(),
         }
     }
 
     /// Runs until the pod is gone from the node and from the API.
     pub(super) async fn run(mut self) {
+        let kubelet = self.kubelet.clone();
+        let metrics = &kubelet.metrics.pods;
+        let mut before = None;
         loop {
             let desired = self.desired.borrow_and_update().clone();
+            let worker = worker(before.replace(desired.pod.clone()).as_ref(), &desired);
+            if worker == Worker::Create {
+                metrics.began(&desired.pod, self.came.elapsed());
+            }
+            let began = Instant::now();
             if desired.ends() {
-                if self.end(&desired).await {
+                let ended = self.end(&desired).await;
+                metrics.worked(worker, began.elapsed());
+                if ended {
                     return;
                 }
                 self.rest(Duration::from_secs(5)).await;
@@ -133,6 +150,7 @@ impl Actor {
                 _ = desired_changes.wait_for(Desired::ends) => Round::Again,
                 Ok(_) = evictions.wait_for(Option::is_some), if may_be_evicted => Round::Again,
             };
+            metrics.worked(worker, began.elapsed());
             match round {
                 Round::Again => {}
                 Round::Rest(pause) => self.rest(pause).await,
@@ -356,6 +374,16 @@ impl Actor {
     }
 }
 
+/// What a round is for, after one for the pod as it was `before`.
+fn worker(before: Option<&Arc<Value>>, desired: &Desired) -> Worker {
+    match before {
+        _ if desired.ends() => Worker::Kill,
+        None => Worker::Create,
+        Some(before) if Arc::ptr_eq(before, &desired.pod) => Worker::Sync,
+        Some(_) => Worker::Update,
+    }
+}
+
 /// Nanoseconds since the epoch.
 pub(super) fn now() -> i64 {
     Timestamp::now().as_nanosecond() as i64
@@ -365,4 +393,21 @@ fn deadline(pod: &Value) -> Option<i64> {
     let seconds = pod.at(&["spec", "activeDeadlineSeconds"]).as_i64()?;
     let started = api::time::parse(pod.str_at(&["status", "startTime"]))?;
     Some((started.as_second() + seconds).saturating_mul(1_000_000_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use api::object;
+
+    use super::*;
+
+    #[test]
+    fn rounds_are_told_apart_by_what_is_wanted() {
+        let first = Arc::new(object!({"metadata": {"uid": "u"}}));
+        let desired = |pod: &Arc<Value>, removed| Desired { pod: pod.clone(), mirror: None, removed };
+        assert_eq!(worker(None, &desired(&first, false)), Worker::Create);
+        assert_eq!(worker(Some(&first), &desired(&first, false)), Worker::Sync);
+        assert_eq!(worker(Some(&first), &desired(&Arc::new((*first).clone()), false)), Worker::Update);
+        assert_eq!(worker(Some(&first), &desired(&first, true)), Worker::Kill);
+    }
 }

@@ -1,11 +1,12 @@
 //! All pods of the node: which actor each has, and what it is told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use api::{Value, object};
 use client::resource::PODS;
 use client::{Change, Informer};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -13,6 +14,7 @@ use super::actor::{Actor, Desired};
 use super::traces::{self, Names};
 use super::{relist, report, spec};
 use crate::cri::labels;
+use crate::metrics::Startup;
 use crate::{Known, Kubelet};
 
 pub(crate) use super::admission::Allocatable;
@@ -78,6 +80,7 @@ impl Manager {
             true => mirrors.remove(&key),
             false => mirrors.insert(key, mirror.clone()),
         };
+        self.kubelet.metrics.pods.mirrors.set(i64::try_from(mirrors.len()).unwrap_or(i64::MAX));
         drop(mirrors);
         let actors = self.actors.lock();
         let of_mirror = |handle: &&Handle| {
@@ -109,9 +112,7 @@ impl Manager {
         let removed = desired.removed;
         let mut actors = self.actors.lock();
         if let Some(handle) = actors.get(&uid) {
-            if let Some(known) = self.kubelet.pods.lock().get_mut(&uid) {
-                known.pod = desired.pod.clone();
-            }
+            self.note(&uid, &desired);
             handle.desired.send_replace(desired);
             return;
         }
@@ -120,6 +121,18 @@ impl Manager {
         }
         let handle = self.start(&uid, desired);
         actors.insert(uid, handle);
+    }
+
+    /// Keeps what is wanted of a pod that has an actor.
+    fn note(&self, uid: &str, desired: &Desired) {
+        let pulling = self.kubelet.images.spent(uid);
+        let mut pods = self.kubelet.pods.lock();
+        let Some(known) = pods.get_mut(uid) else { return };
+        known.pod = desired.pod.clone();
+        known.removed = desired.removed;
+        if let Some(started) = known.startup.look(&desired.pod, Timestamp::now(), pulling) {
+            self.kubelet.metrics.pods.has_started(&started);
+        }
     }
 
     fn start(self: &Arc<Self>, uid: &str, desired: Desired) -> Handle {
@@ -131,10 +144,15 @@ impl Manager {
             wake: wake.clone(),
             eviction,
             over: false,
+            // Whoever has an actor from the start only to be ended has never been wanted.
+            found: desired.removed,
+            removed: desired.removed,
+            startup: Startup::of(&desired.pod),
         };
         self.kubelet.pods.lock().insert(uid.to_owned(), known);
         let (sender, receiver) = watch::channel(desired);
-        let (reports, reporter) = report::channel(self.kubelet.client.clone());
+        let durations = self.kubelet.metrics.pods.reports.clone();
+        let (reports, reporter) = report::channel(self.kubelet.client.clone(), durations);
         let actor = Actor::new(self.kubelet.clone(), receiver, evictions, wake.clone(), reports);
         let this = self.clone();
         let uid = uid.to_owned();
@@ -159,6 +177,7 @@ impl Manager {
         self.kubelet.pods.lock().remove(uid);
         let wanted = handle.map(|handle| handle.desired.borrow().clone()).filter(|desired| !desired.ends());
         if let Some(desired) = wanted {
+            self.kubelet.metrics.pods.restarted(&desired.pod);
             let handle = self.start(uid, desired);
             actors.insert(uid.to_owned(), handle);
         }
@@ -185,13 +204,18 @@ impl Manager {
     pub(crate) async fn adopt_orphans(self: &Arc<Self>) -> anyhow::Result<()> {
         // Whoever comes after this look is known by the time that it is found out who is.
         let mut found = traces::find(&self.kubelet)?;
+        let mut running = HashSet::new();
         for sandbox in self.kubelet.runtime.sandboxes(None).await? {
             let label = |key: &str| sandbox.labels.get(key).cloned().unwrap_or_default();
             let names = Names { namespace: label(labels::POD_NAMESPACE), name: label(labels::POD_NAME) };
             found.insert(label(labels::POD_UID), names);
+            running.insert(label(labels::POD_UID));
         }
         for (uid, names) in found.into_iter().filter(|(uid, _)| !uid.is_empty()) {
-            self.adopt(uid, names);
+            let runs = running.contains(&uid);
+            if self.adopt(uid, names) && runs {
+                self.kubelet.metrics.pods.orphans.inc();
+            }
         }
         let actors = self.actors.lock();
         self.kubelet.allocations.retain(|uid| actors.contains_key(uid));
@@ -200,16 +224,17 @@ impl Manager {
         Ok(())
     }
 
-    /// Ends a pod, unless it is known.
-    fn adopt(self: &Arc<Self>, uid: String, names: Names) {
+    /// Ends a pod, unless it is known; true when it was not.
+    fn adopt(self: &Arc<Self>, uid: String, names: Names) -> bool {
         let mut actors = self.actors.lock();
         if actors.contains_key(&uid) {
-            return;
+            return false;
         }
         let Names { namespace, name } = names;
         tracing::info!(pod = name, namespace, uid, "Ending a pod that is gone");
         let pod = object!({"metadata": {"name": name, "namespace": namespace, "uid": (uid.as_str())}});
         let handle = self.start(&uid, Desired { pod: Arc::new(pod), mirror: None, removed: true });
         actors.insert(uid, handle);
+        true
     }
 }

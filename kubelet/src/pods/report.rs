@@ -1,12 +1,13 @@
 //! Telling the API server about a pod: beside the work on it, the newest status in place of any that has not been told yet.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::{Value, object};
 use async_trait::async_trait;
 use client::resource::PODS;
 use client::{Client, Patch};
+use prometheus::Histogram;
 use tokio::sync::watch;
 
 use super::actor::Actor;
@@ -39,6 +40,8 @@ pub(super) struct Report {
     /// The status that the object had by the watch.
     seen: Value,
     status: Value,
+    /// Since when there is something to tell.
+    since: Instant,
 }
 
 /// What is to be told of a pod.
@@ -58,6 +61,8 @@ pub(super) struct Reporter<S> {
     /// A report may have arrived or not.
     doubtful: bool,
     pauses: Pauses,
+    /// How long it takes until something is told.
+    durations: Histogram,
 }
 
 /// The pauses after failures in a row.
@@ -83,7 +88,7 @@ impl Pauses {
 }
 
 /// Nothing to tell yet.
-pub(super) fn channel<S: Server>(server: S) -> (Reports, Reporter<S>) {
+pub(super) fn channel<S: Server>(server: S, durations: Histogram) -> (Reports, Reporter<S>) {
     let (newest, reports) = watch::channel(None);
     let (teller, told) = watch::channel(0);
     let reporter = Reporter {
@@ -93,6 +98,7 @@ pub(super) fn channel<S: Server>(server: S) -> (Reports, Reporter<S>) {
         known: None,
         doubtful: false,
         pauses: Pauses::from(FIRST_PAUSE),
+        durations,
     };
     (Reports { count: 0, newest, told }, reporter)
 }
@@ -121,6 +127,7 @@ impl Server for Client {
 impl Reports {
     /// Has a status told of an object.
     fn tell(&mut self, target: &Value, status: Value) {
+        let waits = self.newest().filter(|newest| newest.number > *self.told.borrow());
         self.count += 1;
         let report = Report {
             number: self.count,
@@ -129,6 +136,7 @@ impl Reports {
             uid: target.uid().to_owned(),
             seen: target.get("status").clone(),
             status,
+            since: waits.map_or_else(Instant::now, |waiting| waiting.since),
         };
         self.newest.send_replace(Some(Arc::new(report)));
     }
@@ -186,7 +194,10 @@ impl<S: Server> Reporter<S> {
         self.doubtful = true;
         let answer = self.server.patch(report, &patch).await;
         match answer {
-            Ok(object) => self.known = Some((report.uid.clone(), object.get("status").clone())),
+            Ok(object) => {
+                self.durations.observe(report.since.elapsed().as_secs_f64());
+                self.known = Some((report.uid.clone(), object.get("status").clone()));
+            }
             Err(error) if error.is_not_found() => {}
             Err(error) if error.is_invalid() => {
                 // Asked again it would say the same.
@@ -218,15 +229,30 @@ impl Actor {
         let target = match (&mirror, spec::is_static(pod)) {
             (Some(mirror), _) => mirror,
             // There is nobody to tell before the mirror exists.
-            (None, true) => return self.kubelet.note(pod.uid(), &status),
+            (None, true) => {
+                self.note_phase(&status);
+                return self.kubelet.note(pod.uid(), &status);
+            }
             (None, false) => pod,
         };
+        self.note_phase(&status);
         // A mirror that was deleted comes back as another object, which knows nothing yet.
         if newest.is_some_and(|newest| newest.uid == target.uid() && newest.status == status) {
             return;
         }
         self.kubelet.note(pod.uid(), &status);
         self.reports.tell(target, status);
+    }
+
+    /// Takes notice of the pod's phase: a pod that was seen to be pending has started when it runs.
+    fn note_phase(&mut self, status: &Value) {
+        let phase = status.str_at(&["phase"]);
+        if self.phase == "Pending" && phase == "Running" {
+            self.kubelet.metrics.pods.starts.observe(self.came.elapsed().as_secs_f64());
+        }
+        if self.phase != phase {
+            phase.clone_into(&mut self.phase);
+        }
     }
 }
 
@@ -327,6 +353,7 @@ fn take_out(old: &Value, new: Option<&mut Value>) {
 
 #[cfg(test)]
 mod tests {
+    use prometheus::HistogramOpts;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -407,19 +434,21 @@ mod tests {
         reports: Reports,
         answers: mpsc::Sender<client::Result<Value>>,
         questions: mpsc::Receiver<Question>,
+        durations: Histogram,
     }
 
     impl Conversation {
         fn begin() -> Self {
             let ((answers, to_give), (asked, questions)) = (mpsc::channel(9), mpsc::channel(9));
             let server = Fake { answers: tokio::sync::Mutex::new(to_give), questions: asked };
-            let (reports, mut reporter) = channel(server);
+            let durations = Histogram::with_opts(HistogramOpts::new("told", "told")).unwrap();
+            let (reports, mut reporter) = channel(server, durations.clone());
             reporter.pauses = Pauses::from(Duration::from_millis(1));
             daemon::Tasks::new().plain("reporter", async move {
                 reporter.run().await;
                 Ok(())
             });
-            Self { reports, answers, questions }
+            Self { reports, answers, questions, durations }
         }
 
         fn tell(&mut self, status: Value) {
@@ -465,7 +494,9 @@ mod tests {
         server.answer(Ok(pod(phase("Pending")))).await;
         server.expect(Question::Patch(phase("Succeeded"))).await;
         server.answer(Ok(pod(phase("Succeeded")))).await;
+        let durations = server.durations.clone();
         server.end().await;
+        assert_eq!(durations.get_sample_count(), 2);
     }
 
     #[tokio::test]

@@ -24,6 +24,7 @@ use crate::env;
 use crate::events;
 use crate::images;
 use crate::logs;
+use crate::metrics::ContainerType;
 use crate::users::Users;
 
 /// What a container's configuration is made of besides the pod.
@@ -70,7 +71,10 @@ impl Actor {
         let volumes = if plan.start.is_empty() { ImageVolumes::new() } else { self.image_volumes(pod).await };
         for name in &plan.start {
             let Some(definition) = spec::container(pod, name).cloned() else { continue };
-            match self.start(pod, &definition, &volumes).await {
+            let started = self.start(pod, &definition, &volumes).await;
+            let failure = started.as_ref().err().map(|(reason, _)| reason.as_str());
+            self.kubelet.metrics.pods.container(ContainerType::of(pod, name), failure);
+            match started {
                 Ok(()) => {
                     self.waiting.remove(name);
                     did = true;
@@ -221,7 +225,9 @@ impl Actor {
             let config = self.sandbox_config(pod, attempt, self.users(pod, &handler)?);
             kubelet.runtime.run_sandbox(config, &handler).await.map_err(|error| error.to_string())
         };
-        if let Err(why) = made.await {
+        let made = made.await;
+        kubelet.metrics.pods.sandbox(made.is_ok());
+        if let Err(why) = made {
             let message = format!("Failed to create pod sandbox: {why}");
             events::of_pod(&kubelet.recorder, pod, Kind::Warning, "FailedCreatePodSandBox", &message);
             return Err(());

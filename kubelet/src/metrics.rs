@@ -1,0 +1,228 @@
+//! The kubelet's own figures, by upstream's names, labels and buckets. What is counted often is looked up once.
+
+mod pods;
+mod startup;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+pub(crate) use pods::{ContainerType, Place, Worker};
+pub(crate) use startup::Startup;
+
+/// Upstream's buckets for what takes no longer than seconds.
+pub(crate) const SECONDS: &[f64] = prometheus::DEFAULT_BUCKETS;
+/// The buckets of what takes until a pod runs, in seconds.
+const STARTS: [f64; 25] = [
+    0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0,
+    480.0, 600.0, 900.0, 1200.0, 1800.0, 2700.0, 3600.0,
+];
+/// The buckets of pulls, in seconds.
+const PULLS: [f64; 18] = [
+    1.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0, 1200.0, 1800.0,
+    2700.0, 3600.0,
+];
+/// The sizes of images that are told apart: the words for those that are not smaller than this.
+const SIZES: [(u64, &str); 12] = [
+    (0, "0-10MB"),
+    (10 << 20, "10MB-100MB"),
+    (100 << 20, "100MB-500MB"),
+    (500 << 20, "500MB-1GB"),
+    (1 << 30, "1GB-5GB"),
+    (5 << 30, "5GB-10GB"),
+    (10 << 30, "10GB-20GB"),
+    (20 << 30, "20GB-30GB"),
+    (30 << 30, "30GB-40GB"),
+    (40 << 30, "40GB-60GB"),
+    (60 << 30, "60GB-100GB"),
+    (100 << 30, "GT100GB"),
+];
+
+/// Makes families of `kubelet_*` and shows them at an endpoint.
+pub(crate) struct Maker<'r>(pub(crate) &'r Registry);
+
+impl Maker<'_> {
+    fn shown<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        let family = made.expect("the names are valid");
+        serve::metrics::register(self.0, family.clone());
+        family
+    }
+
+    fn options(name: &str, help: &str) -> Opts {
+        Opts::new(format!("kubelet_{name}"), help)
+    }
+
+    fn of_histogram(name: &str, help: &str, buckets: Vec<f64>) -> HistogramOpts {
+        HistogramOpts::from(Self::options(name, help)).buckets(buckets)
+    }
+
+    pub(crate) fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.shown(IntCounter::with_opts(Self::options(name, help)))
+    }
+
+    pub(crate) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.shown(IntCounterVec::new(Self::options(name, help), labels))
+    }
+
+    pub(crate) fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.shown(IntGauge::with_opts(Self::options(name, help)))
+    }
+
+    pub(crate) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.shown(IntGaugeVec::new(Self::options(name, help), labels))
+    }
+
+    pub(crate) fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
+        self.shown(Histogram::with_opts(Self::of_histogram(name, help, buckets)))
+    }
+
+    pub(crate) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: Vec<f64>,
+    ) -> HistogramVec {
+        self.shown(HistogramVec::new(Self::of_histogram(name, help, buckets), labels))
+    }
+}
+
+/// What is counted of the node and its pods.
+pub(crate) struct Metrics {
+    /// What a scrape is answered from.
+    pub(crate) registry: Registry,
+    /// What becomes of pods.
+    pub(crate) pods: pods::Pods,
+    /// The looks at all containers.
+    pub(crate) relists: Relists,
+    evictions: IntCounterVec,
+    pulls: HistogramVec,
+    collected: IntCounterVec,
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    pub(crate) fn new(node_name: &str, cgroup_v2: bool) -> Self {
+        let registry = Registry::new();
+        let maker = Maker(&registry);
+        let name = maker.gauges("node_name", "The node's name. The count is always 1.", &["node"]);
+        name.with_label_values(&[node_name]).set(1);
+        maker.gauge("cgroup_version", "cgroup version on the hosts.").set(if cgroup_v2 { 2 } else { 1 });
+        Self {
+            pods: pods::Pods::new(&maker),
+            relists: Relists::new(&maker),
+            evictions: maker.counters(
+                "evictions",
+                "Cumulative number of pod evictions by eviction signal",
+                &["eviction_signal"],
+            ),
+            pulls: maker.histograms(
+                "image_pull_duration_seconds",
+                "Duration in seconds to pull an image.",
+                &["image_size_in_bytes"],
+                PULLS.to_vec(),
+            ),
+            collected: maker.counters(
+                "image_garbage_collected_total",
+                "Total number of images garbage collected by the kubelet, whether through disk usage or image age.",
+                &["reason"],
+            ),
+            registry,
+        }
+    }
+
+    /// A pod has to go because of this signal.
+    pub(crate) fn evicted(&self, signal: &str) {
+        self.evictions.with_label_values(&[signal]).inc();
+    }
+
+    /// An image of so many bytes was pulled in so many seconds.
+    pub(crate) fn pulled(&self, bytes: u64, seconds: f64) {
+        let size = SIZES.iter().rev().find(|(least, _)| bytes >= *least).map_or("", |(_, words)| words);
+        self.pulls.with_label_values(&[size]).observe(seconds);
+    }
+
+    /// An image was removed: for its `age`, or for `space`.
+    pub(crate) fn collected(&self, reason: &str) {
+        self.collected.with_label_values(&[reason]).inc();
+    }
+}
+
+/// How often all containers are looked at, and how many there are.
+pub(crate) struct Relists {
+    /// How long a look takes.
+    pub(crate) durations: Histogram,
+    /// From one look to the next.
+    pub(crate) intervals: Histogram,
+    /// When the last successful one began, in seconds since the epoch.
+    pub(crate) seen: IntGauge,
+    /// Pods with a sandbox that runs.
+    pub(crate) pods: IntGauge,
+    /// Containers by their states, in CRI's order.
+    pub(crate) containers: [IntGauge; 4],
+}
+
+impl Relists {
+    fn new(maker: &Maker<'_>) -> Self {
+        let containers = maker.gauges(
+            "running_containers",
+            "Number of containers currently running",
+            &["container_state"],
+        );
+        Self {
+            durations: maker.histogram(
+                "pleg_relist_duration_seconds",
+                "Duration in seconds for relisting pods in PLEG.",
+                SECONDS.to_vec(),
+            ),
+            intervals: maker.histogram(
+                "pleg_relist_interval_seconds",
+                "Interval in seconds between relisting in PLEG.",
+                SECONDS.to_vec(),
+            ),
+            seen: maker
+                .gauge("pleg_last_seen_seconds", "Timestamp in seconds when PLEG was last seen active."),
+            pods: maker.gauge("running_pods", "Number of pods that have a running pod sandbox"),
+            containers: ["created", "running", "exited", "unknown"]
+                .map(|state| containers.with_label_values(&[state])),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// What a scrape would show.
+    pub(crate) fn text(registry: &Registry) -> String {
+        prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap()
+    }
+
+    #[test]
+    fn images_are_told_apart_by_size() {
+        let metrics = Metrics::new("n", true);
+        for (bytes, words) in
+            [(0, "0-10MB"), ((10 << 20) - 1, "0-10MB"), (10 << 20, "10MB-100MB"), (u64::MAX, "GT100GB")]
+        {
+            let series =
+                format!(r#"kubelet_image_pull_duration_seconds_count{{image_size_in_bytes="{words}"}}"#);
+            let count = |metrics: &Metrics| {
+                let text = text(&metrics.registry);
+                let line = text.lines().find(|line| line.starts_with(&series));
+                line.and_then(|line| line.rsplit(' ').next()?.parse::<u32>().ok()).unwrap_or_default()
+            };
+            let before = count(&metrics);
+            metrics.pulled(bytes, 1.0);
+            assert_eq!(count(&metrics), before + 1, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn the_node_is_named() {
+        let text = text(&Metrics::new("n1", false).registry);
+        assert!(text.contains("kubelet_node_name{node=\"n1\"} 1\n"));
+        assert!(text.contains("kubelet_cgroup_version 1\n"));
+        assert!(text.contains("kubelet_running_containers{container_state=\"running\"} 0\n"));
+    }
+}
