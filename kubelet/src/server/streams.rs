@@ -95,6 +95,15 @@ pub(super) async fn port_forward(
     request: Request<Incoming>,
     (namespace, pod): (&str, &str),
 ) -> Response<Body> {
+    let ports = match upgrade::requested(request.headers()) {
+        upgrade::Kind::WebSocket => ports(request.uri().query()),
+        // Every stream of SPDY names the port it is for.
+        _ => Ok(Vec::new()),
+    };
+    let ports = match ports {
+        Ok(ports) => ports,
+        Err(why) => return serve::text(StatusCode::BAD_REQUEST, why),
+    };
     let Some((found, _)) = pods::find(kubelet, namespace, pod) else {
         return serve::text(StatusCode::NOT_FOUND, "pod does not exist");
     };
@@ -105,9 +114,30 @@ pub(super) async fn port_forward(
     let Some(sandbox) = observed.sandboxes.iter().find(|sandbox| sandbox.ready) else {
         return serve::text(StatusCode::NOT_FOUND, "the pod has no running sandbox");
     };
-    let ports = command(request.uri().query(), "port").iter().filter_map(|port| port.parse().ok()).collect();
     let url = kubelet.runtime.port_forward(&sandbox.id, ports).await;
     hand_over(kubelet, request, url).await
+}
+
+/// The ports that the channels of a WebSocket are for: in several parameters, or several in one.
+fn ports(query: Option<&str>) -> std::result::Result<Vec<i32>, String> {
+    let asked = command(query, "port");
+    if asked.is_empty() {
+        return Err(r#"query parameter "port" is required"#.to_owned());
+    }
+    let mut ports = Vec::with_capacity(asked.len());
+    for text in &asked {
+        if text.is_empty() {
+            return Err(r#"query parameter "port" cannot be empty"#.to_owned());
+        }
+        for one in text.split(',') {
+            match one.parse::<u16>() {
+                Ok(0) => return Err(format!("port {text:?} must be > 0")),
+                Ok(port) => ports.push(port.into()),
+                Err(why) => return Err(format!("unable to parse {text:?} as a port: {why}")),
+            }
+        }
+    }
+    Ok(ports)
 }
 
 /// Connects the caller with the runtime's streaming server.
@@ -182,5 +212,25 @@ pub(super) async fn run(
             serve::text(StatusCode::OK, output)
         }
         Err(error) => failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ports;
+
+    #[test]
+    fn a_websocket_names_its_ports_in_one_parameter_or_in_several() {
+        let check = |query: &str, want: std::result::Result<&[i32], &str>| {
+            let got = ports(Some(query));
+            assert_eq!(got.as_deref().map_err(String::as_str), want, "{query}");
+        };
+        check("port=80", Ok(&[80]));
+        check("port=1234,1235&port=1236&other=1", Ok(&[1234, 1235, 1236]));
+        check("port=1234%2C1235", Ok(&[1234, 1235]));
+        check("other=1", Err(r#"query parameter "port" is required"#));
+        check("port=", Err(r#"query parameter "port" cannot be empty"#));
+        check("port=0", Err(r#"port "0" must be > 0"#));
+        check("port=80,x", Err(r#"unable to parse "80,x" as a port: invalid digit found in string"#));
     }
 }
