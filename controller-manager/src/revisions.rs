@@ -37,7 +37,7 @@ pub(crate) fn current(owner: &Value, revisions: &[Arc<Value>]) -> (Value, Vec<Ac
     let hash = hash(&data, int(owner, &["status", "collisionCount"], 0));
     let mut labels = owner.at(&["spec", "template", "metadata", "labels"]).clone();
     labels.set(&[LABEL], hash.as_str());
-    let fresh = object!({
+    let mut fresh = object!({
         "apiVersion": "apps/v1", "kind": "ControllerRevision",
         "metadata": {
             "name": (format!("{}-{hash}", owner.name())),
@@ -48,6 +48,11 @@ pub(crate) fn current(owner: &Value, revisions: &[Arc<Value>]) -> (Value, Vec<Ac
         "data": data,
         "revision": (newest + 1),
     });
+    // `kubectl rollout history` finds in them why the template was changed.
+    let annotations = owner.at(&["metadata", "annotations"]);
+    if !annotations.is_empty() {
+        fresh.set(&["metadata", "annotations"], annotations.clone());
+    }
     (fresh.clone(), vec![Action::Create(CONTROLLER_REVISIONS, fresh, None)])
 }
 
@@ -77,6 +82,17 @@ mod tests {
             "metadata": {"name": "db", "namespace": "d", "uid": "u"},
             "spec": {"template": {"spec": {"image": image}}},
         })
+    }
+
+    #[test]
+    fn a_revision_keeps_the_annotations_of_its_owner() {
+        let mut owner = owner("v1");
+        assert!(current(&owner, &[]).0.at(&["metadata", "annotations"]).is_null());
+        owner.set(&["metadata", "annotations"], object!({"kubernetes.io/change-cause": "image"}));
+        assert_eq!(
+            current(&owner, &[]).0.at(&["metadata", "annotations"]),
+            owner.at(&["metadata", "annotations"])
+        );
     }
 
     #[test]
