@@ -15,8 +15,10 @@ use crate::act::{Action, Note, head};
 use crate::objects::{condition, condition_true, created, int, owner_reference, time_at};
 
 const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
-/// Missed times looked through at most.
-const MISSED_MAX: usize = 100;
+/// As many missed times are looked at one by one; more are too many.
+const MISSED_MAX: i64 = 100;
+/// What is said of a schedule whose days never come.
+const NEVER: &str = "time difference between two schedules is less than 1 second";
 
 pub(super) fn plan(cron: &Value, jobs: &[Arc<Value>], now: Timestamp) -> Vec<Action> {
     let mut actions = history(cron, jobs);
@@ -137,7 +139,20 @@ fn begin(
         let wait = next.duration_since(now);
         later.push(Action::Later(Duration::try_from(wait).unwrap_or_default() + Duration::from_millis(100)));
     }
-    let Some(due) = last_due(cron, &schedule, &zone, now) else { return later };
+    let due = match last_due(cron, &schedule, &zone, now) {
+        Ok(Some(due)) => due,
+        Ok(None) => return later,
+        Err(why) => {
+            actions.push(warn("InvalidSchedule", format!("invalid schedule: {text} : {why}")));
+            return later;
+        }
+    };
+    if due.many_missed {
+        let text =
+            "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
+        actions.push(warn("TooManyMissedTimes", text.to_owned()));
+    }
+    let due = due.time;
     let deadline = cron.at(&["spec", "startingDeadlineSeconds"]).as_i64();
     if deadline.is_some_and(|d| due.as_second() + d < now.as_second()) {
         let text =
@@ -165,30 +180,56 @@ fn begin(
     later
 }
 
+/// So many seconds before a time.
+fn before(time: Timestamp, seconds: i64) -> Timestamp {
+    Timestamp::from_second(time.as_second().saturating_sub(seconds)).unwrap_or(Timestamp::MIN)
+}
+
+/// A time that has come and has not had its Job.
+#[derive(Clone, Copy)]
+struct Due {
+    time: Timestamp,
+    /// So many others have come before it that something must be wrong.
+    many_missed: bool,
+}
+
 /// The latest time that has come and has not had its Job.
-fn last_due(cron: &Value, schedule: &Schedule, zone: &TimeZone, now: Timestamp) -> Option<Timestamp> {
+///
+/// # Errors
+/// The schedule names a day that never comes, such as the 31st of February.
+fn last_due(
+    cron: &Value,
+    schedule: &Schedule,
+    zone: &TimeZone,
+    now: Timestamp,
+) -> Result<Option<Due>, &'static str> {
     let mut from = time_at(cron, &["status", "lastScheduleTime"]).unwrap_or_else(|| created(cron));
     if let Some(deadline) = cron.at(&["spec", "startingDeadlineSeconds"]).as_i64() {
-        let earliest = Timestamp::from_second(now.as_second() - deadline).ok()?;
-        from = from.max(earliest);
+        from = from.max(before(now, deadline));
     }
-    let mut due = None;
+    let first = schedule.next(from, zone).ok_or(NEVER)?;
+    let come = |after| schedule.next(after, zone).filter(|next| *next <= now);
+    let mut latest = None;
     for _ in 0..MISSED_MAX {
-        match schedule.next(from, zone) {
-            Some(next) if next <= now => {
-                due = Some(next);
-                from = next;
-            }
-            _ => return due,
+        match come(from) {
+            Some(next) => (latest, from) = (Some(next), next),
+            None => return Ok(latest.map(|time| Due { time, many_missed: false })),
         }
     }
-    // Very many were missed: look only at the last hours.
-    let recent = Timestamp::from_second(now.as_second() - 3 * 3600).ok()?;
-    let mut from = from.max(recent);
-    while let Some(next) = schedule.next(from, zone).filter(|n| *n <= now) {
-        (due, from) = (Some(next), next);
+    let Some(next) = come(from) else { return Ok(latest.map(|time| Due { time, many_missed: false })) };
+    // Not all are looked at: only those of a span before now that is long enough to have one.
+    let mut time = next;
+    let mut span = (next.as_second() - first.as_second()) / MISSED_MAX + 1;
+    let mut from = before(now, span);
+    while from > time && come(from).is_none() {
+        span *= 2;
+        from = before(now, span);
     }
-    due
+    from = from.max(time);
+    while let Some(next) = come(from) {
+        (time, from) = (next, next);
+    }
+    Ok(Some(Due { time, many_missed: true }))
 }
 
 fn job(cron: &Value, due: Timestamp, zone: &TimeZone) -> Value {
@@ -256,6 +297,28 @@ mod tests {
         let mut done = cron("Allow");
         done.set(&["status", "lastScheduleTime"], "2026-01-01T00:05:00Z");
         assert_eq!(run(&done, &[], "2026-01-01T00:05:01Z"), ["299s"]);
+    }
+
+    #[test]
+    fn a_day_that_never_comes_is_told() {
+        let mut never = cron("Allow");
+        never.set(&["spec", "schedule"], "59 23 31 2 *");
+        assert_eq!(run(&never, &[], "2026-01-01T00:04:00Z"), ["InvalidSchedule"]);
+    }
+
+    #[test]
+    fn of_many_missed_times_the_latest_counts() {
+        let check = |schedule: &str, now: &str, want: &str, told: bool| {
+            let mut cron = cron("Allow");
+            cron.set(&["spec", "schedule"], schedule);
+            let did = run(&cron, &[], now);
+            assert!(did.contains(&format!("last {want}")), "{schedule}: {did:?}");
+            assert_eq!(did[0] == "TooManyMissedTimes", told, "{schedule}: {did:?}");
+        };
+        check("0 * * * *", "2026-01-05T04:30:00Z", "2026-01-05T04:00:00Z", false);
+        check("0 * * * *", "2026-01-05T05:30:00Z", "2026-01-05T05:00:00Z", true);
+        check("0 5 * * *", "2027-03-01T04:59:59Z", "2027-02-28T05:00:00Z", true);
+        check("* * 1 2 *", "2026-07-01T00:00:00Z", "2026-02-01T23:59:00Z", true);
     }
 
     #[test]
