@@ -234,12 +234,12 @@ impl Args {
         Ok(())
     }
 
-    /// The address to advertise: the one given, the one listened on, or that of the default route.
+    /// The address to advertise: the one given, the one listened on where others may reach it, or that of the default route.
     fn advertise(&self) -> Result<IpAddr> {
         if let Some(address) = self.advertise_address {
             return Ok(address);
         }
-        if !self.bind_address.is_unspecified() {
+        if !self.bind_address.is_unspecified() && !self.bind_address.is_loopback() {
             return Ok(self.bind_address);
         }
         // Connecting a datagram socket sends nothing; it only asks which address a packet would leave from.
@@ -451,5 +451,26 @@ fn ports(text: &str) -> Result<(u16, u16)> {
     match parsed {
         Some((first, last)) if first <= last && first > 0 => Ok((first, last)),
         _ => bail!("--service-node-port-range {text} is not a range of ports, such as 30000-32767"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn no_loopback_address_is_advertised_to_others() {
+        let advertised = |flags: &[&str]| {
+            Args::parse_from(["kube-apiserver", "--etcd-servers=http://127.0.0.1:2379"].iter().chain(flags))
+                .advertise()
+        };
+        // Without any other address there is nothing to advertise.
+        assert!(!advertised(&["--bind-address=127.0.0.1"]).is_ok_and(|a| a.is_loopback()));
+        assert_eq!(
+            advertised(&["--bind-address=192.0.2.7"]).unwrap(),
+            "192.0.2.7".parse::<IpAddr>().unwrap()
+        );
     }
 }
