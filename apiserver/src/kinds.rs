@@ -116,6 +116,8 @@ pub struct Strategy {
     pub fields: &'static [Field],
     /// The rule for names.
     pub name: fn(&str) -> Vec<String>,
+    /// The rule for what generated names begin with, where it is another.
+    pub prefix: Option<fn(&str) -> Vec<String>>,
     /// Fills in absent fields.
     pub default: fn(&mut Value),
     /// Writes who asks into an object before it is created.
@@ -172,6 +174,7 @@ impl Strategy {
     pub const NEUTRAL: Self = Self {
         fields: &[],
         name: api::names::dns_subdomain,
+        prefix: None,
         default: nothing,
         requested_by: nobody,
         prepare_create: nothing,

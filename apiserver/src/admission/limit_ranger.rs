@@ -1,5 +1,7 @@
 //! LimitRanger: defaults and bounds of the resources of pods and claims in a namespace.
 
+use std::collections::BTreeMap;
+
 use api::error::Result;
 use api::quantity::Quantity;
 use api::{Map, Value};
@@ -26,7 +28,7 @@ pub(super) fn mutate(call: &Call, operation: Operation, pod: &mut Value) -> Resu
     }
     let mut told: Option<(String, Vec<String>)> = None;
     for (range, limit) in limits(call).iter().filter(|(_, l)| l.str_at(&["type"]) == "Container") {
-        for list in ["initContainers", "containers"] {
+        for list in ["containers", "initContainers"] {
             let containers = pod.at_mut(&["spec", list]).and_then(Value::as_array_mut);
             for container in containers.into_iter().flatten() {
                 let kind = if list == "containers" { "container" } else { "init container" };
@@ -97,23 +99,50 @@ pub(super) fn validate(call: &Call, operation: Operation, object: Option<&Value>
     }
 }
 
+/// What a pod asks for and may use in all: what its containers do together, or what it takes while it begins, whichever
+/// is more; or what it says itself.
 fn total(pod: &Value) -> Value {
-    let mut sum = Value::object();
-    for container in pod.array_at(&["spec", "containers"]) {
-        for kind in ["requests", "limits"] {
-            for (name, value) in
-                container.at(&["resources", kind]).as_object().into_iter().flat_map(Map::iter)
-            {
-                let (Some(a), Some(b)) =
-                    (quantity(sum.at(&[kind, name])).or(Some(Quantity::ZERO)), quantity(value))
-                else {
-                    continue;
-                };
-                sum.set(&[kind, name], a.plus(b).to_string());
+    let mut total = Value::object();
+    for kind in ["requests", "limits"] {
+        let of = |container: &Value| amounts(container.at(&["resources", kind]));
+        let (mut sum, mut sidecars, mut beginning) = (Amounts::new(), Amounts::new(), Amounts::new());
+        for container in pod.array_at(&["spec", "containers"]) {
+            combine(&mut sum, of(container), Quantity::plus);
+        }
+        for container in pod.array_at(&["spec", "initContainers"]) {
+            let mut now = sidecars.clone();
+            combine(&mut now, of(container), Quantity::plus);
+            if container.str_at(&["restartPolicy"]) == "Always" {
+                combine(&mut sum, of(container), Quantity::plus);
+                sidecars.clone_from(&now);
+            }
+            combine(&mut beginning, now, Quantity::max);
+        }
+        combine(&mut sum, beginning, Quantity::max);
+        for (name, own) in amounts(pod.at(&["spec", "resources", kind])) {
+            if matches!(name.as_str(), "cpu" | "memory") || name.starts_with("hugepages-") {
+                sum.insert(name, own);
             }
         }
+        for (name, amount) in sum {
+            total.set(&[kind, &name], amount.to_string());
+        }
     }
-    sum
+    total
+}
+
+type Amounts = BTreeMap<String, Quantity>;
+
+fn amounts(list: &Value) -> Amounts {
+    let all = list.as_object().into_iter().flat_map(Map::iter);
+    all.filter_map(|(name, amount)| Some((name.to_owned(), quantity(amount)?))).collect()
+}
+
+fn combine(all: &mut Amounts, more: Amounts, how: fn(Quantity, Quantity) -> Quantity) {
+    for (name, amount) in more {
+        let known = all.entry(name).or_insert(Quantity::ZERO);
+        *known = how(*known, amount);
+    }
 }
 
 fn quantity(v: &Value) -> Option<Quantity> {

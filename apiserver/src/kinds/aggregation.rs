@@ -3,6 +3,7 @@
 use api::{Value, names, object};
 
 use super::check::At;
+use super::metadata::check_wanted_name;
 use super::{Entry, Errors, Part, Scope, Strategy, default_to};
 
 pub(super) const STRATEGIES: &[Entry] = &[("apiregistration.k8s.io", "apiservices", &SERVICE)];
@@ -46,10 +47,11 @@ static SERVICE: Strategy = Strategy {
 fn validate(service: &Value, errors: &mut Errors) {
     let spec = At::of(service, "spec");
     let (group, version) = (spec.get("group"), spec.get("version"));
-    let name = At::of(service, "metadata.name");
-    let want = format!("{}.{}", version.text(), group.text());
-    if !name.text().is_empty() && name.text() != want {
-        name.invalid(errors, format!("must be `spec.version+\".\"+spec.group`: {want:?}"));
+    let given = ["name", "generateName"].map(|field| service.str_at(&["metadata", field]));
+    if given.into_iter().all(|name| names::path_segment(name).is_empty()) {
+        let want = format!("{}.{}", version.text(), group.text());
+        let why = format!("must be `spec.version+\".\"+spec.group`: {want:?}");
+        check_wanted_name(service, &want, &why, errors);
     }
     if group.text().is_empty() && version.text() != "v1" {
         group.required(errors, "only v1 may have an empty group and it better be legacy kube");

@@ -27,6 +27,11 @@ pub(super) fn warn_template(workload: &Value) -> Vec<String> {
     super::pod::warnings_of_template(&spec.child("template"), workload.at(&["spec", "template"]))
 }
 
+/// Advice about the name of a workload that its pods are called after, and about its template.
+pub(super) fn warn_name_and_template(workload: &Value) -> Vec<String> {
+    super::pod::warning_of_name_for_pods(workload).into_iter().chain(warn_template(workload)).collect()
+}
+
 /// Advice about the template of a workload whose desired state is another now.
 fn warn_new_template(new: &Value, old: &Value) -> Vec<String> {
     if is_desired_anew(new, old) { warn_template(new) } else { Vec::new() }
@@ -55,7 +60,7 @@ static DEPLOYMENT: Strategy = Strategy {
     },
     validate: validate::deployment,
     validate_update: |new, old, errors| validate::selector_is_immutable(new, old, errors),
-    warn: warn_template,
+    warn: warn_name_and_template,
     warn_change: Some(warn_new_template),
     generation: true,
     parts: &[status_part(status::deployment)],
@@ -70,7 +75,7 @@ static REPLICA_SET: Strategy = Strategy {
     },
     validate: validate::replica_set,
     validate_update: |new, old, errors| validate::selector_is_immutable(new, old, errors),
-    warn: warn_template,
+    warn: warn_name_and_template,
     warn_change: Some(warn_new_template),
     generation: true,
     parts: &[status_part(|status, _, errors| status::validate_replicas(status, errors))],

@@ -147,6 +147,13 @@ fn validate_features(node: &Value, errors: &mut Errors) {
         let segment = |s: &str| s.chars().all(|c| c.is_ascii_alphanumeric());
         let fits = text.starts_with(|c: char| c.is_ascii_uppercase())
             && text.split('/').all(|s| segment(s) && s.starts_with(|c: char| c.is_ascii_alphabetic()));
+        match before {
+            Some(before) if before == text => feature.duplicate(errors),
+            Some(before) if before > text => {
+                feature.invalid(errors, "list must be sorted alphabetically");
+            }
+            _ => {}
+        }
         if text.len() > 253 {
             let why = format!("invalid feature name \"{text}\": must be no more than 253 characters");
             feature.invalid(errors, why);
@@ -155,13 +162,6 @@ fn validate_features(node: &Value, errors: &mut Errors) {
                 "invalid feature name \"{text}\": must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"
             );
             feature.invalid(errors, why);
-        }
-        match before {
-            Some(before) if before == text => feature.duplicate(errors),
-            Some(before) if before > text => {
-                feature.invalid(errors, "list must be sorted alphabetically");
-            }
-            _ => {}
         }
         before = features
             .value
@@ -228,6 +228,8 @@ fn keep_secret_names(account: &mut Value) {
 }
 
 static REPLICATION_CONTROLLER: Strategy = Strategy {
+    name: names::long_name,
+    prefix: Some(names::path_segment),
     fields: &[Field::number("status.replicas", &["status", "replicas"])],
     generation: true,
     default: |rc| {
@@ -240,7 +242,7 @@ static REPLICATION_CONTROLLER: Strategy = Strategy {
         default_pod_template(rc.make_object().entry("spec"));
     },
     validate: validate_replication_controller,
-    warn: |rc| apps::warn_template(rc),
+    warn: apps::warn_name_and_template,
     // Upstream takes the object that was for the one that is to be.
     warn_change: Some(
         |new, old| if is_desired_anew(new, old) { apps::warn_template(old) } else { Vec::new() },

@@ -14,6 +14,7 @@ mod versions;
 use api::field::{FieldError, Problem};
 use api::{Value, object};
 
+use super::metadata::check_wanted_name;
 use super::{Entry, Errors, Strategy};
 
 pub use structural::violations;
@@ -73,10 +74,7 @@ fn validate(definition: &Value, errors: &mut Errors) {
         definition.str_at(&["spec", "names", "plural"]),
         definition.str_at(&["spec", "group"])
     );
-    if definition.name() != want {
-        let why = "must be spec.names.plural+\".\"+spec.group";
-        invalid(errors, "metadata.name", definition.name(), why);
-    }
+    check_wanted_name(definition, &want, "must be spec.names.plural+\".\"+spec.group", errors);
     spec::validate(definition.get("spec"), errors);
     names::validate(definition.at(&["status", "acceptedNames"]), "status.acceptedNames", errors);
     versions::validate_stored(definition, errors);

@@ -28,6 +28,7 @@ fn validate_whole(row: &Resource, object: &Value, rule: fn(&str) -> Vec<String>,
             _ => generate.to_owned(),
         };
         let at = path.child("generateName");
+        let rule = row.strategy.prefix.unwrap_or(rule);
         errors.extend(rule(&masked).into_iter().map(|e| FieldError::invalid(&at, generate, e)));
     }
     let name = object.name();
@@ -52,6 +53,16 @@ fn validate_whole(row: &Resource, object: &Value, rule: fn(&str) -> Vec<String>,
     validate_annotations(&path.child("annotations"), metadata.get("annotations"), errors);
     validate_owners(&path.child("ownerReferences"), metadata.array_at(&["ownerReferences"]), errors);
     validate_finalizer_names(&path.child("finalizers"), metadata.array_at(&["finalizers"]), errors);
+}
+
+/// Checks that an object has the one name that it can have, and would have it if it were generated.
+pub(super) fn check_wanted_name(object: &Value, wanted: &str, why: &str, errors: &mut Errors) {
+    for field in ["generateName", "name"] {
+        let name = object.str_at(&["metadata", field]);
+        if !name.is_empty() && name != wanted {
+            errors.push(FieldError::invalid(&Path::new("metadata").child(field), name, why));
+        }
+    }
 }
 
 /// Checks the labels and annotations of some metadata.
@@ -123,12 +134,13 @@ fn shown(owner: &Value) -> Value {
 
 /// Finalizers of built-in kinds without a domain are the system's.
 fn validate_system_finalizers(row: &Resource, path: &Path<'_>, object: &Value, errors: &mut Errors) {
-    const UNAWARE: [&str; 5] = [
+    const UNAWARE: [&str; 6] = [
         "admissionregistration.k8s.io",
         "apiextensions.k8s.io",
         "apiregistration.k8s.io",
         "coordination.k8s.io",
         "node.k8s.io",
+        "policy",
     ];
     if row.custom.is_some() || UNAWARE.contains(&row.group) {
         return;

@@ -31,9 +31,12 @@ pub(crate) use qos::qos_class;
 pub(super) use affinity::{validate_node_selector, validate_taints, validate_tolerations};
 pub(super) use mounts::no_back_steps;
 pub(super) use resources::{validate_limits, validate_quantity};
-pub(super) use spec::validate_template;
+pub(super) use spec::{validate_template, validate_template_labels};
 pub(super) use volumes::validate_template_metadata;
-pub(super) use warnings::{of_template as warnings_of_template, of_term as warnings_of_term};
+pub(super) use warnings::{
+    of_name_for_pods as warning_of_name_for_pods, of_template as warnings_of_template,
+    of_term as warnings_of_term,
+};
 
 pub(super) const STRATEGIES: &[Entry] = &[("", "pods", &POD)];
 

@@ -90,8 +90,8 @@ impl Call {
     async fn admit_new(&self, mut object: Value) -> Result<Value> {
         let strategy = self.row.strategy;
         (strategy.requested_by)(&mut object, &self.user);
-        (strategy.prepare_create)(&mut object);
         drop_disabled(&self.row, &mut object, None);
+        (strategy.prepare_create)(&mut object);
         if strategy.generation {
             object.set(&["metadata", "generation"], 1);
         }
@@ -123,12 +123,20 @@ impl Call {
     fn stamp(&self, object: &mut Value) {
         let uid = names::new_uid();
         let now = api::time::format(Timestamp::now());
+        self.forget_system_fields(object);
         let metadata = object.make_object().entry("metadata").make_object();
-        for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
-            metadata.remove(field);
-        }
         metadata.insert("uid", uid);
         metadata.insert("creationTimestamp", now);
+    }
+
+    /// Drops what only the server says of an object.
+    pub fn forget_system_fields(&self, object: &mut Value) {
+        let metadata = object.make_object().entry("metadata").make_object();
+        for field in
+            ["uid", "creationTimestamp", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"]
+        {
+            metadata.remove(field);
+        }
     }
 
     fn clear_status(&self, object: &mut Value) {
@@ -396,12 +404,12 @@ impl Call {
     /// Prepares and checks a changed object, and returns what is to be stored.
     async fn admit_change(&self, old: Value, mut new: Value) -> Result<Value> {
         let strategy = self.row.strategy;
+        drop_disabled(&self.row, &mut new, Some(&old));
         if self.subresource == "status" {
             (strategy.prepare_status)(&mut new, &old);
         } else if strategy.part(&self.subresource).is_none() {
             (strategy.prepare_update)(&mut new, &old);
         }
-        drop_disabled(&self.row, &mut new, Some(&old));
         let new = self.canonical(new)?;
         let new = self.count_generation(&old, new);
         let mut errors = Vec::new();

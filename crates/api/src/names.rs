@@ -73,6 +73,15 @@ pub fn dns_subdomain(s: &str) -> Vec<String> {
     errors
 }
 
+/// Names of objects as declared rules have them: RFC 1123 subdomains, measured in bytes.
+pub fn long_name(s: &str) -> Vec<String> {
+    let mut errors = dns_subdomain(s);
+    if s.len() > SUBDOMAIN_MAX {
+        errors[0] = format!("must be no more than {SUBDOMAIN_MAX} bytes");
+    }
+    errors
+}
+
 /// Names of Services: RFC 1035 labels.
 pub fn dns1035_label(s: &str) -> Vec<String> {
     let mut errors = Vec::new();

@@ -30,11 +30,8 @@ pub fn default_pod_spec(spec: &mut Value) {
     default_to(spec, "securityContext", Value::object());
     default_if_empty(spec, "schedulerName", "default-scheduler");
     mirror_service_account(spec);
-    let host_network = spec.get("hostNetwork").as_bool() == Some(true);
     for list in ["initContainers", "containers", "ephemeralContainers"] {
-        for container in items(spec, list) {
-            default_container(container, host_network);
-        }
+        items(spec, list).for_each(default_container);
     }
     for volume in items(spec, "volumes") {
         default_volume(volume);
@@ -80,17 +77,13 @@ fn items<'v>(object: &'v mut Value, list: &str) -> impl Iterator<Item = &'v mut 
     object.make_object().get_mut(list).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
-fn default_container(container: &mut Value, host_network: bool) {
+fn default_container(container: &mut Value) {
     let policy = pull_policy(container.str_at(&["image"]));
     default_if_empty(container, "imagePullPolicy", policy);
     default_if_empty(container, "terminationMessagePath", "/dev/termination-log");
     default_if_empty(container, "terminationMessagePolicy", "File");
     for port in items(container, "ports") {
         default_if_empty(port, "protocol", "TCP");
-        if host_network {
-            let number = port.get("containerPort").clone();
-            default_if_empty(port, "hostPort", number);
-        }
     }
     for env in items(container, "env") {
         if let Some(field) = env.at_mut(&["valueFrom", "fieldRef"]).filter(|f| !f.is_null()) {

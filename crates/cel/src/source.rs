@@ -45,6 +45,11 @@ impl fmt::Display for Issues {
                 write!(f, "ERROR: <input>:-1:0: {}", issue.message)?;
                 continue;
             };
+            if self.lines.iter().all(String::is_empty) {
+                // Nothing has no place.
+                write!(f, "ERROR: <input>:{line}:0: {}", issue.message)?;
+                continue;
+            }
             write!(f, "ERROR: <input>:{line}:{}: {}", issue.column + 1, issue.message)?;
             let snippet = self.lines.get(line as usize - 1).map_or("", String::as_str);
             if snippet.len() <= MAX_SNIPPET {

@@ -189,6 +189,8 @@ pub(super) fn stateful_set(set: &Value, old: Option<&Value>, errors: &mut Errors
         let path = spec.path;
         let template = At { value: &effective, path: path.child("template") };
         pod::validate_template(&template, errors);
+        // Upstream looks at these twice.
+        pod::validate_template_labels(&template, errors);
     }
     always_runs(&spec.get("template"), "StatefulSet", errors);
 }

@@ -1,7 +1,7 @@
 //! CronJobs: schedules and time zones.
 
+use api::Value;
 use api::field::Path;
-use api::{Value, names};
 
 use super::job;
 use crate::kinds::Errors;
@@ -223,12 +223,7 @@ fn read_number(text: &str) -> Result<i64, String> {
 }
 
 pub(super) fn warnings(cron_job: &Value) -> Vec<String> {
-    let mut out = Vec::new();
-    let bad = names::dns_label(cron_job.name());
-    if !bad.is_empty() {
-        let list = bad.join(" ");
-        out.push(format!("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{list}]"));
-    }
+    let mut out: Vec<String> = crate::kinds::pod::warning_of_name_for_pods(cron_job).into_iter().collect();
     out.extend(job_warnings(cron_job));
     out
 }

@@ -268,11 +268,7 @@ fn copy_node_affinity(was: &mut Value, is: &Value) {
 
 /// Advice about a Job.
 pub(super) fn warnings(job: &Value) -> Vec<String> {
-    let mut out = Vec::new();
-    if !names::dns_label(job.name()).is_empty() {
-        let list = names::dns_label(job.name()).join(" ");
-        out.push(format!("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{list}]"));
-    }
+    let mut out: Vec<String> = pod::warning_of_name_for_pods(job).into_iter().collect();
     out.extend(spec_warnings(&Path::new("spec"), job.get("spec")));
     out
 }

@@ -51,6 +51,7 @@ pub(super) fn validate(schema: &Value, status: bool, path: &str, errors: &mut Er
     if is_too_deep(schema) {
         return invalid(errors, path, "", format!("must not be nested deeper than {MAX_DEPTH} levels"));
     }
+    let before = errors.len();
     if status {
         root_with_status(schema, path, errors);
     }
@@ -64,6 +65,21 @@ pub(super) fn validate(schema: &Value, status: bool, path: &str, errors: &mut Er
         errors.extend(structural);
     }
     node(schema, true, &Place { defaults: Ok(()), in_metadata: false }, path, errors);
+    if errors.len() == before && has(schema, &|part| !part.get("$schema").is_empty()) {
+        invalid(errors, path, "", "OpenAPIV3Schema 'schema' is not supported");
+    }
+}
+
+/// True when something holds for a schema or any within it.
+pub(super) fn has(schema: &Value, what: &dyn Fn(&Value) -> bool) -> bool {
+    let within = |key: &str| match schema.get(key) {
+        Value::Array(parts) => parts.iter().any(|part| has(part, what)),
+        part => has(part, what),
+    };
+    matches!(schema, Value::Object(_))
+        && (what(schema)
+            || members(schema, "properties").any(|(_, part)| has(part, what))
+            || ["items", "additionalProperties", "not", "allOf", "oneOf", "anyOf"].into_iter().any(within))
 }
 
 /// True for schemas that nothing should walk down.
@@ -162,7 +178,9 @@ fn supported(schema: &Value, place: &Place, path: &str, errors: &mut Errors) {
         forbidden(errors, &at("default"), format!("must not be set {why}"));
     }
     for key in ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"] {
-        if !schema.get(key).is_empty() {
+        let value = schema.get(key);
+        let counts_empty = matches!(key, "additionalItems" | "$ref");
+        if !value.is_empty() || (counts_empty && !value.is_null()) {
             forbidden(errors, &at(key), format!("{key} is not supported"));
         }
     }

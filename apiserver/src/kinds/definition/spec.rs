@@ -42,6 +42,12 @@ pub(super) fn validate(spec: &Value, errors: &mut Errors) {
     }
     conversion(spec.get("conversion"), errors);
     if spec.get("preserveUnknownFields").as_bool() == Some(true) {
+        let schemas = versions.iter().map(|version| version.at(&["schema", "openAPIV3Schema"]));
+        let mut schemas = schemas.filter(|schema| !schema::is_too_deep(schema));
+        if schemas.any(|s| schema::has(s, &|part| !part.get("default").is_null())) {
+            let why = "must be false in order to use defaults in the schema";
+            invalid(errors, "spec.preserveUnknownFields", true, why);
+        }
         let why = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         invalid(errors, "spec.preserveUnknownFields", true, why);
     }

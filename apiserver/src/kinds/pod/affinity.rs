@@ -134,7 +134,7 @@ fn validate_label_keys(term: &At<'_>, errors: &mut Errors) {
     let labels = selector.value.get("matchLabels").as_object();
     let mut selected: HashSet<&str> = labels.into_iter().flat_map(api::Map::keys).collect();
     for key in selector.value.array_at(&["matchExpressions"]).iter().map(|e| e.str_at(&["key"])) {
-        if let Some(i) = wanted.iter().position(|k| *k == key)
+        if let Some(i) = wanted.iter().rposition(|k| *k == key)
             && !selected.insert(key)
         {
             let at = At { value: term.value, path: term.path.index(i) };

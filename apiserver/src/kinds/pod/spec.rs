@@ -47,14 +47,24 @@ impl Pod<'_> {
     }
 }
 
-/// Checks a template: its metadata and its spec.
-pub(in crate::kinds) fn validate_template(template: &At<'_>, errors: &mut Errors) {
+/// Checks the labels and annotations of a template.
+pub(in crate::kinds) fn validate_template_labels(template: &At<'_>, errors: &mut Errors) {
     let metadata = template.value.get("metadata");
     template.get("labels").with(metadata.get("labels")).labels(errors);
     let annotations = template.get("annotations");
     crate::kinds::metadata::validate_annotations(&annotations.path, metadata.get("annotations"), errors);
+    security::validate_annotations(
+        &annotations.with(metadata.get("annotations")),
+        &template.get("spec"),
+        errors,
+    );
+}
+
+/// Checks a template: its metadata and its spec.
+pub(in crate::kinds) fn validate_template(template: &At<'_>, errors: &mut Errors) {
+    validate_template_labels(template, errors);
+    let metadata = template.value.get("metadata");
     let spec = template.get("spec");
-    security::validate_annotations(&annotations.with(metadata.get("annotations")), &spec, errors);
     validate_spec(&spec, &Subject { metadata: None }, errors);
     security::annotations_match_fields(metadata.get("annotations"), &spec, errors);
     if spec.get("ephemeralContainers").len() > 0 {

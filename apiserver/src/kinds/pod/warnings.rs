@@ -79,6 +79,13 @@ pub(super) fn of_pod(pod: &Value) -> Vec<String> {
     out
 }
 
+/// Advice about the name of an object whose pods are called after it.
+pub(in crate::kinds) fn of_name_for_pods(object: &Value) -> Option<String> {
+    let found = names::dns_label(object.name());
+    let list = found.join(" ");
+    (!found.is_empty()).then(|| format!("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{list}]"))
+}
+
 /// Advice about a template at `path`.
 pub(in crate::kinds) fn of_template(path: &Path<'_>, template: &Value) -> Vec<String> {
     let mut out = Vec::new();

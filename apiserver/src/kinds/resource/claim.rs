@@ -59,6 +59,8 @@ pub(super) static TEMPLATE: Strategy = Strategy {
 };
 
 pub(super) static CLASS: Strategy = Strategy {
+    name: api::names::long_name,
+    prefix: Some(api::names::path_segment),
     validate: |class, errors| validate_class(class, None, errors),
     validate_update: |new, old, errors| validate_class(new, Some(old), errors),
     revalidates: false,

@@ -131,7 +131,7 @@ pub(super) static NODE: Strategy = Strategy {
 };
 
 fn validate_node(node: &Value, errors: &mut Errors) {
-    const ID: usize = 192;
+    const ID: usize = 256;
     let mut seen = HashSet::new();
     for driver in At::of(node, "spec.drivers").items() {
         let (name, id) = (driver.get("name"), driver.get("nodeID"));
