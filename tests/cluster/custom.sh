@@ -65,8 +65,9 @@ ok "a definition goes after its objects"
 
 openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=webhook -addext subjectAltName=IP:127.0.0.1 \
     -keyout "$scratch/webhook.key" -out "$scratch/webhook.crt" 2>/dev/null
-python3 $custom/webhook.py "$scratch/webhook.crt" "$scratch/webhook.key" 18443 >"$scratch/webhook.log" 2>&1 &
+python3 $custom/webhook.py "$scratch/webhook.crt" "$scratch/webhook.key" >"$scratch/webhook.port" 2>"$scratch/webhook.log" &
 started+=("$!")
+within 10 test -s "$scratch/webhook.port"
 kubectl apply -f - >/dev/null <<YAML
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -79,7 +80,7 @@ spec:
     strategy: Webhook
     webhook:
       conversionReviewVersions: [v1]
-      clientConfig: {url: "https://127.0.0.1:18443/", caBundle: $(base64 -w0 <"$scratch/webhook.crt")}
+      clientConfig: {url: "https://127.0.0.1:$(<"$scratch/webhook.port")/", caBundle: $(base64 -w0 <"$scratch/webhook.crt")}
   versions:
   - name: v1
     served: true

@@ -1,4 +1,4 @@
-"""Answers reviews of conversions between the versions of Hosts: webhook.py CERTIFICATE KEY PORT."""
+"""Answers reviews of conversions between the versions of Hosts: webhook.py CERTIFICATE KEY. Prints the port it takes."""
 import http.server
 import json
 import ssl
@@ -30,9 +30,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-certificate, key, port = sys.argv[1:]
-server = http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
+certificate, key = sys.argv[1:]
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(certificate, key)
 server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_port, flush=True)
 server.serve_forever()
