@@ -69,17 +69,17 @@ fn remember_version(definition: &mut Value) {
 }
 
 fn validate(definition: &Value, errors: &mut Errors) {
-    let want = format!(
-        "{}.{}",
-        definition.str_at(&["spec", "names", "plural"]),
-        definition.str_at(&["spec", "group"])
-    );
-    check_wanted_name(definition, &want, "must be spec.names.plural+\".\"+spec.group", errors);
+    // Only a new object has no version yet.
+    let is_new = definition.resource_version().is_empty();
+    if is_new {
+        let spec = definition.get("spec");
+        let want = format!("{}.{}", spec.str_at(&["names", "plural"]), spec.str_at(&["group"]));
+        check_wanted_name(definition, &want, "must be spec.names.plural+\".\"+spec.group", errors);
+    }
     spec::validate(definition.get("spec"), errors);
     names::validate(definition.at(&["status", "acceptedNames"]), "status.acceptedNames", errors);
     versions::validate_stored(definition, errors);
-    // Only a new object has no version yet.
-    if definition.resource_version().is_empty() {
+    if is_new {
         validate_approval(definition, None, errors);
         rules::validate(definition, None, errors);
     }

@@ -66,7 +66,6 @@ fn check_system(class: &Value) -> Result<(), String> {
 static RUNTIME: Strategy = Strategy {
     validate: validate_runtime,
     validate_update: |new, old, errors| At::of(new, "handler").immutable(errors, old.get("handler")),
-    revalidates: false,
     create_on_update: true,
     unconditional_update: false,
     ..Strategy::NEUTRAL

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use api::Value;
 use api::error::Result;
+use api::{ApiError, Value};
 use jiff::Timestamp;
 use schema::Ty;
 use schema::apply::{self, Filter, Request, Versions};
@@ -71,8 +71,8 @@ impl Call {
     pub fn apply_patch(&self, live: Option<&Value>, patch: &Value) -> Result<Value> {
         let applied = self.with_request(|request| apply::apply(live, patch, self.write.force, request))?;
         let mode = super::FieldValidation::Ignore;
-        let (mut object, _) =
-            schema::decode::normalize(applied, self.ty(), mode).map_err(api::ApiError::internal)?;
+        let decoded = schema::decode::normalize(applied, self.ty(), mode);
+        let (mut object, _) = decoded.map_err(|why| self.not_converted(patch, &why.to_string()))?;
         self.default_object(&mut object);
         if let Some(live) = live {
             apply::keep_times(live, &mut object);
@@ -81,6 +81,28 @@ impl Call {
             forget_times_of_scales(&mut object);
         }
         Ok(object)
+    }
+
+    /// What upstream says of an applied object with values that are none of their fields' types.
+    fn not_converted(&self, patch: &Value, why: &str) -> ApiError {
+        if self.row.custom.is_some() {
+            return ApiError::internal(why);
+        }
+        let kind = format!("{}, Kind={}", self.row.api_version(), self.row.kind);
+        let fraction = why
+            .strip_prefix("json: cannot unmarshal number ")
+            .filter(|rest| rest.split(' ').next().is_some_and(|number| number.contains(['.', 'e', 'E'])));
+        let why = match (fraction.and_then(|rest| rest.rsplit_once(" of type ")), why) {
+            (Some((_, ty)), _) => format!("cannot convert float64 to {ty}"),
+            (None, why) if why.contains("base64") => format!("error decoding from json: {why}"),
+            (None, why) => why.to_owned(),
+        };
+        let text = format!(
+            "failed to convert new object ({}/{}; {kind}) to proper version: unable to convert unstructured object to {kind}: {why}",
+            self.namespace,
+            patch.name(),
+        );
+        ApiError::new(http::StatusCode::INTERNAL_SERVER_ERROR, "", &text)
     }
 
     /// Records what the client set in the body of a subresource with a type of its own.

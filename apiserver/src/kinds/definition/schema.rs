@@ -97,9 +97,10 @@ fn depth(value: &Value) -> usize {
 
 fn root_with_status(schema: &Value, path: &str, errors: &mut Errors) {
     // What is absent in Go: a pointer to something empty is not.
+    const POINTERS: [&str; 3] = ["$ref", "x-kubernetes-list-type", "x-kubernetes-map-type"];
     let given = |(key, value): &(&str, &Value)| match value {
         Value::Null => false,
-        Value::String(text) => !text.is_empty() || *key == "$ref",
+        Value::String(text) => !text.is_empty() || POINTERS.contains(key),
         Value::Bool(yes) => *yes,
         Value::Array(items) => !items.is_empty(),
         _ => true,
