@@ -1,5 +1,8 @@
 //! The accept loop: TCP, TLS, HTTP/1.1 and HTTP/2, for any tower service.
 
+mod gather;
+mod http2;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -51,7 +54,7 @@ impl Default for Limits {
         Self {
             connections: 10_000,
             handshake: Duration::from_secs(10),
-            header: Duration::from_secs(32),
+            header: Duration::from_secs(90),
             streams: 250,
             drain: Duration::from_secs(10),
         }
@@ -144,23 +147,30 @@ impl Server {
     {
         // Small answers must not wait for more to come; a failure here only costs time.
         let _ = stream.set_nodelay(true);
-        let builder = self.builder();
         let Some(tls) = &self.tls else {
-            return http(builder, stream, (remote, PeerCertificates::default()), service, stop, 0.0).await;
+            let service = told(service, (remote, PeerCertificates::default()), 0.0, &stop);
+            return http1(self.builder(TokioExecutor::new()), stream, service, stop).await;
         };
         let handshake = tls.acceptor().accept(stream);
         let stream = tokio::time::timeout(self.limits.handshake, handshake).await??;
         let (_, session) = stream.get_ref();
         let peer = PeerCertificates(session.peer_certificates().unwrap_or_default().to_vec().into());
-        let (builder, goaway) = match session.alpn_protocol() {
-            Some(b"h2") => (builder.http2_only(), self.goaway),
-            _ => (builder.http1_only(), 0.0),
-        };
-        http(builder, stream, (remote, peer), service, stop, goaway).await
+        // Also one connection alone may be told that it ends.
+        let stop = stop.child_token();
+        match session.alpn_protocol() {
+            Some(b"h2") => {
+                let service = told(service, (remote, peer), self.goaway, &stop);
+                http2::serve(|streams| self.builder(streams).http2_only(), stream, service, stop).await
+            }
+            _ => {
+                let service = told(service, (remote, peer), 0.0, &stop);
+                http1(self.builder(TokioExecutor::new()).http1_only(), stream, service, stop).await
+            }
+        }
     }
 
-    fn builder(&self) -> Builder<TokioExecutor> {
-        let mut builder = Builder::new(TokioExecutor::new());
+    fn builder<E>(&self, executor: E) -> Builder<E> {
+        let mut builder = Builder::new(executor);
         builder.http1().timer(TokioTimer::new()).header_read_timeout(self.limits.header).max_headers(HEADERS);
         builder
             .http2()
@@ -179,33 +189,44 @@ async fn pause_after(e: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-async fn http<S, B, I>(
-    builder: Builder<TokioExecutor>,
-    stream: I,
-    (remote, peer): (SocketAddr, PeerCertificates),
+/// A service whose requests carry who sent them, and which now and then has its connection end.
+fn told<S, B>(
     service: S,
-    stop: CancellationToken,
+    (remote, peer): (SocketAddr, PeerCertificates),
     goaway: f64,
-) -> Result<(), BoxError>
+    ends: &CancellationToken,
+) -> impl Service<Request<Incoming>, Response = Response<B>, Error = BoxError, Future: Send> + Clone + Send + 'static
 where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Into<BoxError>,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
 {
-    // Also one connection alone may be told that it ends.
-    let stop = stop.child_token();
-    let ends = stop.clone();
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let ends = ends.clone();
+    tower::service_fn(move |mut request: Request<Incoming>| {
         if goaway > 0.0 && rand::random::<f64>() < goaway {
             ends.cancel();
         }
         request.extensions_mut().insert(RemoteAddr(remote));
         request.extensions_mut().insert(peer.clone());
-        service.clone().oneshot(request)
-    });
+        let answer = service.clone().oneshot(request);
+        async move { answer.await.map_err(Into::into) }
+    })
+}
+
+async fn http1<S, B, I>(
+    builder: Builder<TokioExecutor>,
+    stream: I,
+    service: S,
+    stop: CancellationToken,
+) -> Result<(), BoxError>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = BoxError> + Clone + Send + 'static,
+    S::Future: Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let service = service_fn(move |request| service.clone().oneshot(request));
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
