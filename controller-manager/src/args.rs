@@ -89,6 +89,18 @@ pub struct Args {
     /// How long a starting node may be silent.
     #[arg(long, default_value = "1m")]
     pub node_startup_grace_period: GoDuration,
+    /// Nodes a second from which pods are evicted when they fail, in a zone that is healthy.
+    #[arg(long, default_value_t = 0.1)]
+    pub node_eviction_rate: f32,
+    /// The same in a zone that is not healthy; none in a zone no larger than --large-cluster-size-threshold.
+    #[arg(long, default_value_t = 0.01)]
+    pub secondary_node_eviction_rate: f32,
+    /// Number of nodes up to which a zone is small.
+    #[arg(long, default_value_t = 50)]
+    pub large_cluster_size_threshold: i32,
+    /// Part of the nodes of a zone, three at least, that have to be not ready for it to be unhealthy.
+    #[arg(long, default_value_t = 0.55)]
+    pub unhealthy_zone_threshold: f32,
     /// Number of terminated pods that may exist before the oldest are deleted; 0 for no limit.
     #[arg(long, default_value_t = 12500)]
     pub terminated_pod_gc_threshold: i32,

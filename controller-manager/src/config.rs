@@ -25,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) node_monitor_period: Duration,
     pub(crate) node_monitor_grace_period: Duration,
     pub(crate) node_startup_grace_period: Duration,
+    pub(crate) eviction: EvictionLimits,
     pub(crate) terminated_pod_gc_threshold: usize,
     pub(crate) garbage_collector: bool,
     pub(crate) dynamic_provisioning: bool,
@@ -32,6 +33,31 @@ pub(crate) struct Config {
     pub(crate) max_mirrored_endpoints: usize,
     pub(crate) quota_sync_period: Duration,
     pub(crate) workers: Workers,
+}
+
+/// How fast pods go from nodes that are not ready: nodes a second, in each zone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct EvictionLimits {
+    /// While the zone is healthy.
+    pub(crate) rate: f32,
+    /// While it is not, and is large; in a small one no node is evicted then.
+    pub(crate) secondary_rate: f32,
+    /// A zone with more nodes is large.
+    pub(crate) large_zone: i32,
+    /// A zone is unhealthy when at least this part of its nodes is not ready.
+    pub(crate) unhealthy_zone: f32,
+}
+
+impl EvictionLimits {
+    /// What the flags say when they are not given.
+    #[cfg(test)]
+    pub(crate) const DEFAULT: Self =
+        Self { rate: 0.1, secondary_rate: 0.01, large_zone: 50, unhealthy_zone: 0.55 };
+
+    /// Whether a zone with so many nodes is large.
+    pub(crate) fn is_large(&self, nodes: usize) -> bool {
+        i64::try_from(nodes).is_ok_and(|nodes| nodes > i64::from(self.large_zone))
+    }
 }
 
 /// Workers of each controller.
@@ -87,6 +113,12 @@ impl Config {
             node_monitor_period: args.node_monitor_period.0,
             node_monitor_grace_period: args.node_monitor_grace_period.0,
             node_startup_grace_period: args.node_startup_grace_period.0,
+            eviction: EvictionLimits {
+                rate: args.node_eviction_rate,
+                secondary_rate: args.secondary_node_eviction_rate,
+                large_zone: args.large_cluster_size_threshold,
+                unhealthy_zone: args.unhealthy_zone_threshold,
+            },
             terminated_pod_gc_threshold: usize::try_from(args.terminated_pod_gc_threshold).unwrap_or(0),
             garbage_collector: args.enable_garbage_collector,
             dynamic_provisioning: args.enable_dynamic_provisioning,
@@ -134,4 +166,29 @@ fn node_cidrs(args: &Args) -> anyhow::Result<Vec<(IpNet, u8)>> {
         Ok((range, mask))
     });
     sized.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn flags_limit_evictions() {
+        let check = |flags: &[&str], want: EvictionLimits| {
+            let args = Args::try_parse_from([&["kube-controller-manager"], flags].concat()).unwrap();
+            assert_eq!(Config::new(&args).unwrap().eviction, want, "{flags:?}");
+        };
+        check(&[], EvictionLimits::DEFAULT);
+        check(
+            &[
+                "--node-eviction-rate=0.5",
+                "--secondary-node-eviction-rate=0",
+                "--large-cluster-size-threshold=3",
+                "--unhealthy-zone-threshold=0.7",
+            ],
+            EvictionLimits { rate: 0.5, secondary_rate: 0.0, large_zone: 3, unhealthy_zone: 0.7 },
+        );
+    }
 }

@@ -7,6 +7,7 @@ use api::Value;
 use client::{Client, Informer, Key, Next, Queue, Recorder};
 use daemon::Tasks;
 use jiff::Timestamp;
+use prometheus::Registry;
 
 use crate::config::Config;
 use crate::informers::Informers;
@@ -26,6 +27,8 @@ pub(crate) struct Context {
     pub(crate) recorder: Recorder,
     /// Tasks.
     pub(crate) tasks: Tasks,
+    /// What is shown at `/metrics`.
+    pub(crate) metrics: Registry,
     /// Configuration.
     pub(crate) config: Arc<Config>,
 }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow, bail};
 use client::lease::Election;
 use client::{Client, Connection, Recorder, ServiceAccount, connect};
 use daemon::{KUBERNETES_VERSION, Tasks};
+use prometheus::Registry;
 use serve::{Diagnostics, Health, Server, metrics};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
@@ -38,7 +39,8 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
     } else {
         None
     };
-    serve_endpoints(&args, &agent, &tasks).await?;
+    let metrics = metrics::registry(KUBERNETES_VERSION);
+    serve_endpoints(&args, &agent, metrics.clone(), &tasks).await?;
     let election = args.election.leader_elect.then(|| election(&args));
     tasks.clone().critical("controllers", async move {
         let stop = tasks.token();
@@ -48,7 +50,7 @@ pub async fn run(args: Args, tasks: Tasks) -> anyhow::Result<()> {
                 () = stop.cancelled() => return Ok(()),
             }
         }
-        start(&controllers, &client, delegates.as_ref(), config, &tasks);
+        start(&controllers, &client, delegates.as_ref(), config, &metrics, &tasks);
         match election {
             Some(election) => Ok(election.hold(&client, stop).await?),
             None => {
@@ -75,11 +77,11 @@ fn election(args: &Args) -> Election {
     }
 }
 
-async fn serve_endpoints(args: &Args, agent: &str, tasks: &Tasks) -> anyhow::Result<()> {
+async fn serve_endpoints(args: &Args, agent: &str, metrics: Registry, tasks: &Tasks) -> anyhow::Result<()> {
     let Some(address) = args.serving.address(PORT) else { return Ok(()) };
     let diagnostics = Diagnostics {
         health: Health::new(),
-        metrics: metrics::registry(KUBERNETES_VERSION),
+        metrics,
         configz: None,
         guard: Some(args.delegation.guard(agent).await?),
     };
@@ -107,6 +109,7 @@ fn start(
     client: &Client,
     delegates: Option<&Client>,
     config: Arc<Config>,
+    metrics: &Registry,
     tasks: &Tasks,
 ) {
     let informers = Arc::new(Informers::default());
@@ -134,6 +137,7 @@ fn start(
             informers: Arc::clone(&informers),
             recorder,
             tasks: tasks.clone(),
+            metrics: metrics.clone(),
             config: Arc::clone(&config),
         });
     }
