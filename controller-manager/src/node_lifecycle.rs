@@ -103,30 +103,4 @@ fn not_ready(pod: &Value, now: Timestamp) -> [Action; 2] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::taints::tests::node;
-    use super::*;
-
-    #[test]
-    fn pods_of_a_silent_node_are_not_ready_and_those_of_a_failing_one_say_themselves() {
-        let pod = |status: &str| {
-            Arc::new(object!({
-                "metadata": {"name": "p"},
-                "status": {"conditions": [{"type": "Ready", "status": status}]},
-            }))
-        };
-        for (ready, pod, want) in [
-            ("Unknown", pod("True"), true),
-            ("Unknown", pod("False"), false),
-            ("False", pod("True"), false),
-            ("True", pod("True"), false),
-            ("", pod("True"), false),
-        ] {
-            let marks = plan(&node(ready, &[]), &[pod], Timestamp::UNIX_EPOCH)
-                .into_iter()
-                .filter(|a| matches!(a, Action::Event(_, Kind::Warning, "NodeNotReady", _)))
-                .count();
-            assert_eq!(marks == 1, want, "{ready}");
-        }
-    }
-}
+mod tests;
