@@ -1,5 +1,7 @@
 //! Pods go from nodes with `NoExecute` taints they do not tolerate, at once or when their patience ends.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Value, object, time};
@@ -7,6 +9,7 @@ use client::events::Kind;
 use client::resource::PODS;
 use client::{Key, Next, Patch, Queue};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use crate::act::{Action, head};
 use crate::context::Context;
@@ -28,15 +31,48 @@ pub(crate) fn start(cx: &Context) {
             evict.add(Key::of(&pod));
         }
     });
-    cx.work(queue, 4, &[nodes, pods], reconcile);
+    let waiting = Arc::new(Mutex::new(HashSet::new()));
+    cx.work(queue, 4, &[nodes, pods], move |cx, key| reconcile(cx, Arc::clone(&waiting), key));
 }
 
-async fn reconcile(cx: Context, key: Key) -> anyhow::Result<Next> {
-    let Some(pod) = cx.informers.pods().store().get(&key) else { return Ok(Next::Done) };
-    let Some(node) = cx.informers.nodes().store().find("", pod.str_at(&["spec", "nodeName"])) else {
-        return Ok(Next::Done);
+/// Pods whose patience is running out.
+type Waiting = Arc<Mutex<HashSet<Key>>>;
+
+async fn reconcile(cx: Context, waiting: Waiting, key: Key) -> anyhow::Result<Next> {
+    let pod = cx.informers.pods().store().get(&key);
+    let actions = match &pod {
+        None => Vec::new(),
+        Some(pod) => match cx.informers.nodes().store().find("", pod.str_at(&["spec", "nodeName"])) {
+            Some(node) => plan(pod, &node, cx.now()),
+            // The pod goes with the node: nothing is called off.
+            None => {
+                waiting.lock().remove(&key);
+                return Ok(Next::Done);
+            }
+        },
     };
-    cx.apply(plan(&pod, &node, cx.now())).await
+    let actions = tell(&mut waiting.lock(), &key, pod.as_deref(), actions);
+    cx.apply(actions).await
+}
+
+/// What to do for a pod, if it still is there; for one that was to go and no longer is, that is to say so.
+fn tell(waiting: &mut HashSet<Key>, key: &Key, pod: Option<&Value>, mut actions: Vec<Action>) -> Vec<Action> {
+    if matches!(actions[..], [Action::Later(_)]) {
+        waiting.insert(key.clone());
+    } else if waiting.remove(key) && actions.is_empty() {
+        let about = pod.map_or_else(
+            || {
+                object!({
+                    "apiVersion": "v1", "kind": "Pod",
+                    "metadata": {"namespace": (key.namespace()), "name": (key.name())},
+                })
+            },
+            head,
+        );
+        let text = format!("Cancelling deletion of Pod {key}");
+        actions.push(Action::Event(about, Kind::Normal, "TaintManagerEviction", text));
+    }
+    actions
 }
 
 /// How long the pod may stay: for ever, or so many seconds after `timeAdded`.
@@ -119,5 +155,23 @@ mod tests {
         check(object!([{"key": "k", "operator": "Exists", "tolerationSeconds": 300}]), "200s");
         check(object!([{"key": "k", "operator": "Exists", "tolerationSeconds": 50}]), "goes");
         check(object!([{"operator": "Exists", "effect": "NoSchedule"}]), "goes");
+    }
+
+    #[test]
+    fn a_deletion_that_is_called_off_is_told_of_once() {
+        let (mut waiting, key) = (HashSet::new(), Key::new("n", "p"));
+        let mut told = |actions: Vec<Action>| match &tell(&mut waiting, &key, None, actions)[..] {
+            [Action::Event(_, Kind::Normal, "TaintManagerEviction", text)] => text.clone(),
+            other => format!("{} actions", other.len()),
+        };
+        let later = || vec![Action::Later(Duration::from_secs(300))];
+        let pod = object!({"metadata": {"namespace": "n", "name": "p"}});
+        assert_eq!(told(Vec::new()), "0 actions");
+        assert_eq!(told(later()), "1 actions");
+        assert_eq!(told(Vec::new()), "Cancelling deletion of Pod n/p");
+        assert_eq!(told(Vec::new()), "0 actions");
+        assert_eq!(told(later()), "1 actions");
+        assert_eq!(told(evict(&pod, Timestamp::UNIX_EPOCH)), "3 actions");
+        assert_eq!(told(Vec::new()), "0 actions");
     }
 }
