@@ -197,8 +197,8 @@ async fn referenced(
 ) -> Result<Option<Arc<Value>>, Error> {
     let name = reference.str_at(&["name"]);
     let read = match kind {
-        "secret" => objects.secret(pod.namespace(), name).await,
-        _ => objects.config_map(pod.namespace(), name).await,
+        "secret" => objects.secret(pod, name).await,
+        _ => objects.config_map(pod, name).await,
     };
     match read.map_err(|error| Error::Api(format!("{kind} {name:?}"), error))? {
         Some(object) => Ok(Some(object)),

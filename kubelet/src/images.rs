@@ -245,7 +245,7 @@ impl Images {
         let repository = keyring::repository(image);
         let mut secrets = Keyring::default();
         for reference in pod.array_at(&["spec", "imagePullSecrets"]) {
-            match objects.secret(pod.namespace(), reference.str_at(&["name"])).await {
+            match objects.secret(pod, reference.str_at(&["name"])).await {
                 Ok(Some(secret)) => secrets.add_secret(&secret),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(pod = pod.name(), err = %error, "Cannot read a pull secret"),

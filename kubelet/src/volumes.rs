@@ -209,6 +209,7 @@ impl Volumes {
     /// removed then.
     pub(crate) async fn unmount(&self, uid: &str, dir: &Path) -> io::Result<()> {
         self.tokens.forget(uid);
+        self.objects.forget(uid);
         // Parts of volumes are mounted from them.
         linux::mount::unmount_below(&dir.join("volume-subpaths"))?;
         self.csi.unmount(uid).await.map_err(io::Error::other)?;

@@ -85,10 +85,9 @@ async fn object(
     default: u32,
     files: &mut Files,
 ) -> Result<(), String> {
-    let namespace = context.pod.namespace();
     let (kind, read) = match from.kind {
-        "secret" => ("secret", volumes.objects.secret(namespace, from.name).await),
-        _ => ("configmap", volumes.objects.config_map(namespace, from.name).await),
+        "secret" => ("secret", volumes.objects.secret(context.pod, from.name).await),
+        _ => ("configmap", volumes.objects.config_map(context.pod, from.name).await),
     };
     let optional = from.source.get("optional").as_bool().unwrap_or_default();
     let Some(object) = read.map_err(|error| error.to_string())? else {
