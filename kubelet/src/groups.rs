@@ -9,6 +9,7 @@ mod systemd;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
+use std::time::Duration;
 
 use api::Value;
 use linux::cgroup::{Cgroups, Limits};
@@ -17,6 +18,9 @@ use prometheus::{Histogram, Registry};
 use crate::metrics::{Maker, SECONDS};
 use crate::pods::spec;
 use systemd::Systemd;
+
+/// Whoever has been killed takes a moment to end: the milliseconds, each time, before a group of such is tried again.
+const PAUSES: [u64; 5] = [10, 20, 40, 80, 160];
 
 /// What control groups are called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -182,28 +186,67 @@ impl Groups {
         self.files.update(group, &limits)
     }
 
-    /// Removes a group and the groups inside of it. While processes are left they are killed, and it fails with `ResourceBusy`.
+    /// Removes a group and the groups inside of it. Processes that are left are killed; when they do not end in a moment it
+    /// fails with `ResourceBusy`.
     pub(crate) async fn delete(&self, group: &str) -> io::Result<()> {
         let _timer = self.durations[2].start_timer();
-        let deleted = self.try_delete(group).await;
-        if deleted.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy) {
-            self.files.kill(group)?;
-        }
-        deleted
+        patiently(PAUSES, || self.try_delete(group)).await
     }
 
+    /// Removes a group, or kills what is in it.
     async fn try_delete(&self, group: &str) -> io::Result<()> {
         if let Some(systemd) = self.systemd.as_ref().filter(|_| self.files.exists(group)) {
             systemd.stop(group).await?;
         }
-        self.files.delete(group)
+        let deleted = self.files.delete(group);
+        if deleted.as_ref().is_err_and(is_busy) {
+            self.files.kill(group)?;
+        }
+        deleted
     }
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ResourceBusy
+}
+
+/// Tries something again while it is busy, after each of so many milliseconds.
+async fn patiently<F: Future<Output = io::Result<()>>>(
+    pauses: [u64; 5],
+    mut attempt: impl FnMut() -> F,
+) -> io::Result<()> {
+    for pause in pauses {
+        match attempt().await {
+            Err(error) if is_busy(&error) => tokio::time::sleep(Duration::from_millis(pause)).await,
+            done => return done,
+        }
+    }
+    attempt().await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use api::object;
+
+    #[tokio::test]
+    async fn what_is_busy_is_tried_again_for_a_moment() {
+        use io::ErrorKind::{PermissionDenied, ResourceBusy};
+        for (failures, expected, times) in [
+            (vec![], Ok(()), 1),
+            (vec![ResourceBusy; 3], Ok(()), 4),
+            (vec![ResourceBusy; 9], Err(ResourceBusy), 6),
+            (vec![ResourceBusy, PermissionDenied], Err(PermissionDenied), 2),
+        ] {
+            let mut tried = 0;
+            let done = patiently([0; 5], || {
+                tried += 1;
+                std::future::ready(failures.get(tried - 1).map_or(Ok(()), |kind| Err(io::Error::from(*kind))))
+            });
+            let done = done.await.map_err(|error| error.kind());
+            assert_eq!((done, tried), (expected, times), "{failures:?}");
+        }
+    }
 
     fn pod(class: &str) -> Value {
         object!({"metadata": {"uid": "a-b"}, "status": {"qosClass": class}})
