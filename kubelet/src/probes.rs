@@ -29,6 +29,11 @@ const STARTUP: &str = "startup";
 const LIVENESS: &str = "liveness";
 const READINESS: &str = "readiness";
 
+/// A container that is no older than this is not ready because it has just been started: it is looked at again soon.
+const YOUNG: Duration = Duration::from_secs(1);
+/// How soon at the earliest.
+const SOON: Duration = Duration::from_millis(200);
+
 /// The probes of one pod.
 pub(crate) struct Probes {
     runtime: Runtime,
@@ -207,16 +212,20 @@ impl Worker {
             if self.judge(outcome, &mut streak) {
                 return;
             }
-            tokio::time::sleep(period).await;
+            let failing = self.kind == READINESS && !streak.good;
+            tokio::time::sleep(if failing { again(self.age(), period) } else { period }).await;
         }
     }
 
     async fn initial_delay(&self, period: Duration) {
-        let delay = self.number("initialDelaySeconds", 0);
+        let delay = Duration::from_secs(self.number("initialDelaySeconds", 0));
+        tokio::time::sleep(pause(delay, self.age(), period, rand::random_range(0.0..1.0))).await;
+    }
+
+    /// How long ago the container was started.
+    fn age(&self) -> Duration {
         let age = jiff::Timestamp::now().as_nanosecond() as i64 - self.target.started;
-        let age = Duration::from_nanos(age.max(0).unsigned_abs());
-        tokio::time::sleep(pause(Duration::from_secs(delay), age, period, rand::random_range(0.0..1.0)))
-            .await;
+        Duration::from_nanos(age.max(0).unsigned_abs())
     }
 
     fn warn(&self, reason: &str, message: &str) {
@@ -296,6 +305,12 @@ fn pause(delay: Duration, age: Duration, period: Duration, part: f64) -> Duratio
     if age > delay + period { period.mul_f64(part) } else { delay.saturating_sub(age) }
 }
 
+/// How long to wait after a container of this age was not ready. The first look often comes before a program listens, and
+/// for that nobody should wait a whole period: until the container is no longer young, the pauses double.
+fn again(age: Duration, period: Duration) -> Duration {
+    if age > YOUNG { period } else { age.max(SOON).min(period) }
+}
+
 /// How often in a row a probe had the same outcome.
 #[derive(Default)]
 struct Streak {
@@ -342,6 +357,17 @@ mod tests {
                 "{delay} {age}"
             );
         }
+    }
+
+    #[test]
+    fn a_container_that_has_just_been_started_is_looked_at_again_soon() {
+        let (mut age, mut ages) = (Duration::from_millis(5), Vec::new());
+        for _ in 0..5 {
+            age += again(age, Duration::from_secs(10));
+            ages.push(age.as_millis());
+        }
+        assert_eq!(ages, [205, 410, 820, 1640, 11_640]);
+        assert_eq!(again(Duration::from_secs(1), Duration::from_millis(500)), Duration::from_millis(500));
     }
 
     #[test]
