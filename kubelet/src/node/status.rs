@@ -16,8 +16,13 @@ use crate::eviction::Pressure;
 use crate::managers::Kept;
 use crate::pods::manager::Allocatable;
 
-/// What this node can do that older ones cannot, as schedulers call it.
-const RESTART_ALL: &str = "RestartAllContainersOnContainerExits";
+/// What this node can do that older ones cannot, as schedulers and API servers call it, in the order of the alphabet: resources
+/// of a whole pod and those of its init containers can change, and all containers can be started over.
+const DECLARED: [&str; 3] = [
+    "InPlacePodLevelResourcesVerticalScaling",
+    "InPlacePodVerticalScalingInitContainers",
+    "RestartAllContainersOnContainerExits",
+];
 
 /// What can change from one report to the next.
 #[derive(Debug, Default)]
@@ -38,7 +43,8 @@ impl Findings {
         let mut findings = Self::default();
         match kubelet.runtime.version().await {
             Ok(version) => {
-                findings.runtime_version = format!("{}://{}", version.runtime_name, version.runtime_version);
+                findings.runtime_version =
+                    format!("{}://{}", version.runtime_name, shown_version(&version.runtime_version));
             }
             Err(error) => findings.not_ready.push(format!("container runtime is down: {}", error.message)),
         }
@@ -55,6 +61,21 @@ impl Findings {
         findings.images = images(kubelet).await;
         findings.devices = kubelet.devices.amounts();
         findings
+    }
+}
+
+/// A runtime's version as the API shows it: the numbers alone, unless all of it is a semantic version.
+fn shown_version(version: &str) -> &str {
+    let version = version.trim();
+    let version = version.strip_prefix('v').unwrap_or(version);
+    if semver::Version::parse(version).is_ok() {
+        return version;
+    }
+    let numbers =
+        version.find(|c: char| !c.is_ascii_digit() && c != '.').map_or(version, |end| &version[..end]);
+    match numbers.trim_end_matches('.') {
+        "" => version,
+        numbers => numbers,
     }
 }
 
@@ -243,7 +264,7 @@ pub(crate) fn generate(kubelet: &Kubelet, node: &Value, findings: &Findings, now
             status.push(name, shown);
         }
     }
-    status.push("declaredFeatures", object!([RESTART_ALL]));
+    status.push("declaredFeatures", Value::Array(DECLARED.map(Value::from).into()));
     let in_use = kubelet.csi.in_use();
     if !in_use.is_empty() || !node.array_at(&["status", "volumesInUse"]).is_empty() {
         status.push("volumesInUse", Value::Array(in_use.into_iter().map(Value::from).collect()));
@@ -388,6 +409,26 @@ mod tests {
             let condition = cri::RuntimeCondition { r#type: kind.to_owned(), status, reason, message };
             assert_eq!(complaint(&condition).as_deref(), expected, "{kind} {status}");
         }
+    }
+
+    #[test]
+    fn the_version_of_a_runtime_is_shown_without_what_a_distribution_adds() {
+        for (version, expected) in [
+            ("1.6.20~ds1", "1.6.20"),
+            ("v2.1.0", "2.1.0"),
+            ("1.33.0-dev+abc", "1.33.0-dev+abc"),
+            ("20.10.5+dfsg1", "20.10.5+dfsg1"),
+            ("1.7", "1.7"),
+            ("1.7.x", "1.7"),
+            ("unknown", "unknown"),
+        ] {
+            assert_eq!(shown_version(version), expected);
+        }
+    }
+
+    #[test]
+    fn declared_features_are_in_order() {
+        assert!(DECLARED.is_sorted());
     }
 
     #[test]

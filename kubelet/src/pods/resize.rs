@@ -105,8 +105,7 @@ pub(super) fn in_progress(pod: &Value, observed: &Observed, actuated: &Info) -> 
         let actual = actuated.container_resources.get(name).unwrap_or(&nothing);
         runs && Amounts::of(&amounts::effective(whole, container.get("resources"))) != Amounts::of(actual)
     };
-    let resizable = spec::init_containers(pod).iter().filter(|container| spec::is_sidecar(container));
-    resizable.chain(spec::containers(pod)).any(|container| pending(&container))
+    spec::init_containers(pod).iter().chain(spec::containers(pod)).any(|container| pending(&container))
         || !whole.is_null()
             && !actuated.pod_level_resources.is_null()
             && Amounts::of(whole) != Amounts::of(&actuated.pod_level_resources)

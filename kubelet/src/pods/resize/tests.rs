@@ -63,11 +63,17 @@ fn who_gets_less_comes_first() {
 #[test]
 fn it_is_in_progress_until_all_that_runs_has_what_was_given() {
     let before = actuated(&container("1", "64Mi", Value::Null));
-    let pod = |cpu: &str| object!({"spec": {"containers": [(container(cpu, "64Mi", Value::Null))]}});
     let observed = Observed { sandboxes: Vec::new(), containers: vec![running("id")] };
-    assert!(!in_progress(&pod("1000m"), &observed, &before));
-    assert!(in_progress(&pod("2"), &observed, &before));
-    assert!(!in_progress(&pod("2"), &Observed::default(), &before));
+    for list in ["containers", "initContainers"] {
+        let pod = |cpu: &str| {
+            let mut pod = Value::object();
+            pod.set(&["spec", list], object!([(container(cpu, "64Mi", Value::Null))]));
+            pod
+        };
+        assert!(!in_progress(&pod("1000m"), &observed, &before), "{list}");
+        assert!(in_progress(&pod("2"), &observed, &before), "{list}");
+        assert!(!in_progress(&pod("2"), &Observed::default(), &before), "{list}");
+    }
 }
 
 #[test]
