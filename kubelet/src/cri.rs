@@ -30,6 +30,14 @@ impl Error {
     }
 }
 
+/// What holds the runtime's images, and what they use of it.
+pub(crate) struct ImageFs {
+    /// The folder.
+    pub(crate) mount: String,
+    pub(crate) bytes: i64,
+    pub(crate) inodes: i64,
+}
+
 /// A connection to the runtime and its image service; clones share it.
 #[derive(Clone)]
 pub(crate) struct Runtime {
@@ -420,12 +428,16 @@ impl Runtime {
         )
     }
 
-    /// The folder in which the runtime keeps its images.
-    pub(crate) async fn image_fs(&self) -> Result<Option<String>> {
+    /// Where the runtime keeps its images.
+    pub(crate) async fn image_fs(&self) -> Result<Option<ImageFs>> {
         let request = self.request(cri::ImageFsInfoRequest {});
         let info = self.ask(Operation::ImageFsInfo, self.images.clone().image_fs_info(request)).await?;
-        let mut ids = info.image_filesystems.into_iter().filter_map(|usage| usage.fs_id);
-        Ok(ids.next().map(|id| id.mountpoint))
+        let value = |value: Option<cri::UInt64Value>| value.map_or(0, |value| value.value as i64);
+        let mut all = info.image_filesystems.into_iter().filter_map(|usage| {
+            let (bytes, inodes) = (value(usage.used_bytes), value(usage.inodes_used));
+            Some(ImageFs { mount: usage.fs_id?.mountpoint, bytes, inodes })
+        });
+        Ok(all.next())
     }
 
     /// Pulls an image; takes as long as it takes. Returns the runtime's reference to it.

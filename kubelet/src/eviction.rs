@@ -23,10 +23,11 @@ use crate::Kubelet;
 use crate::events;
 use crate::pods::{resources, spec};
 
-pub(crate) use observe::most_processes;
+pub(crate) use observe::{local_volumes, measure, most_processes, processes};
 pub(crate) use thresholds::Pressure;
 use thresholds::{Signal, Threshold};
 use tracker::{Observations, Tracker};
+pub(crate) use usage::{ContainerUsage, Parts, PodUsage};
 
 /// The node is looked at this often.
 const PERIOD: Duration = Duration::from_secs(10);

@@ -127,6 +127,8 @@ pub(crate) struct Kubelet {
     pub(crate) shutdown_metrics: shutdown::Metrics,
     pub(crate) probe_metrics: probes::Metrics,
     pub(crate) pod_resources: pod_resources::Metrics,
+    /// How busy groups and containers are.
+    pub(crate) rates: server::Rates,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -379,6 +381,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         shutdown_metrics: shutdown::Metrics::new(),
         probe_metrics: probes::Metrics::new(),
         pod_resources: pod_resources::Metrics::new(),
+        rates: server::Rates::default(),
         metrics,
         cgroups: Groups::new(cgroups, &config.groups),
         config,

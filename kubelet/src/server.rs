@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::service_fn;
 
-pub(crate) use stats::node_usage;
+pub(crate) use stats::{Rates, node_usage};
 
 use crate::Kubelet;
 use crate::certificates::serving::{self, Current};

@@ -30,11 +30,13 @@ pub(super) async fn node(kubelet: &Kubelet) -> (Observations, bool) {
             out.insert(Signal::PodsMemory, Observation { available: capacity - used, capacity });
         }
     }
-    out.extend(processes().map(|observed| (Signal::Pids, observed)));
+    let numbers =
+        processes().map(|(running, capacity)| Observation { available: capacity - running, capacity });
+    out.extend(numbers.map(|observed| (Signal::Pids, observed)));
     let root = kubelet.config.root.as_path();
     disk(root, [Signal::NodeDisk, Signal::NodeInodes], &mut out);
     let images = kubelet.runtime.image_fs().await.unwrap_or_default();
-    let images = images.map_or_else(|| root.to_owned(), PathBuf::from);
+    let images = images.map_or_else(|| root.to_owned(), |images| images.mount.into());
     disk(&images, [Signal::ImageDisk, Signal::ImageInodes], &mut out);
     let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
     (out, device(root) != device(&images) && device(&images).is_some())
@@ -61,12 +63,12 @@ pub(crate) fn most_processes() -> Option<i64> {
     most.into_iter().flatten().min()
 }
 
-/// The numbers that processes and threads can still get.
-fn processes() -> Option<Observation> {
-    let capacity = most_processes()?;
+/// How many processes and threads there are and can be.
+pub(crate) fn processes() -> Option<(i64, i64)> {
+    let most = most_processes()?;
     let load = fs::read_to_string("/proc/loadavg").ok()?;
-    let running: i64 = load.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
-    Some(Observation { available: capacity - running, capacity })
+    let running = load.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
+    Some((running, most))
 }
 
 /// What pods use: of disks, which takes its time to measure, when `disks` is true, else of memory and of process numbers.
@@ -118,10 +120,11 @@ fn container(stats: &k8s_cri::v1::ContainerStats) -> Option<ContainerUsage> {
     })
 }
 
-async fn measure(kubelet: &Kubelet, pod: &Value, usage: &mut PodUsage) {
+/// Measures what the pod's logs and volumes take.
+pub(crate) async fn measure(kubelet: &Kubelet, pod: &Value, usage: &mut PodUsage) {
     let logs = kubelet.config.pod_logs(pod.namespace(), pod.name(), pod.uid());
     let logs: Vec<_> = usage.containers.iter().map(|container| logs.join(&container.name)).collect();
-    let volumes: Vec<_> = spec_volumes(pod, &kubelet.config.pod_dir(pod.uid())).collect();
+    let volumes: Vec<_> = local_volumes(pod, &kubelet.config.pod_dir(pod.uid())).collect();
     let measured = tokio::task::spawn_blocking(move || {
         let logs: Vec<_> = logs.iter().map(|path| usage::measure(path)).collect();
         let volumes: Vec<_> = volumes.into_iter().map(|(name, path)| (name, usage::measure(&path))).collect();
@@ -135,7 +138,7 @@ async fn measure(kubelet: &Kubelet, pod: &Value, usage: &mut PodUsage) {
 }
 
 /// The pod's volumes that take room on this node and go with it.
-fn spec_volumes(pod: &Value, dir: &Path) -> impl Iterator<Item = (String, PathBuf)> {
+pub(crate) fn local_volumes(pod: &Value, dir: &Path) -> impl Iterator<Item = (String, PathBuf)> {
     let volumes = dir.join("volumes");
     spec::volumes(pod).iter().filter_map(move |volume| {
         let plugin = match volume {

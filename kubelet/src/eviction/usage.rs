@@ -6,7 +6,7 @@ use crate::usage::Used;
 
 /// What one container uses.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct ContainerUsage {
+pub(crate) struct ContainerUsage {
     pub name: String,
     /// Bytes in its working set, if the runtime knows.
     pub memory: Option<i64>,
@@ -18,7 +18,7 @@ pub(super) struct ContainerUsage {
 
 /// What a pod uses.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct PodUsage {
+pub(crate) struct PodUsage {
     /// Bytes in its working set.
     pub memory: i64,
     /// Processes.
@@ -30,7 +30,7 @@ pub(super) struct PodUsage {
 
 /// Which parts of a pod's use of disks count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Parts {
+pub(crate) struct Parts {
     pub layers: bool,
     /// Logs and volumes.
     pub rest: bool,
@@ -38,7 +38,7 @@ pub(super) struct Parts {
 
 impl PodUsage {
     /// What the pod uses of disks.
-    pub(super) fn disk(&self, pod: &Value, parts: Parts) -> Used {
+    pub(crate) fn disk(&self, pod: &Value, parts: Parts) -> Used {
         let mut sum = Used::default();
         for container in &self.containers {
             if parts.layers {

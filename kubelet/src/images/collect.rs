@@ -197,7 +197,7 @@ impl Kubelet {
             self.delete_images(ids, "age").await;
         }
         let mount = self.runtime.image_fs().await.map_err(|error| error.to_string())?;
-        let path = mount.map_or_else(|| self.config.root.clone(), Into::into);
+        let path = mount.map_or_else(|| self.config.root.clone(), |images| images.mount.into());
         let stat = nix::sys::statvfs::statvfs(&path).map_err(|error| error.to_string())?;
         let (capacity, available) =
             (stat.blocks() * stat.fragment_size(), stat.blocks_available() * stat.fragment_size());

@@ -1,5 +1,9 @@
 //! What the node and its containers use: `/stats/summary` and `/metrics/resource`.
 
+mod machine;
+mod rates;
+mod summary;
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -12,6 +16,10 @@ use serve::Body;
 
 use crate::Kubelet;
 use crate::cri::labels;
+use crate::usage::Used;
+
+pub(crate) use rates::Rates;
+pub(super) use summary::summary;
 
 /// What a container uses.
 struct Container {
@@ -26,7 +34,7 @@ struct Container {
     rss: u64,
     /// Nanoseconds since the epoch.
     started: i64,
-    files: u64,
+    layer: Used,
 }
 
 async fn containers(kubelet: &Kubelet) -> crate::cri::Result<Vec<Container>> {
@@ -40,6 +48,7 @@ async fn containers(kubelet: &Kubelet) -> crate::cri::Result<Vec<Container>> {
         let label = |key: &str| attributes.labels.get(key).cloned().unwrap_or_default();
         let cpu = stats.cpu.and_then(|cpu| cpu.usage_core_nano_seconds);
         let memory = stats.memory.unwrap_or_default();
+        let layer = stats.writable_layer.unwrap_or_default();
         let value =
             |value: Option<k8s_cri::v1::UInt64Value>| value.map(|value| value.value).unwrap_or_default();
         Some(Container {
@@ -53,7 +62,7 @@ async fn containers(kubelet: &Kubelet) -> crate::cri::Result<Vec<Container>> {
             memory: value(memory.usage_bytes),
             rss: value(memory.rss_bytes),
             started,
-            files: value(stats.writable_layer.and_then(|layer| layer.used_bytes)),
+            layer: Used { bytes: value(layer.used_bytes) as i64, inodes: value(layer.inodes_used) as i64 },
         })
     };
     Ok(stats.into_iter().filter_map(of).collect())
@@ -236,157 +245,4 @@ pub(super) async fn resource(kubelet: &Kubelet) -> Response<Body> {
 pub(super) fn as_metrics(response: &mut Response<Body>) {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
-}
-
-fn figures(now: &str, usage: &Usage, limit: Option<u64>) -> (Value, Value) {
-    let cpu =
-        object!({"time": now, "usageNanoCores": 0, "usageCoreNanoSeconds": (usage.cpu_nanoseconds as i64)});
-    let mut memory = object!({
-        "time": now,
-        "usageBytes": (usage.memory as i64),
-        "workingSetBytes": (usage.working_set as i64),
-        "rssBytes": (usage.rss as i64),
-        "pageFaults": (usage.page_faults as i64),
-        "majorPageFaults": (usage.major_page_faults as i64),
-    });
-    if let Some(limit) = limit {
-        memory.set(&["availableBytes"], limit.saturating_sub(usage.working_set) as i64);
-    }
-    (cpu, memory)
-}
-
-fn disk(now: &str, path: &std::path::Path) -> Value {
-    let Ok(stat) = nix::sys::statvfs::statvfs(path) else { return Value::Null };
-    let unit = stat.fragment_size() as i64;
-    let (all, free) = (stat.blocks() as i64 * unit, stat.blocks_available() as i64 * unit);
-    object!({
-        "time": now,
-        "availableBytes": free,
-        "capacityBytes": all,
-        "usedBytes": (all - stat.blocks_free() as i64 * unit),
-        "inodesFree": (stat.files_free() as i64),
-        "inodes": (stat.files() as i64),
-        "inodesUsed": ((stat.files() - stat.files_free()) as i64),
-    })
-}
-
-/// The summary as upstream lays it out, with the figures that are known.
-pub(super) async fn summary(kubelet: &Kubelet) -> Response<Body> {
-    let now = api::time::format(Timestamp::now());
-    let containers = match containers(kubelet).await {
-        Ok(containers) => containers,
-        Err(error) => return serve::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    };
-    let usage = node_usage(kubelet);
-    let (cpu, memory) = figures(&now, &usage, Some(kubelet.facts.memory));
-    let node = object!({
-        "nodeName": (kubelet.config.node_name.as_str()),
-        "cpu": (cpu),
-        "memory": (memory),
-        "swap": (Swapped::of_node(kubelet, &usage).shown(&now)),
-        "fs": (disk(&now, &kubelet.config.root)),
-        "systemContainers": (system(kubelet, &now)),
-    });
-    let noted: Vec<Arc<Value>> = kubelet.pods.lock().values().map(|known| known.pod.clone()).collect();
-    let mut by_pod: HashMap<&str, Vec<&Container>> = HashMap::new();
-    for container in &containers {
-        by_pod.entry(&container.uid).or_default().push(container);
-    }
-    let mut pods = Vec::new();
-    for pod in noted {
-        let Some(own) = by_pod.remove(pod.uid()) else { continue };
-        let shown = own.iter().map(|container| {
-            let usage = Usage {
-                cpu_nanoseconds: container.cpu_nanoseconds,
-                memory: container.memory,
-                working_set: container.working_set,
-                rss: container.rss,
-                ..Usage::default()
-            };
-            let (cpu, memory) = figures(&now, &usage, None);
-            let swap = Swapped::of_container(kubelet, container).unwrap_or(Swapped::new(0, Some(0)));
-            object!({
-                "name": (container.name.as_str()),
-                "startTime": (start_time(container.started)),
-                "cpu": (cpu),
-                "memory": (memory),
-                "swap": (swap.shown(&now)),
-                "rootfs": {"time": (now.as_str()), "usedBytes": (container.files as i64)},
-            })
-        });
-        let shown = Value::Array(shown.collect());
-        let group = kubelet.config.groups.pod(&pod);
-        let usage = kubelet.cgroups.usage(&group);
-        let (cpu, memory) = figures(&now, &usage, None);
-        let swap = Swapped::new(usage.swap, kubelet.cgroups.swap_limit(&group));
-        let first = own.iter().map(|container| container.started).min().unwrap_or_default();
-        let volumes = volumes(kubelet, &pod, &now).await;
-        pods.push(object!({
-            "podRef": {"name": (pod.name()), "namespace": (pod.namespace()), "uid": (pod.uid())},
-            "startTime": (start_time(first)),
-            "containers": (shown),
-            "cpu": (cpu),
-            "memory": (memory),
-            "swap": (swap.shown(&now)),
-            "volume": (volumes),
-        }));
-    }
-    let summary = object!({"node": (node), "pods": (Value::Array(pods))});
-    serve::json(StatusCode::OK, summary.to_json())
-}
-
-/// What the node's own groups use, those of them that are known.
-fn system(kubelet: &Kubelet, now: &str) -> Value {
-    let config = &kubelet.config;
-    let settings = &config.file.reserved;
-    let own = match settings.kubelet_cgroups.as_str() {
-        "" => kubelet.cgroups.own().unwrap_or_default(),
-        group => group.to_owned(),
-    };
-    let pods = if config.file.cgroups_per_qos { config.groups.kubepods() } else { String::new() };
-    let all = [
-        ("kubelet", own),
-        ("runtime", config.runtime_group.clone()),
-        ("misc", settings.system_cgroups.clone()),
-        ("pods", pods),
-    ];
-    let known = all.into_iter().filter(|(_, group)| !group.is_empty() && kubelet.cgroups.exists(group));
-    let shown = known.map(|(name, group)| {
-        let usage = kubelet.cgroups.usage(&group);
-        let limit = kubelet.cgroups.limits(&group).memory.and_then(|limit| u64::try_from(limit).ok());
-        let (cpu, memory) = figures(now, &usage, limit);
-        let swap = Swapped::new(usage.swap, kubelet.cgroups.swap_limit(&group));
-        let started = match name {
-            "kubelet" => Some(kubelet.started),
-            _ => kubelet.cgroups.since(&group).and_then(|since| Timestamp::try_from(since).ok()),
-        };
-        object!({
-            "name": name,
-            "startTime": (started.map_or(Value::Null, |started| api::time::format(started).into())),
-            "cpu": (cpu),
-            "memory": (memory),
-            "swap": (swap.shown(now)),
-        })
-    });
-    Value::Array(shown.collect())
-}
-
-/// The volumes of drivers that a pod has, by their names in its spec.
-async fn volumes(kubelet: &Kubelet, pod: &Value, now: &str) -> Value {
-    let mut shown = Vec::new();
-    for (name, mut figures) in kubelet.csi.stats(pod.uid(), now).await {
-        let known = kubelet.volumes.names(pod.uid(), &name);
-        let (name, claim) = known.unwrap_or((name, String::new()));
-        figures.set(&["name"], name);
-        if !claim.is_empty() {
-            figures.set(&["pvcRef"], object!({"name": claim, "namespace": (pod.namespace())}));
-        }
-        shown.push(figures);
-    }
-    Value::Array(shown)
-}
-
-fn start_time(nanoseconds: i64) -> Value {
-    Timestamp::from_nanosecond(i128::from(nanoseconds))
-        .map_or(Value::Null, |time| api::time::format(time).into())
 }
