@@ -15,6 +15,7 @@ use crate::groups::GroupNames;
 use crate::managers::cpuset::CpuSet;
 
 pub use file::KubeletConfiguration;
+pub(crate) use file::{API_VERSION, KIND};
 pub use managers::{ManagerSettings, MemoryReservation};
 pub use reserved::ReservedSettings;
 

@@ -32,7 +32,7 @@ pub(crate) use stats::{Rates, node_usage};
 
 use crate::Kubelet;
 use crate::certificates::serving::{self, Current};
-use crate::config::KubeletConfiguration;
+use crate::config::{API_VERSION, KIND, KubeletConfiguration};
 
 /// What the endpoints answer from.
 struct Endpoints {
@@ -41,12 +41,16 @@ struct Endpoints {
     health: Health,
     metrics: Registry,
     requests: metrics::Metrics,
+    /// What came of the checks of health.
+    slis: Registry,
     configz: Arc<str>,
 }
 
 /// Binds both ports and serves until the process ends.
 pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
     let health = health(kubelet);
+    let slis = Registry::new();
+    health.measure(&slis)?;
     let metrics = serve::metrics::registry(daemon::KUBERNETES_VERSION);
     serve::metrics::register(&metrics, kubelet.devices.registrations.clone());
     serve::metrics::register(&metrics, kubelet.devices.durations.clone());
@@ -79,6 +83,7 @@ pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
         health,
         metrics,
         requests: metrics::Metrics::new(),
+        slis,
         configz: configz.into(),
     });
     if read_only != 0 {
@@ -161,6 +166,8 @@ fn configz(file: &KubeletConfiguration) -> anyhow::Result<serde_json::Value> {
         fields.retain(|name, value| {
             name == "memorySwap" || value.as_object().is_none_or(|inner| !inner.is_empty())
         });
+        fields.insert("kind".to_owned(), KIND.into());
+        fields.insert("apiVersion".to_owned(), API_VERSION.into());
     }
     Ok(serde_json::json!({"kubeletconfig": shown}))
 }
@@ -280,6 +287,7 @@ impl Endpoints {
             }
             ["metrics", "resource"] if reads => stats::resource(&self.kubelet).await,
             ["metrics", "cadvisor"] if reads => cadvisor::respond(&self.kubelet).await,
+            ["metrics", "slis"] if reads => serve::metrics::respond(&self.slis),
             ["metrics", "probes"] if reads => serve::metrics::respond(&self.kubelet.probe_metrics.registry),
             ["stats", "summary"] => stats::summary(&self.kubelet).await,
             ["pods"] if reads => pods::list(&self.kubelet),

@@ -12,8 +12,8 @@ use serde_json::{Map, Value as Json};
 use super::managers::ManagerSettings;
 use super::reserved::{self, ReservedSettings};
 
-const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
-const KIND: &str = "KubeletConfiguration";
+pub(crate) const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
+pub(crate) const KIND: &str = "KubeletConfiguration";
 
 /// The fields that this kubelet acts upon, with upstream's defaults.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,6 +39,7 @@ pub struct KubeletConfiguration {
     pub tls_min_version: String,
     pub authentication: Authentication,
     pub authorization: Authorization,
+    #[serde(rename = "registryPullQPS")]
     pub registry_pull_qps: i32,
     pub enable_debugging_handlers: bool,
     pub enable_system_log_handler: bool,
@@ -625,6 +626,20 @@ mod tests {
         assert_eq!(config.cluster_dns, ["10.43.0.10"]);
         assert_eq!(config.sync_frequency, GoDuration::from_secs(60));
         assert!(!config.fail_cgroup_v1);
+    }
+
+    #[test]
+    fn every_field_that_flags_stand_for_is_known() {
+        let known = serde_json::to_value(KubeletConfiguration::default()).unwrap();
+        let table = include_str!("../../data/fields.txt").lines().filter(|line| !line.starts_with('#'));
+        for field in
+            table.filter_map(|line| Some(line.split('|').nth(2)?.trim().split('.').next()?.to_owned()))
+        {
+            let named =
+                WITHOUT_EFFECT.contains(&field.as_str()) || ONLY.iter().any(|(only, _)| *only == field);
+            assert!(known.get(&field).is_some() || named, "{field}");
+        }
+        assert_eq!(parse(&text("registryPullQPS: 7\n")).unwrap().registry_pull_qps, 7);
     }
 
     #[test]
