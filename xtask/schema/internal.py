@@ -46,7 +46,8 @@ HEADER = """\
 #   TYPE FIELD ..      the internal fields in order
 #   Go=json            where the served name is not the same but for case
 #   Go=^json           a field that the served type has in the struct around this one
-#   Go=null, Go=0      a field that is not served"""
+#   Go=null, Go=0      a field that is not served
+#   Go!                zero when it is absent, where the served type has nothing"""
 
 
 def served(path):
@@ -66,7 +67,7 @@ def served(path):
 def flat(types, name):
     for field, ty, inlined in types.get(name, []):
         if not inlined:
-            yield field
+            yield field, ty
         elif not ty.startswith("meta/"):
             yield from flat(types, ty.lstrip("*"))
 
@@ -87,7 +88,7 @@ def internal(root):
 def fields(structs, group, name):
     for field, ty in structs.get(f"{group}.{name}", []):
         if field:
-            yield field
+            yield field, ty
         elif not ty.startswith("metav1."):
             package, _, short = ty.lstrip("*").rpartition(".")
             yield from fields(structs, {"": group, "api": "core"}.get(package, package), short)
@@ -102,13 +103,14 @@ def main():
         ty = f"{group}/{VERSIONS.get(group, 'v1')}.{name}"
         if ty not in types or ty in SKIPPED or name.endswith("List"):
             continue
-        names = [n for n in flat(types, ty) if n != "metadata"]
-        known = {n.lower(): n for n in names}
-        own = list(fields(structs, group, name))
-        found = [known.get(n.lower()) for n in own]
-        if found == names and all(n[0].upper() + n[1:] == o for n, o in zip(names, own)):
+        served_as = {n: t for n, t in flat(types, ty) if n != "metadata"}
+        names, known = list(served_as), {n.lower(): n for n in served_as}
+        kinds = dict(fields(structs, group, name))
+        own, found = list(kinds), [known.get(n.lower()) for n in kinds]
+        filled = {o for o, f in zip(own, found) if f and served_as[f][0] == "*" and kinds[o][0] not in "*[m"}
+        if found == names and not filled and all(n[0].upper() + n[1:] == o for n, o in zip(names, own)):
             continue
-        print(ty, *(o if f else f"{o}={RENAMED[ty][o]}" for o, f in zip(own, found)))
+        print(ty, *(o + "!" * (o in filled) if f else f"{o}={RENAMED[ty][o]}" for o, f in zip(own, found)))
 
 
 main()

@@ -69,19 +69,6 @@ impl JsonPath {
         Ok(Self { steps })
     }
 
-    /// True for a path of member names alone.
-    pub fn is_simple(&self) -> bool {
-        !self.steps.is_empty() && self.steps.iter().all(|s| matches!(s, Step::Member(_)))
-    }
-
-    /// The names of a simple path.
-    pub fn members(&self) -> Vec<&str> {
-        self.steps
-            .iter()
-            .filter_map(|s| if let Step::Member(name) = s { Some(name.as_str()) } else { None })
-            .collect()
-    }
-
     /// All values that the path leads to.
     pub fn find<'v>(&self, root: &'v Value) -> Vec<&'v Value> {
         let mut found = vec![root];

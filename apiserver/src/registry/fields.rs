@@ -70,6 +70,12 @@ impl Call {
     /// Applies a configuration to the live object, none for a new one. The result is decoded and has its managers.
     pub fn apply_patch(&self, live: Option<&Value>, patch: &Value) -> Result<Value> {
         let applied = self.with_request(|request| apply::apply(live, patch, self.write.force, request))?;
+        let applied = match self.row.custom {
+            Some(_) => applied,
+            None => {
+                schema::patch::convert(applied, self.ty()).map_err(|why| self.not_converted(patch, &why))?
+            }
+        };
         let mode = super::FieldValidation::Ignore;
         let decoded = schema::decode::normalize(applied, self.ty(), mode);
         let (mut object, _) = decoded.map_err(|why| self.not_converted(patch, &why.to_string()))?;
@@ -89,14 +95,6 @@ impl Call {
             return ApiError::internal(why);
         }
         let kind = format!("{}, Kind={}", self.row.api_version(), self.row.kind);
-        let fraction = why
-            .strip_prefix("json: cannot unmarshal number ")
-            .filter(|rest| rest.split(' ').next().is_some_and(|number| number.contains(['.', 'e', 'E'])));
-        let why = match (fraction.and_then(|rest| rest.rsplit_once(" of type ")), why) {
-            (Some((_, ty)), _) => format!("cannot convert float64 to {ty}"),
-            (None, why) if why.contains("base64") => format!("error decoding from json: {why}"),
-            (None, why) => why.to_owned(),
-        };
         let text = format!(
             "failed to convert new object ({}/{}; {kind}) to proper version: unable to convert unstructured object to {kind}: {why}",
             self.namespace,

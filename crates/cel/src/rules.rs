@@ -22,6 +22,14 @@ mod field_path;
 
 pub use definition::{Check, check};
 
+/// A path of names after dots, as errors show it, and the schema of what it leads to.
+///
+/// # Errors
+/// Why it leads nowhere.
+pub fn member_path<'s>(path: &str, schema: &'s Value) -> Result<(String, &'s Value), String> {
+    field_path::follow(path, schema, false)
+}
+
 /// The cost that all rules together may have for one object.
 const OBJECT_BUDGET: u64 = 10_000_000;
 const KEY: &str = "x-kubernetes-validations";

@@ -21,6 +21,8 @@ struct Row {
 enum From {
     /// A served field whose name differs in case, if at all.
     Same,
+    /// The same, and zero when it is absent.
+    Filled,
     Named(&'static str),
     /// A field of the struct around this one.
     Outer(&'static str),
@@ -39,7 +41,10 @@ static TABLE: LazyLock<HashMap<&'static str, Vec<Row>>> = LazyLock::new(|| {
 
 fn row(text: &'static str) -> Row {
     let (go, from) = match text.split_once('=') {
-        None => (text, From::Same),
+        None => match text.strip_suffix('!') {
+            Some(go) => (go, From::Filled),
+            None => (text, From::Same),
+        },
         Some((go, "null")) => (go, From::Null),
         Some((go, "0")) => (go, From::Zero),
         Some((go, name)) => (go, name.strip_prefix('^').map_or(From::Named(name), From::Outer)),
@@ -148,6 +153,10 @@ fn structure(value: &Value, ty: Ty<'_>, s: &Struct, outer: &Outer<'_>) -> Value 
         let found = |name: &str| s.fields.iter().find(|f| f.name.eq_ignore_ascii_case(name));
         let shown = match row.from {
             From::Same => found(row.go).map(|f| member(value, ty, f)),
+            From::Filled => found(row.go).map(|f| match value.get(&f.name) {
+                Value::Null => zero(ty.at(f.ty)),
+                _ => member(value, ty, f),
+            }),
             From::Named(name) => found(name).map(|f| member(value, ty, f)),
             From::Outer(name) => outer.0.and_then(|(v, t)| t.field(name).map(|f| member(v, t, f))),
             From::Null => Some(Value::Null),
@@ -194,6 +203,11 @@ mod tests {
             r#"{"MinAvailable":"50%","Selector":{"matchLabels":{"app":"a"}},"MaxUnavailable":1,"UnhealthyPodEvictionPolicy":null}"#,
         );
         check(
+            "apps/v1.DeploymentStrategy",
+            object!({"type": "Nope", "rollingUpdate": {"maxSurge": 1}}),
+            r#"{"Type":"Nope","RollingUpdate":{"MaxUnavailable":0,"MaxSurge":1}}"#,
+        );
+        check(
             "rbac/v1.RoleRef",
             object!({"apiGroup": "g", "kind": "Role", "name": "n"}),
             r#"{"APIGroup":"g","Kind":"Role","Name":"n"}"#,
@@ -226,7 +240,7 @@ mod tests {
             let ty = named(name).unwrap_or_else(|| panic!("{name} is no type"));
             for row in rows {
                 let name = match row.from {
-                    From::Same => row.go,
+                    From::Same | From::Filled => row.go,
                     From::Named(name) => name,
                     _ => continue,
                 };

@@ -81,6 +81,14 @@ pub fn decode_strategic(
     read(normalize_converted(value, ty, mode), &|| go_map(patch), mode, findings)
 }
 
+/// Brings the numbers of an object that was put together from an applied configuration into the form of the type.
+///
+/// # Errors
+/// The first thing that does not fit, in upstream's words.
+pub fn convert(value: Value, ty: Ty<'_>) -> Result<Value, String> {
+    unstructured::convert(value, ty)
+}
+
 /// Reads a patched object. `shown` is what the error quotes: the patched object as JSON. `findings` are those of the patch itself. Returns the object and the
 /// warnings for the client.
 pub fn decode(

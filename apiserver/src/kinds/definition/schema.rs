@@ -330,11 +330,17 @@ fn check_default(default: &Value, schema: &Value, path: &str, errors: &mut Error
     {
         invalid(errors, path, default.clone(), "must not have unknown fields");
     }
-    for error in ty.validate(&object) {
+    // That a default has no item twice upstream does not check.
+    let found =
+        ty.validate(&object).into_iter().filter(|e| !matches!(e.problem, api::field::Problem::Duplicate(_)));
+    for error in found {
         let rest = error.field.strip_prefix("default").unwrap_or_default();
         // A default is the root of what is looked at, which has no name.
-        let detail = error.detail.strip_prefix("default").unwrap_or(&error.detail);
-        let detail = detail.strip_prefix('.').unwrap_or(detail).to_owned();
+        let (quote, detail) = match error.detail.strip_prefix("\"default") {
+            Some(detail) => ("\"", detail),
+            None => ("", error.detail.strip_prefix("default").unwrap_or(&error.detail)),
+        };
+        let detail = format!("{quote}{}", detail.strip_prefix('.').unwrap_or(detail));
         push(errors, &format!("{path}{rest}"), error.problem, detail);
     }
 }

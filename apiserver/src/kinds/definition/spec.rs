@@ -189,33 +189,31 @@ fn columns(columns: &Value, path: &str, errors: &mut Errors) {
 }
 
 fn selectable(fields: &Value, schema: &Value, path: &str, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: Vec<String> = Vec::new();
     for (i, text) in fields.as_array().into_iter().flatten().map(|f| f.str_at(&["jsonPath"])).enumerate() {
         let path = format!("{path}[{i}].jsonPath");
         if text.is_empty() {
             required(errors, &path, "");
             continue;
         }
-        let parsed = JsonPath::parse(text).ok().filter(|p| p.is_simple() && text.starts_with('.'));
-        let found = parsed.as_ref().and_then(|p| {
-            p.members().iter().try_fold(schema, |s, name| s.get("properties").as_object()?.get(name))
-        });
-        let (Some(parsed), Some(found)) = (parsed, found) else {
-            let why = "is an invalid path: does not refer to a valid field";
-            invalid(errors, &path, text, why);
-            continue;
+        let (shown, found) = match cel::rules::member_path(text, schema) {
+            Ok(found) => found,
+            Err(why) => {
+                invalid(errors, &path, text, format!("is an invalid path: {why}"));
+                continue;
+            }
         };
-        if parsed.members().first() == Some(&"metadata") {
+        if shown.split(['.', '[']).next() == Some("metadata") {
             invalid(errors, &path, text, "must not point to fields in metadata");
         }
         if !matches!(found.str_at(&["type"]), "string" | "boolean" | "integer") {
             let why = "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.";
             invalid(errors, &path, text, why);
         }
-        if seen.contains(&text) {
+        if seen.contains(&shown) {
             push(errors, &path, Problem::Duplicate(text.into()), "");
         } else {
-            seen.push(text);
+            seen.push(shown);
         }
     }
     if seen.len() > MAX_SELECTABLE {

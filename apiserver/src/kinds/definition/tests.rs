@@ -75,6 +75,22 @@ fn defaults_fit_their_schemas() {
 }
 
 #[test]
+fn defaults_are_checked_as_values_without_a_name() {
+    let at = "spec.validation.openAPIV3Schema.properties[a].default";
+    let check = |schema: &str, want: &[&str]| {
+        let schema = format!(r#"{{"type":"object","properties":{{"a":{schema}}}}}"#);
+        let want: Vec<String> = want.iter().map(|text| format!("{at}: {text}")).collect();
+        check_schema(&schema, &want.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    let not = r#"Invalid value: "": "" must not validate the schema (not)"#;
+    check(r#"{"type":"string","default":"x","not":{"enum":["x"]}}"#, &[not]);
+    let most = "Invalid value: 9:  in body should be less than or equal to 5";
+    check(r#"{"type":"integer","default":9,"maximum":5}"#, &[most]);
+    let set = r#"{"type":"array","default":[1,1],"items":{"type":"integer"},"x-kubernetes-list-type":"set"}"#;
+    check(set, &[]);
+}
+
+#[test]
 fn lists_have_keys_that_are_there() {
     check_schema(
         r#"{"type":"object","properties":{"l":{"type":"array","x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["n","z"],"items":{"type":"object","properties":{"n":{"type":"string"}}}}}}"#,

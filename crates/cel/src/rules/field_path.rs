@@ -50,6 +50,15 @@ fn unescape(quoted: &str) -> Result<String, String> {
 
 /// The path as errors show it; the error says why it leads nowhere in the schema.
 pub(super) fn parse(path: &str, schema: &Value) -> Result<String, String> {
+    follow(path, schema, true).map(|(shown, _)| shown)
+}
+
+/// The path as errors show it, and the schema of what it leads to. Without `brackets` it has names after dots alone.
+pub(super) fn follow<'s>(
+    path: &str,
+    schema: &'s Value,
+    brackets: bool,
+) -> Result<(String, &'s Value), String> {
     let mut shown = String::new();
     let mut schema = schema;
     let mut tokens = tokens(path).into_iter();
@@ -57,6 +66,7 @@ pub(super) fn parse(path: &str, schema: &Value) -> Result<String, String> {
     while let Some(token) = tokens.next() {
         let name = match token {
             "." => tokens.next().ok_or(END)?.to_owned(),
+            "[" if !brackets => return Err("array notation is not allowed".into()),
             "[" => {
                 let quoted = tokens.next().ok_or(END)?;
                 let inner = quoted.strip_prefix('\'').and_then(|q| q.strip_suffix('\''));
@@ -86,5 +96,5 @@ pub(super) fn parse(path: &str, schema: &Value) -> Result<String, String> {
             }
         }
     }
-    Ok(shown)
+    Ok((shown, schema))
 }
