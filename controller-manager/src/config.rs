@@ -5,9 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use daemon::features::FeatureGates;
 use ipnet::IpNet;
 
 use crate::args::Args;
+
+/// Feature gates that can be on as well as off.
+const SWITCHABLE: [&str; 1] = ["StorageVersionMigrator"];
 
 /// What controllers need to know; flags travel no further.
 #[derive(Clone, Debug)]
@@ -28,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) eviction: EvictionLimits,
     pub(crate) terminated_pod_gc_threshold: usize,
     pub(crate) garbage_collector: bool,
+    /// Feature gates as they were set.
+    pub(crate) gates: FeatureGates,
     pub(crate) dynamic_provisioning: bool,
     pub(crate) max_endpoints_per_slice: usize,
     pub(crate) max_mirrored_endpoints: usize,
@@ -86,7 +92,7 @@ fn ranges(text: &str, flag: &str) -> anyhow::Result<Vec<IpNet>> {
 
 impl Config {
     pub(crate) fn new(args: &Args) -> anyhow::Result<Self> {
-        args.feature_gates.check(&[]).map_err(anyhow::Error::msg)?;
+        args.feature_gates.check(&SWITCHABLE).map_err(anyhow::Error::msg)?;
         let root_ca = match args.root_ca_file.as_str() {
             "" => None,
             path => Some(
@@ -121,6 +127,7 @@ impl Config {
             },
             terminated_pod_gc_threshold: usize::try_from(args.terminated_pod_gc_threshold).unwrap_or(0),
             garbage_collector: args.enable_garbage_collector,
+            gates: args.feature_gates.clone(),
             dynamic_provisioning: args.enable_dynamic_provisioning,
             max_endpoints_per_slice: args.max_endpoints_per_slice.max(1),
             max_mirrored_endpoints: args.mirroring_max_endpoints_per_subset.clamp(1, 1000),

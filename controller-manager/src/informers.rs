@@ -68,6 +68,7 @@ informers! {
     policies: resource::VALIDATING_ADMISSION_POLICIES, whole;
     stateful_sets: resource::STATEFUL_SETS, whole;
     storage_classes: resource::STORAGE_CLASSES, whole;
+    storage_version_migrations: resource::STORAGE_VERSION_MIGRATIONS, whole;
     volume_attachments: resource::VOLUME_ATTACHMENTS, whole;
     volume_attributes_classes: resource::VOLUME_ATTRIBUTES_CLASSES, whole;
 }

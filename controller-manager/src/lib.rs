@@ -3,7 +3,7 @@
 //! One informer per resource is shared by all controllers; each controller is a module with a `start` that says what it
 //! listens to, and a pure `plan` from what it sees to a list of [`act::Action`]s. After each write the controller waits until
 //! its cache has seen it, so that no decision is made on facts older than its own doing; that takes the place of upstream's
-//! expectations. What is not here: cloud controllers, device claims, and storage version migration.
+//! expectations. What is not here: cloud controllers and device claims.
 
 mod act;
 mod args;
@@ -45,6 +45,7 @@ mod service_cidr;
 mod serviceaccount;
 mod serviceaccount_token;
 mod statefulset;
+mod storage_version_migrator;
 mod taint_eviction;
 mod ttl_after_finished;
 mod volume_binder;

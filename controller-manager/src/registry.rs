@@ -5,8 +5,8 @@ use crate::{
     attach_detach, bootstrap_tokens, certificates, clusterrole_aggregation, cronjob, daemonset, deployment,
     disruption, endpoints, endpointslice, endpointslice_mirroring, ephemeral_volume, garbage_collector, job,
     namespace, node_ipam, node_lifecycle, node_ttl, pod_gc, policy_status, replicaset, resource_quota,
-    root_ca, service_cidr, serviceaccount, serviceaccount_token, statefulset, taint_eviction,
-    ttl_after_finished, volume_binder, volume_expand, volume_protection,
+    root_ca, service_cidr, serviceaccount, serviceaccount_token, statefulset, storage_version_migrator,
+    taint_eviction, ttl_after_finished, volume_binder, volume_expand, volume_protection,
 };
 
 /// A controller: its name for `--controllers`, its service account, and what starts it.
@@ -89,6 +89,11 @@ pub(crate) const CONTROLLERS: &[Controller] = &[
         "validatingadmissionpolicy-status-controller",
         "validatingadmissionpolicy-status-controller",
         policy_status::start,
+    ),
+    on(
+        "storage-version-migrator-controller",
+        "storage-version-migrator-controller",
+        storage_version_migrator::start,
     ),
     on(
         "persistentvolume-protection-controller",
@@ -183,7 +188,6 @@ const ABSENT: &[&str] = &[
     "selinux-warning-controller",
     "service-ca-certificate-publisher-controller",
     "service-lb-controller",
-    "storage-version-migrator-controller",
     "storageversion-garbage-collector-controller",
     "horizontal-pod-autoscaler-controller",
 ];

@@ -76,6 +76,7 @@ macro_rules! known {
 
 known! {
     CONFIG_MAPS = "" "v1" "configmaps" "ConfigMap" true;
+    CUSTOM_RESOURCE_DEFINITIONS = "apiextensions.k8s.io" "v1" "customresourcedefinitions" "CustomResourceDefinition" false;
     ENDPOINTS = "" "v1" "endpoints" "Endpoints" true;
     EVENTS = "" "v1" "events" "Event" true;
     LIMIT_RANGES = "" "v1" "limitranges" "LimitRange" true;
@@ -110,6 +111,7 @@ known! {
     SERVICE_CIDRS = "networking.k8s.io" "v1" "servicecidrs" "ServiceCIDR" false;
     RUNTIME_CLASSES = "node.k8s.io" "v1" "runtimeclasses" "RuntimeClass" false;
     POD_DISRUPTION_BUDGETS = "policy" "v1" "poddisruptionbudgets" "PodDisruptionBudget" true;
+    STORAGE_VERSION_MIGRATIONS = "storagemigration.k8s.io" "v1beta1" "storageversionmigrations" "StorageVersionMigration" false;
     VALIDATING_ADMISSION_POLICIES = "admissionregistration.k8s.io" "v1" "validatingadmissionpolicies" "ValidatingAdmissionPolicy" false;
     CLUSTER_ROLES = "rbac.authorization.k8s.io" "v1" "clusterroles" "ClusterRole" false;
     RESOURCE_CLAIMS = "resource.k8s.io" "v1" "resourceclaims" "ResourceClaim" true;

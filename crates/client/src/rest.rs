@@ -217,6 +217,18 @@ impl Client {
         self.request(Method::GET, &path, None).await
     }
 
+    /// Reads a page of a collection, of each object its metadata alone.
+    pub async fn list_metadata(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        options: &ListOptions,
+    ) -> Result<Value> {
+        let path = resource.collection(namespace) + &options.query();
+        let media = (crate::reflector::LIST_METADATA, "application/json");
+        parse(&self.bytes(Method::GET, &path, media, Vec::new()).await?)
+    }
+
     /// Reads all objects of a collection.
     pub async fn items(
         &self,
