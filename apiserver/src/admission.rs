@@ -45,6 +45,27 @@ use crate::registry::Call;
 use plugins::Plugin;
 use rounds::Rounds;
 
+/// Runs a plug-in that is switched on, and notes how long it took and whether it refused. One that `does` something cannot
+/// refuse.
+macro_rules! run {
+    ($at:ident, $plugin:ident, does $does:expr) => {
+        run!($at, $plugin, {
+            $does;
+            Ok(())
+        })
+    };
+    ($at:ident, $plugin:ident, $runs:expr) => {
+        let (call, step, operation): (&Call, Step, Operation) = $at;
+        if call.server.config.admission.runs(Plugin::$plugin) {
+            let began = Instant::now();
+            let outcome: Result<()> = $runs;
+            let metrics = &call.server.metrics.admission;
+            metrics.plugin(stringify!($plugin), (step, operation), began, outcome.is_err());
+            outcome?;
+        }
+    };
+}
+
 /// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -102,55 +123,23 @@ pub async fn delete(call: &Call, old: &Value) -> Result<()> {
 }
 
 async fn plug_in(call: &Call, operation: Operation, object: &mut Value, old: Option<&Value>) -> Result<()> {
-    let runs = |plugin| call.server.config.admission.runs(plugin);
-    if runs(Plugin::NamespaceAutoProvision) {
-        namespace::provision(call, operation).await?;
-    }
-    if runs(Plugin::NamespaceLifecycle) {
-        namespace::mutate(call, operation).await?;
-    }
-    if runs(Plugin::LimitRanger) {
-        limit_ranger::mutate(call, operation, object)?;
-    }
-    if runs(Plugin::ServiceAccount) {
-        service_account::mutate(call, operation, object).await?;
-    }
-    if runs(Plugin::TaintNodesByCondition) {
-        defaults::taint_new_node(call, operation, object);
-    }
-    if runs(Plugin::AlwaysPullImages) {
-        images::always_pull(call, operation, object, old);
-    }
-    if runs(Plugin::PodNodeSelector) {
-        placement::select_nodes(call, operation, object)?;
-    }
-    if runs(Plugin::Priority) {
-        priority::mutate(call, operation, object, old)?;
-    }
-    if runs(Plugin::DefaultTolerationSeconds) {
-        tolerations::tolerate_lost_nodes(call, object);
-    }
-    if runs(Plugin::PodTolerationRestriction) {
-        tolerations::add(call, operation, object)?;
-    }
-    if runs(Plugin::ExtendedResourceToleration) {
-        tolerations::tolerate_extended_resources(call, object);
-    }
-    if runs(Plugin::DefaultStorageClass) {
-        defaults::default_class(call, operation, object, &defaults::STORAGE);
-    }
-    if runs(Plugin::StorageObjectInUseProtection) {
-        defaults::protect_volumes(call, operation, object);
-    }
-    if runs(Plugin::RuntimeClass) {
-        runtime_class::mutate(call, operation, object).await?;
-    }
-    if runs(Plugin::DefaultIngressClass) {
-        defaults::default_class(call, operation, object, &defaults::INGRESS);
-    }
-    if runs(Plugin::PodTopologyLabels) {
-        placement::label_topology(call, operation, object);
-    }
+    let at = (call, Step::Admit, operation);
+    run!(at, NamespaceAutoProvision, namespace::provision(call, operation).await);
+    run!(at, NamespaceLifecycle, namespace::mutate(call, operation).await);
+    run!(at, LimitRanger, limit_ranger::mutate(call, operation, object));
+    run!(at, ServiceAccount, service_account::mutate(call, operation, object).await);
+    run!(at, TaintNodesByCondition, does defaults::taint_new_node(call, operation, object));
+    run!(at, AlwaysPullImages, does images::always_pull(call, operation, object, old));
+    run!(at, PodNodeSelector, placement::select_nodes(call, operation, object));
+    run!(at, Priority, priority::mutate(call, operation, object, old));
+    run!(at, DefaultTolerationSeconds, does tolerations::tolerate_lost_nodes(call, object));
+    run!(at, PodTolerationRestriction, tolerations::add(call, operation, object));
+    run!(at, ExtendedResourceToleration, does tolerations::tolerate_extended_resources(call, object));
+    run!(at, DefaultStorageClass, does defaults::default_class(call, operation, object, &defaults::STORAGE));
+    run!(at, StorageObjectInUseProtection, does defaults::protect_volumes(call, operation, object));
+    run!(at, RuntimeClass, runtime_class::mutate(call, operation, object).await);
+    run!(at, DefaultIngressClass, does defaults::default_class(call, operation, object, &defaults::INGRESS));
+    run!(at, PodTopologyLabels, does placement::label_topology(call, operation, object));
     Ok(())
 }
 
@@ -168,86 +157,48 @@ pub async fn validate(
 }
 
 async fn check(call: &Call, operation: Operation, object: Option<&Value>, old: Option<&Value>) -> Result<()> {
-    let runs = |plugin| call.server.config.admission.runs(plugin);
-    if runs(Plugin::NamespaceLifecycle) {
-        namespace::validate(call, operation)?;
-    }
-    if runs(Plugin::NamespaceExists) {
-        namespace::check_exists(call, operation).await?;
-    }
+    let at = (call, Step::Validate, operation);
+    run!(at, NamespaceLifecycle, namespace::validate(call, operation));
+    run!(at, NamespaceExists, namespace::check_exists(call, operation).await);
     if let (Some(object), Operation::Create | Operation::Update) = (object, operation) {
         check_written(call, operation, object, old).await?;
-    } else if runs(Plugin::NodeRestriction) {
-        node_restriction::validate(call, operation, object, old)?;
+    } else {
+        run!(at, NodeRestriction, node_restriction::validate(call, operation, object, old));
     }
-    if runs(Plugin::ValidatingAdmissionPolicy) {
-        policy::validate(call, operation, object, old).await?;
-    }
-    if runs(Plugin::ValidatingAdmissionWebhook) {
-        webhook::validate(call, operation, object, old).await?;
-    }
-    if runs(Plugin::ResourceQuota) {
-        quota::validate(call, operation, object, old).await?;
-    }
-    if runs(Plugin::AlwaysDeny) {
-        let name = object.or(old).map_or(call.name.as_str(), Value::name);
-        return Err(forbid(call, name, "admission control is denying all modifications"));
-    }
+    run!(at, ValidatingAdmissionPolicy, policy::validate(call, operation, object, old).await);
+    run!(at, ValidatingAdmissionWebhook, webhook::validate(call, operation, object, old).await);
+    run!(at, ResourceQuota, quota::validate(call, operation, object, old).await);
+    run!(at, AlwaysDeny, deny(call, object.or(old)));
     Ok(())
+}
+
+fn deny(call: &Call, object: Option<&Value>) -> Result<()> {
+    let name = object.map_or(call.name.as_str(), Value::name);
+    Err(forbid(call, name, "admission control is denying all modifications"))
 }
 
 /// What plug-ins say of an object that is about to be stored.
 async fn check_written(call: &Call, operation: Operation, object: &Value, old: Option<&Value>) -> Result<()> {
-    let runs = |plugin| call.server.config.admission.runs(plugin);
-    if runs(Plugin::LimitPodHardAntiAffinityTopology) {
-        placement::check_affinity(call, object)?;
+    let at = (call, Step::Validate, operation);
+    run!(at, LimitPodHardAntiAffinityTopology, placement::check_affinity(call, object));
+    run!(at, LimitRanger, limit_ranger::validate(call, operation, Some(object)));
+    run!(at, NodeRestriction, node_restriction::validate(call, operation, Some(object), old));
+    run!(at, AlwaysPullImages, images::check_pulled(call, operation, object, old));
+    if let Some(policy) = &call.server.config.admission.image_policy {
+        run!(at, ImagePolicyWebhook, policy.validate(call, operation, object).await);
     }
-    if runs(Plugin::LimitRanger) {
-        limit_ranger::validate(call, operation, Some(object))?;
-    }
-    if runs(Plugin::NodeRestriction) {
-        node_restriction::validate(call, operation, Some(object), old)?;
-    }
-    if runs(Plugin::AlwaysPullImages) {
-        images::check_pulled(call, operation, object, old)?;
-    }
-    if runs(Plugin::ImagePolicyWebhook)
-        && let Some(policy) = &call.server.config.admission.image_policy
-    {
-        policy.validate(call, operation, object).await?;
-    }
-    if runs(Plugin::PodSecurity) {
-        pod_security::validate(call, object, old)?;
-    }
-    if runs(Plugin::PodNodeSelector) {
-        placement::check_selector(call, operation, object)?;
-    }
-    if runs(Plugin::Priority) {
-        priority::validate(call, object)?;
-    }
-    if runs(Plugin::PodTolerationRestriction) {
-        tolerations::validate(call, object)?;
-    }
-    if runs(Plugin::EventRateLimit) {
-        event_rate::validate(call, object)?;
-    }
-    if runs(Plugin::OwnerReferencesPermissionEnforcement) {
-        owners::validate(call, operation, object, old).await?;
-    }
-    if runs(Plugin::PersistentVolumeClaimResize) {
-        defaults::check_resize(call, operation, Some(object), old)?;
-    }
-    if runs(Plugin::RuntimeClass) {
-        runtime_class::validate(call, operation, object).await?;
-    }
+    run!(at, PodSecurity, pod_security::validate(call, object, old));
+    run!(at, PodNodeSelector, placement::check_selector(call, operation, object));
+    run!(at, Priority, priority::validate(call, object));
+    run!(at, PodTolerationRestriction, tolerations::validate(call, object));
+    run!(at, EventRateLimit, event_rate::validate(call, object));
+    run!(at, OwnerReferencesPermissionEnforcement, owners::validate(call, operation, object, old).await);
+    run!(at, PersistentVolumeClaimResize, defaults::check_resize(call, operation, Some(object), old));
+    run!(at, RuntimeClass, runtime_class::validate(call, operation, object).await);
     certificates::validate(call, operation, Some(object), old)?;
     rbac::validate(call, operation, Some(object), old)?;
-    if runs(Plugin::DenyServiceExternalIPs) {
-        external_addresses::validate(call, object, old)?;
-    }
-    if runs(Plugin::PodResizeValidator) {
-        placement::check_resize(call, operation, object, old)?;
-    }
+    run!(at, DenyServiceExternalIPs, external_addresses::validate(call, object, old));
+    run!(at, PodResizeValidator, placement::check_resize(call, operation, object, old));
     Ok(())
 }
 

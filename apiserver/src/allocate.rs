@@ -2,6 +2,7 @@
 //! has them. What a server that dies in between leaves behind is found by repairs.
 
 mod addresses;
+mod measured;
 mod ports;
 mod repair;
 
@@ -12,6 +13,7 @@ use api::field::{FieldError, Path};
 use api::{ApiError, Value};
 use ipnet::IpNet;
 
+pub use self::measured::Measured;
 pub use self::repair::{keep as keep_repaired, once as repair};
 
 use self::addresses::family_of;

@@ -9,7 +9,7 @@ mod oidc;
 use std::net::IpAddr;
 
 use clap::Parser;
-use daemon::{GoDuration, KeyValues, LoggingFlags};
+use daemon::{GoDuration, LoggingFlags};
 
 pub use audit::AuditFlags;
 /// The flags that must not change anything.
@@ -202,9 +202,9 @@ pub struct Args {
     /// The front proxy's headers with the user's name.
     #[arg(long, value_delimiter = ',', default_value = "x-remote-user")]
     pub requestheader_username_headers: Vec<String>,
-    /// API versions to switch on or off. Only the default is supported.
-    #[arg(long, default_value = "")]
-    pub runtime_config: KeyValues,
+    /// Levels of stability, versions and resources to switch on or off, as key=true|false.
+    #[arg(long)]
+    pub runtime_config: Vec<String>,
     /// Port on which to serve HTTPS.
     #[arg(long, default_value_t = 6443)]
     pub secure_port: u16,

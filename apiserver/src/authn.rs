@@ -20,6 +20,7 @@ pub use webhook::{Reviewed, Reviewer};
 use std::sync::Arc;
 
 use http::HeaderMap;
+use rustls::DistinguishedName;
 use rustls_pki_types::CertificateDer;
 
 use crate::authn::service_account::TokenError;
@@ -151,6 +152,19 @@ impl Authenticator {
     pub fn reload(&self) -> bool {
         let all = [&self.client_ca, &self.front_proxy_ca];
         all.into_iter().flatten().map(Authorities::reload).fold(false, |any, changed| any | changed)
+    }
+
+    /// The subjects of the authorities that vouch for clients and for the front proxy, for clients to choose by.
+    pub fn authorities(&self) -> Vec<DistinguishedName> {
+        let mut all: Vec<(CertificateDer<'static>, DistinguishedName)> = Vec::new();
+        for authorities in [&self.client_ca, &self.front_proxy_ca].into_iter().flatten() {
+            for certificate in authorities.certificates() {
+                if all.iter().all(|(known, _)| *known != certificate.0) {
+                    all.push(certificate);
+                }
+            }
+        }
+        all.into_iter().map(|(_, subject)| subject).collect()
     }
 
     fn admits_anonymous(&self, path: &str) -> bool {

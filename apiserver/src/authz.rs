@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use api::selector::{FieldSelector, FieldTerm, LabelSelector, Requirement};
 use arc_swap::ArcSwap;
+use prometheus::{IntCounterVec, Opts, Registry};
 use tokio_util::sync::CancellationToken;
 
 use crate::authn::UserInfo;
@@ -148,6 +149,30 @@ enum Method {
     Webhook(Box<webhook::Webhook>),
 }
 
+/// Ways to decide, by name and in order.
+type Methods = Vec<(String, Method)>;
+
+impl Method {
+    fn kind(&self) -> &'static str {
+        match self {
+            Method::AlwaysAllow => "AlwaysAllow",
+            Method::AlwaysDeny => "AlwaysDeny",
+            Method::Node => "Node",
+            Method::Rbac => "RBAC",
+            Method::Abac(_) => "ABAC",
+            Method::Webhook(_) => "Webhook",
+        }
+    }
+}
+
+fn decisions() -> IntCounterVec {
+    let opts = Opts::new(
+        "apiserver_authorization_decisions_total",
+        "[ALPHA] Total number of terminal decisions made by an authorizer split by authorizer type, name, and decision.",
+    );
+    IntCounterVec::new(opts, &["decision", "name", "type"]).expect("the name and the labels are valid")
+}
+
 /// What flags say of authorization.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
@@ -175,11 +200,13 @@ pub struct Authorizer {
     file: Option<PathBuf>,
     abac: Option<Abac>,
     chain: ArcSwap<Chain>,
+    /// Counts what each of the chain allows and denies.
+    decisions: IntCounterVec,
 }
 
 struct Chain {
     text: String,
-    methods: Vec<Method>,
+    methods: Methods,
 }
 
 /// What has been said so far by those without an opinion.
@@ -232,13 +259,14 @@ impl Authorizer {
             if settings.modes[..i].contains(mode) {
                 bail!("authorization-mode {:?} has mode specified more than once", settings.modes);
             }
-            methods.push(match mode.as_str() {
+            let method = match mode.as_str() {
                 "Webhook" if settings.webhook_file.is_empty() => {
                     bail!("authorization-mode Webhook's authorization config file not passed")
                 }
                 "Webhook" => settings.webhook().build(Vec::new())?,
                 mode => config::method(mode, abac.as_ref())?,
-            });
+            };
+            methods.push((mode.to_lowercase(), method));
         }
         Ok(Self::new(None, String::new(), methods, abac, always_allowed))
     }
@@ -258,12 +286,12 @@ impl Authorizer {
     fn new(
         file: Option<PathBuf>,
         text: String,
-        methods: Vec<Method>,
+        methods: Methods,
         abac: Option<Abac>,
         always_allowed: Vec<String>,
     ) -> Self {
         let chain = ArcSwap::from_pointee(Chain { text, methods });
-        Self { rbac: Rbac::default(), always_allowed, file, abac, chain }
+        Self { rbac: Rbac::default(), always_allowed, file, abac, chain, decisions: decisions() }
     }
 
     /// What nobody needs to be asked about.
@@ -274,6 +302,20 @@ impl Authorizer {
     }
 
     /// What an authorizer says that asks nobody else.
+    /// Shows how often each of the chain has decided.
+    pub fn register(&self, registry: &Registry) {
+        serve::metrics::register(registry, self.decisions.clone());
+    }
+
+    fn note(&self, (name, method): &(String, Method), decision: &Decision) {
+        let word = match decision {
+            Decision::Allow(_) => "allowed",
+            Decision::Deny(_) => "denied",
+            Decision::NoOpinion(_) | Decision::Failed { .. } => return,
+        };
+        self.decisions.with_label_values(&[word, name, method.kind()]).inc();
+    }
+
     fn here(&self, method: &Method, storage: &Storage, user: &UserInfo, what: &Attributes<'_>) -> Decision {
         match method {
             Method::AlwaysAllow => Decision::Allow(String::new()),
@@ -293,10 +335,11 @@ impl Authorizer {
         let chain = self.chain.load_full();
         let mut heard = Heard::default();
         for method in &chain.methods {
-            let decision = match method {
+            let decision = match &method.1 {
                 Method::Webhook(webhook) => webhook.authorize(user, what).await,
                 method => self.here(method, storage, user, what),
             };
+            self.note(method, &decision);
             if let Some(settled) = heard.take(decision) {
                 return settled;
             }
@@ -307,7 +350,7 @@ impl Authorizer {
     /// [`Authorizer::authorize`] for those who cannot wait, such as expressions. Only when another server is to be asked
     /// does this hold up its thread.
     pub fn authorize_now(&self, storage: &Storage, user: &UserInfo, what: &Attributes<'_>) -> Decision {
-        let asks_others = self.chain.load().methods.iter().any(|m| matches!(m, Method::Webhook(_)));
+        let asks_others = self.chain.load().methods.iter().any(|(_, m)| matches!(m, Method::Webhook(_)));
         if asks_others && !self.privileged(user, what) {
             let runtime = tokio::runtime::Handle::current();
             return tokio::task::block_in_place(|| runtime.block_on(self.authorize(storage, user, what)));
@@ -317,7 +360,9 @@ impl Authorizer {
         }
         let mut heard = Heard::default();
         for method in &self.chain.load().methods {
-            if let Some(settled) = heard.take(self.here(method, storage, user, what)) {
+            let decision = self.here(&method.1, storage, user, what);
+            self.note(method, &decision);
+            if let Some(settled) = heard.take(decision) {
                 return settled;
             }
         }
@@ -327,13 +372,13 @@ impl Authorizer {
     /// Why the rules of a user cannot be told, if they cannot.
     pub fn untold(&self) -> Option<&'static str> {
         let chain = self.chain.load();
-        let asks_others = chain.methods.iter().any(|m| matches!(m, Method::Webhook(_)));
+        let asks_others = chain.methods.iter().any(|(_, m)| matches!(m, Method::Webhook(_)));
         asks_others.then_some("webhook authorizer does not support user rule resolution")
     }
 
     /// True when everybody may do everything.
     pub fn allows_all(&self) -> bool {
-        self.chain.load().methods.iter().any(|m| matches!(m, Method::AlwaysAllow))
+        self.chain.load().methods.iter().any(|(_, m)| matches!(m, Method::AlwaysAllow))
     }
 
     /// Reads the file again when it changes, until `stop`. What cannot be used is told of, once, and the last good one stays.

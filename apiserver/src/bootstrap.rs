@@ -24,6 +24,12 @@ const POLICY: [(&str, &str, &str); 5] = [
     ("scheduling.k8s.io", "priorityclasses", include_str!("../data/bootstrap/priorityclasses.json")),
 ];
 
+/// What is there besides with the feature gate StorageVersionMigrator.
+const MIGRATOR: [(&str, &str, &str); 2] = [
+    (RBAC, "clusterroles", include_str!("../data/bootstrap/migrator-clusterroles.json")),
+    (RBAC, "clusterrolebindings", include_str!("../data/bootstrap/migrator-clusterrolebindings.json")),
+];
+
 const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
@@ -43,7 +49,8 @@ async fn once(server: &Arc<Server>) -> api::error::Result<()> {
         ensure(&system, object!({"metadata": {"name": name}})).await?;
     }
     server.starting.done(Step::Namespaces);
-    for (group, plural, text) in POLICY {
+    let migrator = MIGRATOR.into_iter().filter(|_| server.config.gates.enabled("StorageVersionMigrator"));
+    for (group, plural, text) in migrator.chain(POLICY) {
         let decoded = api::json::decode(text.as_bytes()).map_err(api::ApiError::internal)?;
         for object in decoded.value.as_array().into_iter().flatten() {
             let call = call(server, group, plural, object.namespace(), object.name());
@@ -179,7 +186,7 @@ const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 /// An APIService for each version that is served here. Those that were made by earlier servers are brought in line.
 async fn local_api_services(server: &Arc<Server>) -> api::error::Result<()> {
     let mut wanted: BTreeMap<String, Value> = BTreeMap::new();
-    for row in &TABLE.rows {
+    for row in &server.storage.served().rows {
         let Some((group, version)) = built_in_priority(row.group, row.version) else { continue };
         let mut spec =
             object!({"version": (row.version), "groupPriorityMinimum": group, "versionPriority": version});

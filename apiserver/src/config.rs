@@ -18,11 +18,15 @@ use crate::authn::verified::Verified;
 use crate::authn::{Anonymous, Authenticator, Authorities, FrontProxy, Jwts, Reviewer, StaticTokens};
 use crate::authz::{self, Authorizer};
 use crate::kubeconfig::Remote;
+use crate::resources::Table;
+use crate::runtime_config::RuntimeConfig;
 use crate::server::Settings;
 use crate::storage::{Encryption, EtcdConfig};
 
 /// The largest body of a request, in bytes.
 const MAX_BODY: usize = 3 << 20;
+/// Feature gates that can be on as well as off.
+const SWITCHABLE: [&str; 1] = ["StorageVersionMigrator"];
 /// Paths that anyone may read, whatever the authorizers say.
 const ALWAYS_ALLOWED: [&str; 3] = ["/healthz", "/readyz", "/livez"];
 
@@ -68,6 +72,8 @@ pub struct Config {
     pub advertise: IpAddr,
     /// Keep the endpoints of the Service `kubernetes`.
     pub own_endpoints: bool,
+    /// The built-in resources that are served.
+    pub served: Table,
     /// What requests look at.
     pub settings: Settings,
 }
@@ -123,6 +129,8 @@ impl Args {
             address_types: self.kubelet_preferred_address_types.clone(),
             advertise,
             own_endpoints: self.endpoint_reconciler_type != "none",
+            served: RuntimeConfig::new(&self.runtime_config)
+                .served(&self.feature_gates, self.enable_priority_and_fairness)?,
             settings: Settings {
                 max_body: MAX_BODY,
                 min_request_timeout: Duration::from_secs(self.min_request_timeout),
@@ -133,6 +141,7 @@ impl Args {
                 etcd_check_timeout: self.etcd_healthcheck_timeout.0.min(self.etcd_readycheck_timeout.0),
                 jwks_uri: self.jwks_uri()?,
                 transport_security: self.transport_security()?,
+                gates: self.feature_gates.clone(),
                 external_address: format!("{host}:{}", self.secure_port),
             },
         })
@@ -199,22 +208,19 @@ impl Args {
     /// # Errors
     /// The first such flag, and why.
     pub fn check(&self) -> Result<()> {
-        if self.storage_backend != "etcd3" {
+        if !matches!(self.storage_backend.as_str(), "" | "etcd3") {
             bail!("--storage-backend {} is not supported: etcd3 is", self.storage_backend);
         }
         if !self.service_account_lookup {
             bail!("--service-account-lookup=false is not supported");
         }
         self.fixed.check().map_err(anyhow::Error::msg)?;
-        self.feature_gates.check(&[]).map_err(anyhow::Error::msg)?;
+        self.feature_gates.check(&SWITCHABLE).map_err(anyhow::Error::msg)?;
         for server in &self.etcd_servers {
             let url = server.parse::<http::Uri>().ok();
             if !url.is_some_and(|u| matches!(u.scheme_str(), Some("http" | "https")) && u.host().is_some()) {
                 bail!("--etcd-servers: {server:?} is no URL such as https://127.0.0.1:2379");
             }
-        }
-        if let Some((key, value)) = self.runtime_config.0.iter().next() {
-            bail!("--runtime-config {key}={value} is not supported: the default versions are served");
         }
         if !matches!(self.endpoint_reconciler_type.as_str(), "lease" | "master-count" | "none") {
             bail!(

@@ -19,7 +19,7 @@ use crate::aggregation::discovery::Listing;
 use crate::custom::Served;
 use crate::http::Exchange;
 use crate::render;
-use crate::resources::{Resource, Row, Subresource, TABLE};
+use crate::resources::{Resource, Row, Subresource, TABLE, Table};
 use groups::{Group, Version};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -42,21 +42,22 @@ struct Documents {
 
 impl Discovery {
     /// Makes the documents of the built-in resources.
-    pub fn new(external_address: &str) -> Self {
+    pub fn new(built_in: &Table, external_address: &str) -> Self {
         Self {
-            made: ArcSwap::from_pointee(Documents::new(&Served::default(), &Listing::default())),
+            made: ArcSwap::from_pointee(Documents::new(built_in, &Served::default(), &Listing::default())),
             external_address: external_address.to_owned(),
         }
     }
 
     fn documents(&self, exchange: &Exchange) -> Arc<Documents> {
-        let served = exchange.server.storage.custom().load();
+        let storage = &exchange.server.storage;
+        let served = storage.custom().load();
         let listing = exchange.server.aggregation.found.load();
         let made = self.made.load_full();
         if made.serials == (served.serial, listing.serial) {
             return made;
         }
-        let made = Arc::new(Documents::new(&served, &listing));
+        let made = Arc::new(Documents::new(storage.served(), &served, &listing));
         self.made.store(made.clone());
         made
     }
@@ -68,7 +69,9 @@ impl Discovery {
             .or_else(|e| if wants_aggregated(exchange) { Ok(Default::default()) } else { Err(e) })?;
         let segments: Vec<&str> = exchange.info.path.trim_matches('/').split('/').collect();
         let made = self.documents(exchange);
+        let has_core = !versions(&made.rows, "").is_empty();
         let document = match segments.as_slice() {
+            ["api"] if !has_core => return Ok(None),
             ["api"] if wants_aggregated(exchange) => {
                 return Ok(Some(cached(&made.aggregated_core, exchange)));
             }
@@ -99,13 +102,11 @@ impl Discovery {
     /// All paths that are served, for the root document.
     pub fn paths(&self, exchange: &Exchange) -> Vec<String> {
         let documents = self.documents(exchange);
-        let mut paths = vec![
-            "/.well-known/openid-configuration".to_owned(),
-            "/api".to_owned(),
-            "/api/v1".to_owned(),
-            "/apis".to_owned(),
-            "/apis/".to_owned(),
-        ];
+        let mut paths: Vec<String> =
+            ["/.well-known/openid-configuration", "/apis", "/apis/"].map(str::to_owned).into();
+        if !versions(&documents.rows, "").is_empty() {
+            paths.extend(["/api", "/api/v1"].map(str::to_owned));
+        }
         for group in &documents.named {
             paths.push(format!("/apis/{}", group.name));
             paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{}", group.name, v.name)));
@@ -127,8 +128,8 @@ impl Discovery {
 }
 
 impl Documents {
-    fn new(served: &Served, listing: &Listing) -> Self {
-        let mut rows = TABLE.rows.clone();
+    fn new(built_in: &Table, served: &Served, listing: &Listing) -> Self {
+        let mut rows = built_in.rows.clone();
         rows.extend(served.rows());
         let named = groups::groups(&rows, listing);
         let list: Vec<Value> = named.iter().map(Group::describe).collect();

@@ -23,7 +23,7 @@ use crate::http::Exchange;
 use crate::negotiate::{self, Form};
 use crate::registry::{Call, WriteOptions, parse_revision};
 use crate::render;
-use crate::resources::{Row, TABLE};
+use crate::resources::{Row, Table};
 
 /// Answers a request that may be answered.
 pub async fn dispatch(mut exchange: Exchange) -> Result<Response<Body>> {
@@ -47,7 +47,7 @@ pub async fn dispatch(mut exchange: Exchange) -> Result<Response<Body>> {
         row = find();
     }
     let Some(row) = &row else {
-        return unknown_path(&info.group);
+        return unknown_path(storage.served(), &info.group);
     };
     if row.custom.is_none() {
         routes::check(row, &info, &exchange.head.method, exchange.headers())?;
@@ -97,8 +97,8 @@ fn check_path_name(name: &str) -> Result<()> {
 }
 
 /// The answer for paths below a group that nothing serves: built-in groups say so as the API does.
-fn unknown_path(group: &str) -> Result<Response<Body>> {
-    if TABLE.versions(group).is_empty() { Ok(not_found()) } else { Err(ApiError::path_not_found()) }
+fn unknown_path(served: &Table, group: &str) -> Result<Response<Body>> {
+    if served.versions(group).is_empty() { Ok(not_found()) } else { Err(ApiError::path_not_found()) }
 }
 
 /// The refusal of a verb that the resource does not have.
@@ -113,7 +113,7 @@ async fn document(exchange: Exchange) -> Result<Response<Body>> {
     if let Some(answer) = server.health.respond(&exchange.head.uri).await {
         return Ok(answer);
     }
-    let routed = routed_document(&path);
+    let routed = routed_document(server.storage.served(), &path);
     if let Some(produced) = routed {
         if exchange.head.method != Method::GET {
             return Err(method_not_allowed());
@@ -164,21 +164,21 @@ async fn document(exchange: Exchange) -> Result<Response<Body>> {
         return Ok(answer);
     }
     match path.trim_start_matches('/').split('/').collect::<Vec<_>>().as_slice() {
-        ["api", ..] => unknown_path(""),
-        ["apis", group, _, ..] => unknown_path(group),
+        ["api", ..] => unknown_path(server.storage.served(), ""),
+        ["apis", group, _, ..] => unknown_path(server.storage.served(), group),
         _ => Ok(not_found()),
     }
 }
 
 /// What the routes of documents that have routes of their own answer in: those of versions, but not of the groups, whose
 /// documents every method gets.
-fn routed_document(path: &str) -> Option<Vec<&'static str>> {
+fn routed_document(served: &Table, path: &str) -> Option<Vec<&'static str>> {
     let api = || Some(negotiate::produced("get", ""));
     match path.trim_matches('/').split('/').collect::<Vec<_>>().as_slice() {
         ["version"] | [".well-known", "openid-configuration"] => Some(vec!["application/json"]),
         ["openid", "v1", "jwks"] => Some(vec!["application/jwk-set+json"]),
-        ["api"] | ["api", "v1"] => api(),
-        ["apis", group, version] if TABLE.versions(group).contains(version) => api(),
+        ["api"] | ["api", "v1"] if !served.versions("").is_empty() => api(),
+        ["apis", group, version] if served.versions(group).contains(version) => api(),
         _ => None,
     }
 }

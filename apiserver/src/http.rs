@@ -66,13 +66,52 @@ pub struct Exchange {
 }
 
 /// Resources that are served but should not be used any more.
-fn deprecation(info: &RequestInfo) -> Option<&'static str> {
-    match (info.group.as_str(), info.version.as_str(), info.resource.as_str()) {
+fn deprecation(info: &RequestInfo) -> Option<Deprecation> {
+    let (since, until, instead) = match (info.group.as_str(), info.version.as_str(), info.resource.as_str()) {
         ("", "v1", "endpoints") => {
-            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+            ("Endpoints is deprecated in v1.33+", "", "discovery.k8s.io/v1 EndpointSlice")
         }
-        ("", "v1", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
-        _ => None,
+        ("", "v1", "componentstatuses") => ("ComponentStatus is deprecated in v1.19+", "", ""),
+        ("networking.k8s.io", "v1beta1", "ipaddresses") => ("IPAddress is deprecated in v1.34+", "1.37", ""),
+        ("networking.k8s.io", "v1beta1", "servicecidrs") => {
+            ("ServiceCIDR is deprecated in v1.34+", "1.37", "")
+        }
+        ("storage.k8s.io", "v1beta1", "volumeattributesclasses") => {
+            let since = "VolumeAttributesClass is deprecated in v1.34+";
+            (since, "1.37", "storage.k8s.io/v1 VolumeAttributesClass")
+        }
+        ("admissionregistration.k8s.io", "v1alpha1", "mutatingadmissionpolicies") => {
+            ("MutatingAdmissionPolicy is deprecated in v1.35+", "1.38", "")
+        }
+        ("admissionregistration.k8s.io", "v1alpha1", "mutatingadmissionpolicybindings") => {
+            ("MutatingAdmissionPolicyBinding is deprecated in v1.35+", "1.38", "")
+        }
+        _ => return None,
+    };
+    Some(Deprecation { since, until, instead })
+}
+
+/// What is known of something that should not be used any more.
+struct Deprecation {
+    /// Its kind, and since when.
+    since: &'static str,
+    /// The release that has it no more; empty where that is not known.
+    until: &'static str,
+    /// What is to be used instead; may be empty.
+    instead: &'static str,
+}
+
+impl Deprecation {
+    fn text(&self, info: &RequestInfo) -> String {
+        let group = if info.group.is_empty() { String::new() } else { format!("{}/", info.group) };
+        let mut text = format!("{group}{} {}", info.version, self.since);
+        if !self.until.is_empty() {
+            text.push_str(&format!(", unavailable in v{}+", self.until));
+        }
+        if !self.instead.is_empty() {
+            text.push_str(&format!("; use {}", self.instead));
+        }
+        text
     }
 }
 
@@ -130,10 +169,13 @@ impl Exchange {
 
     /// Tells that the resource should not be used any more, if that is so.
     pub fn warn_of_deprecation(&self) {
-        if let Some(text) = deprecation(&self.info) {
-            self.warnings.add(text.to_owned());
+        if let Some(deprecation) = deprecation(&self.info) {
+            self.warnings.add(deprecation.text(&self.info));
             self.trail.annotate("k8s.io/deprecated", "true");
-            self.server.metrics.requests.deprecated(&self.info);
+            if !deprecation.until.is_empty() {
+                self.trail.annotate("k8s.io/removed-release", deprecation.until);
+            }
+            self.server.metrics.requests.deprecated(&self.info, deprecation.until);
         }
     }
 
@@ -143,7 +185,11 @@ impl Exchange {
         let limit = self.server.config.max_body;
         let read = Limited::new(&mut body, limit).collect();
         match tokio::time::timeout(self.server.config.request_timeout, read).await {
-            Ok(Ok(collected)) => Ok(collected.to_bytes()),
+            Ok(Ok(collected)) => {
+                let body = collected.to_bytes();
+                self.server.metrics.requests.body(&self.info, body.len());
+                Ok(body)
+            }
             Ok(Err(e)) if e.is::<http_body_util::LengthLimitError>() => {
                 // Whoever is still sending would not get to read the answer.
                 discard(body, limit).await;
@@ -375,6 +421,7 @@ async fn answer(mut exchange: Exchange, passage: &mut Passage, unread: &Unread) 
         }
     };
     exchange.elsewhere.add(came.elapsed());
+    server.metrics.access.filtered("priorityandfairness", came.elapsed());
     if let Err(e) = permitted(&exchange).await {
         unread.drain().await;
         return Err(e);
@@ -413,7 +460,10 @@ async fn admit(exchange: &mut Exchange) -> Result<()> {
         trail.rejected();
         return Err(ApiError::internal("failed to store audit event"));
     }
-    impersonation::impersonate(exchange).await
+    let began = Instant::now();
+    let impersonated = impersonation::impersonate(exchange).await;
+    access.filtered("constrainedimpersonation", began.elapsed());
+    impersonated
 }
 
 /// Refuses a request that its sender may not make.

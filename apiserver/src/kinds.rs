@@ -30,6 +30,7 @@ mod resource_names;
 mod scheduling;
 pub mod service;
 mod storage;
+mod storage_migration;
 mod volume;
 mod volume_sources;
 
@@ -244,6 +245,7 @@ static STRATEGIES: LazyLock<HashMap<(&'static str, &'static str), &'static Strat
         scheduling::STRATEGIES,
         service::STRATEGIES,
         storage::STRATEGIES,
+        storage_migration::STRATEGIES,
         volume::STRATEGIES,
     ];
     tables.into_iter().flatten().map(|(group, plural, s)| ((*group, *plural), *s)).collect()

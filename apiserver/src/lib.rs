@@ -41,6 +41,7 @@ pub mod render;
 pub mod request;
 pub mod resources;
 pub mod run;
+pub mod runtime_config;
 pub mod server;
 pub mod starting;
 pub mod storage;

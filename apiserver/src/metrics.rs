@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use daemon::features::FeatureGates;
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use crate::storage::Storage;
 
@@ -31,6 +32,9 @@ pub struct Metrics {
     pub admission: Admission,
     /// Authentication and authorization.
     pub access: Access,
+    streams: IntCounterVec,
+    /// Handshakes that failed.
+    pub handshake_errors: IntCounter,
 }
 
 impl Metrics {
@@ -38,17 +42,45 @@ impl Metrics {
     ///
     /// # Errors
     /// A metric cannot be made.
-    pub fn new(registry: Registry, storage: &Arc<Storage>) -> anyhow::Result<Self> {
+    pub fn new(registry: Registry, storage: &Arc<Storage>, gates: &FeatureGates) -> anyhow::Result<Self> {
         let make = Make(&registry);
+        let features = make.gauges(
+            "kubernetes_feature_enabled",
+            "[BETA] This metric records the data about the stage and enablement of a k8s feature.",
+            &["name", "stage"],
+        )?;
+        for (name, stage, on) in gates.all() {
+            features.with_label_values(&[name, stage]).set(on.into());
+        }
+        let streams = make.counters(
+            "apiserver_websocket_streaming_requests_total",
+            "[ALPHA] Total number of WebSocket streaming requests (exec/attach/portforward) routed by the API server, labeled by subresource and proxy_type. proxy_type is proxied_to_kubelet when the kubelet handles the request directly; otherwise translated_at_apiserver.",
+            &["proxy_type", "subresource"],
+        )?;
+        let handshake_errors = IntCounter::new(
+            "apiserver_tls_handshake_errors_total",
+            "[ALPHA] Number of requests dropped with 'TLS handshake error from' error",
+        )?;
+        serve::metrics::register(&registry, handshake_errors.clone());
         serve::metrics::register(&registry, objects::Objects::of(storage)?);
         storage.etcd().register(&registry);
         Ok(Self {
             requests: Requests::new(&make)?,
             admission: Admission::new(&make)?,
             access: Access::new(&make)?,
+            streams,
+            handshake_errors,
             registry,
             slis: Registry::new(),
         })
+    }
+}
+
+impl Metrics {
+    /// Notes a stream to a pod, and whether its kubelet speaks with WebSockets itself.
+    pub fn stream(&self, subresource: &str, by_kubelet: bool) {
+        let by = if by_kubelet { "proxied_to_kubelet" } else { "translated_at_apiserver" };
+        self.streams.with_label_values(&[by, subresource]).inc();
     }
 }
 

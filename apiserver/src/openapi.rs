@@ -14,7 +14,8 @@ use serve::Body;
 use crate::aggregation::{self, openapi::Theirs};
 use crate::custom::Served;
 use crate::http::Exchange;
-use crate::resources::{Resource, Row, TABLE, interned};
+use crate::resources::{Resource, Row, interned};
+use crate::storage::Storage;
 
 const JSON: &str = "application/json";
 const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -59,7 +60,7 @@ pub async fn respond(exchange: Exchange) -> Option<Response<Body>> {
     }
     if path == "/openapi/v3" {
         let served = storage.custom().load();
-        let mut index = index(&all_rows(&served));
+        let mut index = index(&all_rows(storage, &served));
         aggregation.list_v3(storage, index.make_object().entry("paths").make_object()).await;
         return Some(answer(&Document::new(index.to_json()), JSON, &exchange, false));
     }
@@ -83,7 +84,7 @@ impl OpenApi {
         let protobuf = accept.contains("proto-openapi");
         let (key, media_type) = if protobuf { ("v2.pb", GNOSTIC) } else { ("v2", JSON) };
         let document = self.document((served.serial, others), key, || {
-            let rows = all_rows(&served);
+            let rows = all_rows(&server.storage, &served);
             let mut document = openapi::v2(&entries(&rows));
             server.aggregation.merge_v2(&server.storage, &mut document);
             if protobuf { openapi::gnostic(&document) } else { document.to_json() }
@@ -92,20 +93,21 @@ impl OpenApi {
     }
 
     fn v3(&self, exchange: &Exchange, version: &str) -> Option<Response<Body>> {
-        let document = self.version(&exchange.server.storage.custom().load(), version)?;
+        let document = self.version(&exchange.server.storage, version)?;
         // A client that names the hash has what it names for ever.
         Some(answer(&document, JSON, exchange, exchange.query.has("hash")))
     }
 
     /// The document of `api/v1` or `apis/group/version`.
-    fn version(&self, served: &Served, path: &str) -> Option<Document> {
+    fn version(&self, storage: &Storage, path: &str) -> Option<Document> {
         let parts: Vec<&str> = path.split('/').collect();
         let (group, version) = match parts.as_slice() {
             ["api", version] => ("", *version),
             ["apis", group, version] if !group.is_empty() => (*group, *version),
             _ => return None,
         };
-        let rows = all_rows(served);
+        let served = storage.custom().load();
+        let rows = all_rows(storage, &served);
         let known = rows.iter().any(|r| r.group == group && r.version == version);
         let others = self.made.lock().0.1;
         known.then(|| {
@@ -188,8 +190,8 @@ fn answer(
 }
 
 /// Every row that clients can discover.
-fn all_rows(served: &Served) -> Vec<Row> {
-    let mut rows = TABLE.rows.clone();
+fn all_rows(storage: &Storage, served: &Served) -> Vec<Row> {
+    let mut rows = storage.served().rows.clone();
     rows.extend(served.rows());
     rows
 }

@@ -28,6 +28,7 @@ pub use pods::{log, stream};
 use crate::egress::Selection;
 use crate::http::Exchange;
 use crate::resources::TABLE;
+use crate::storage::Storage;
 use crate::webhook::chain;
 
 const KUBELET_PORT: u16 = 10_250;
@@ -93,25 +94,42 @@ impl Kubelets {
         self.streams.spawn(stream);
     }
 
+    /// True when the kubelet of a node serves WebSockets itself.
+    fn translates(&self, storage: &Storage, node: &str) -> bool {
+        let node = storage.cache(TABLE.store("", "nodes")).get(node).map(|n| n.object());
+        let declared = node.as_ref().map_or(&[][..], |n| n.array_at(&["status", "declaredFeatures"]));
+        declared.iter().any(|f| f.as_str() == Some("ExtendWebSocketsToKubelet"))
+    }
+
     async fn dial(
         &self,
         host: &str,
         port: u16,
         tls: Option<&Arc<rustls::ClientConfig>>,
     ) -> Result<Box<dyn Stream>> {
+        let dialed = self.connect(host, port, tls).await;
+        dialed.map_err(|why| ApiError::plain(format!("error dialing backend: {why}")))
+    }
+
+    /// A connection, or why there is none.
+    async fn connect(
+        &self,
+        host: &str,
+        port: u16,
+        tls: Option<&Arc<rustls::ClientConfig>>,
+    ) -> std::result::Result<Box<dyn Stream>, String> {
         let authority = authority(host, port);
-        let failed = |why: String| ApiError::plain(format!("error dialing backend: {why}"));
         let connect = outbound::connect(&self.route, host, port);
         let stream = match tokio::time::timeout(std::time::Duration::from_secs(10), connect).await {
-            Ok(stream) => stream.map_err(|e| failed(unreached(&e, &authority)))?,
-            Err(_) => return Err(failed(format!("dial tcp {authority}: i/o timeout"))),
+            Ok(stream) => stream.map_err(|e| unreached(&e, &authority))?,
+            Err(_) => return Err(format!("dial tcp {authority}: i/o timeout")),
         };
         let Some(tls) = tls else { return Ok(stream) };
-        let name = ServerName::try_from(host.to_owned()).map_err(|e| failed(e.to_string()))?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
         let stream = tokio_rustls::TlsConnector::from(tls.clone())
             .connect(name, stream)
             .await
-            .map_err(|e| failed(chain(&e)))?;
+            .map_err(|e| chain(&e))?;
         Ok(Box::new(stream))
     }
 }

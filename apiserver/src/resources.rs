@@ -124,8 +124,12 @@ pub struct Table {
     /// Distinct etcd prefixes; a row's `store` is an index into them.
     pub prefixes: Vec<&'static str>,
     by_path: HashMap<(&'static str, &'static str, &'static str), usize>,
+    /// The row whose version is stored, for each prefix.
+    stored: Vec<Row>,
 }
 
+/// What ends the row of a version that is stored although it is not the first.
+const STORED: &str = " stored=true";
 const ALL_VERBS: [&str; 8] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 
@@ -148,10 +152,16 @@ pub static TABLE: LazyLock<Table> = LazyLock::new(|| Table::parse(include_str!("
 impl Table {
     /// The resource at `group/version/plural`.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Row> {
-        // The key's lifetime is 'static only because the rows' is; looking up needs no more than equality.
-        self.by_path
-            .iter()
-            .find_map(|((g, v, p), i)| (*g == group && *v == version && *p == plural).then(|| &self.rows[*i]))
+        // Keys live for ever, but one that is looked up need not.
+        let by_path: &HashMap<(&str, &str, &str), usize> = &self.by_path;
+        by_path.get(&(group, version, plural)).map(|i| &self.rows[*i])
+    }
+
+    /// The rows that are wanted. Their stores are those of the whole table.
+    pub fn only(&self, is_wanted: impl Fn(&Row) -> bool) -> Self {
+        let rows: Vec<Row> = self.rows.iter().filter(|row| is_wanted(row)).cloned().collect();
+        let by_path = rows.iter().enumerate().map(|(i, r)| ((r.group, r.version, r.plural), i)).collect();
+        Self { rows, prefixes: self.prefixes.clone(), by_path, stored: self.stored.clone() }
     }
 
     /// The first resource of that group and plural name: its preferred version.
@@ -168,8 +178,7 @@ impl Table {
 
     /// The row whose version is stored under the prefix of `store`.
     pub fn storage_row(&self, store: usize) -> &Row {
-        // The oldest served version stays the stored one, as upstream keeps it.
-        self.rows.iter().find(|r| r.store == Some(store)).expect("every store has a row")
+        &self.stored[store]
     }
 
     /// Groups in order of discovery.
@@ -195,7 +204,9 @@ impl Table {
     }
 
     fn parse(text: &'static str) -> Self {
-        let mut table = Table { rows: Vec::new(), prefixes: Vec::new(), by_path: HashMap::new() };
+        let mut table =
+            Table { rows: Vec::new(), prefixes: Vec::new(), by_path: HashMap::new(), stored: Vec::new() };
+        let mut stored: Vec<usize> = Vec::new();
         let (mut group, mut version) = ("", "");
         for line in text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
             if let Some(head) = line.strip_prefix('[') {
@@ -208,10 +219,17 @@ impl Table {
                 row.subresources.push(Subresource::parse(sub));
             } else {
                 let row = Resource::parse(group, version, line, &mut table.prefixes);
-                table.by_path.insert((row.group, row.version, row.plural), table.rows.len());
+                let at = table.rows.len();
+                table.by_path.insert((row.group, row.version, row.plural), at);
+                match row.store {
+                    Some(store) if store == stored.len() => stored.push(at),
+                    Some(store) if line.ends_with(STORED) => stored[store] = at,
+                    _ => {}
+                }
                 table.rows.push(Arc::new(row));
             }
         }
+        table.stored = stored.into_iter().map(|at| table.rows[at].clone()).collect();
         table
     }
 }
@@ -249,6 +267,8 @@ impl Resource {
                 "short" => row.short_names = value.split(',').collect(),
                 "categories" => row.categories = value.split(',').collect(),
                 "prefix" => row.prefix = Some(value),
+                // It is the table that knows.
+                "stored" => {}
                 other => panic!("unknown key {other} in the table of resources"),
             }
         }
@@ -296,6 +316,13 @@ mod tests {
                 row.kind
             );
         }
+    }
+
+    #[test]
+    fn policies_that_change_objects_are_stored_in_an_older_version() {
+        let row = TABLE.find("admissionregistration.k8s.io", "v1", "mutatingadmissionpolicies").unwrap();
+        assert_eq!(TABLE.storage_row(row.store.unwrap()).version, "v1beta1");
+        assert_eq!(TABLE.find_any_version(row.group, row.plural).unwrap().version, "v1");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use daemon::Tasks;
 use futures::FutureExt;
-use serve::Endpoints;
+use serve::{Endpoints, Tls};
 use tokio::net::TcpListener;
 use tower::service_fn;
 
@@ -37,10 +37,13 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         format!("cannot listen on {address}: is another server running there, or --secure-port wrong?")
     })?;
     let encryption = config.encryption;
-    let storage = Storage::connect(config.etcd, encryption.clone()).await?;
+    let storage = Storage::connect(config.etcd, encryption.clone(), config.served).await?;
     let range = config.service_ranges[0];
     let first = range.hosts().next().unwrap_or(range.addr());
-    let metrics = Metrics::new(serve::metrics::registry(daemon::KUBERNETES_VERSION), &storage)?;
+    let registry = serve::metrics::registry(daemon::KUBERNETES_VERSION);
+    let metrics = Metrics::new(registry, &storage, &config.settings.gates)?;
+    config.authorizer.register(&metrics.registry);
+    serve::metrics::register(&metrics.registry, allocate::Measured::of(&storage, config.node_ports)?);
     let gate = Gate::new(config.limits, &metrics.registry)?;
     let server = Arc::new(Server {
         storage: storage.clone(),
@@ -51,7 +54,7 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         policies: Policies::default(),
         webhooks: Webhooks::default(),
         aggregation: Aggregation::new(config.aggregation)?,
-        discovery: Discovery::new(&config.settings.external_address),
+        discovery: Discovery::new(storage.served(), &config.settings.external_address),
         openapi: OpenApi::default(),
         kubelets: Kubelets::new(config.kubelets, config.address_types)?,
         config: config.settings,
@@ -70,7 +73,11 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
             Ok(())
         });
     }
-    tasks.plain("bundles of authorities", stoppable(&tasks, watch_authorities(server.clone())));
+    config.tls.name_authorities(server.authenticator.authorities())?;
+    tasks.plain(
+        "bundles of authorities",
+        stoppable(&tasks, watch_authorities(server.clone(), config.tls.clone())),
+    );
     let (watched, stop) = (server.clone(), tasks.token());
     tasks.plain("authorization configuration", async move {
         watched.authorizer.watch(stop).await;
@@ -149,7 +156,7 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         tls.watch(stop).await;
         Ok(())
     });
-    let stop = tasks.token();
+    let (stop, handshake_errors) = (tasks.token(), server.metrics.handshake_errors.clone());
     tasks.critical("https", async move {
         tracing::info!(%address, "Serving securely");
         let service = service_fn(move |request| {
@@ -158,6 +165,7 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         });
         let mut https = serve::Server::https(config.tls);
         https.goaway = config.goaway;
+        https.handshake_errors = Some(handshake_errors);
         https.limits.streams = config.max_streams.unwrap_or(https.limits.streams);
         https.serve(listener, service, stop).await;
         Ok(())
@@ -184,11 +192,16 @@ async fn keep_company(server: Arc<Server>, own: OwnService) {
 }
 
 /// Reads the bundles of authorities again when they change, and tells other servers.
-async fn watch_authorities(server: Arc<Server>) {
+async fn watch_authorities(server: Arc<Server>, tls: Arc<Tls>) {
     let mut untold = false;
     loop {
         tokio::time::sleep(AUTHORITIES_EVERY).await;
-        untold |= server.authenticator.reload();
+        if server.authenticator.reload() {
+            untold = true;
+            if let Err(e) = tls.name_authorities(server.authenticator.authorities()) {
+                tracing::error!(error = %e, "clients are not told of changed authorities");
+            }
+        }
         if !untold {
             continue;
         }

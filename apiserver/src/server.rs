@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Value;
+use daemon::features::FeatureGates;
 use http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +43,8 @@ pub struct Settings {
     pub jwks_uri: Option<String>,
     /// The header Strict-Transport-Security.
     pub transport_security: Option<HeaderValue>,
+    /// Feature gates as they were set.
+    pub gates: FeatureGates,
     /// `host:port` that clients outside should use.
     pub external_address: String,
 }

@@ -15,7 +15,7 @@ mod record;
 mod together;
 mod written;
 
-pub use cache::{Cache, Event, Reading, Snapshot, Stored, Waited, set_resource_version};
+pub use cache::{Cache, Counts, Event, Reading, Snapshot, Stored, Waited, set_resource_version};
 pub use encryption::Encryption;
 pub use etcd::{EtcdConfig, KeyValue, Outcome, Precondition};
 pub use labels::Sieve;
@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::custom::CustomResources;
-use crate::resources::{Row, TABLE};
+use crate::resources::{Row, TABLE, Table};
 
 /// How long a consistent read waits for the caches before it gives up.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(3);
@@ -44,6 +44,7 @@ pub struct Storage {
     encryption: Arc<Encryption>,
     caches: Vec<Arc<Cache>>,
     custom: CustomResources,
+    served: Table,
     /// Revision up to which every cache is complete; zero before the first load.
     progress: watch::Sender<i64>,
     written: written::Written,
@@ -53,7 +54,11 @@ pub struct Storage {
 
 impl Storage {
     /// Connects to etcd; the caches are empty until [`Storage::feed`] runs.
-    pub async fn connect(config: EtcdConfig, encryption: Arc<Encryption>) -> anyhow::Result<Arc<Self>> {
+    pub async fn connect(
+        config: EtcdConfig,
+        encryption: Arc<Encryption>,
+        served: Table,
+    ) -> anyhow::Result<Arc<Self>> {
         encryption.prime().await;
         let etcd = etcd::Etcd::connect(config).await?;
         let cache = |(store, prefix): (usize, &&str)| {
@@ -66,6 +71,7 @@ impl Storage {
             encryption,
             caches,
             custom,
+            served,
             progress: watch::Sender::new(0),
             written: written::Written::default(),
             compacted: AtomicI64::new(0),
@@ -128,9 +134,14 @@ impl Storage {
         &self.custom
     }
 
+    /// The built-in resources that are served.
+    pub fn served(&self) -> &Table {
+        &self.served
+    }
+
     /// The resource at `group/version/plural`, built in or custom.
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Row> {
-        let built_in = TABLE.find(group, version, plural).cloned();
+        let built_in = self.served.find(group, version, plural).cloned();
         built_in.or_else(|| self.custom.find(group, version, plural))
     }
 

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::custom::Column;
 use crate::negotiate::{Form, Include};
 use crate::registry::to_storage;
-use crate::resources::Resource;
+use crate::resources::{Resource, TABLE};
 
 static COLUMNS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
     let decoded =
@@ -34,7 +34,9 @@ fn columns(row: &Resource) -> Value {
         return Value::Array(columns);
     }
     let group = if row.group.is_empty() { "core" } else { row.group };
-    let own = COLUMNS.get(&format!("{group}/{}/{}", row.version, row.plural));
+    let of = |version: &str| COLUMNS.get(&format!("{group}/{version}/{}", row.plural));
+    // Versions that look the same have the same columns.
+    let own = of(row.version).or_else(|| of(TABLE.storage_row(row.store?).version));
     own.cloned().unwrap_or_else(|| {
         object!([
             {"name": "Name", "type": "string", "format": "name", "description": "Name must be unique within a namespace.", "priority": 0},

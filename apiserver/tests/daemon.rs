@@ -32,6 +32,8 @@ mod egress;
 mod encryption;
 #[path = "daemon/fairness.rs"]
 mod fairness;
+#[path = "daemon/handshake.rs"]
+mod handshake;
 #[path = "daemon/hostile.rs"]
 mod hostile;
 #[path = "daemon/kms.rs"]
@@ -46,6 +48,8 @@ mod plugins;
 mod policies;
 #[path = "daemon/reviewer.rs"]
 mod reviewer;
+#[path = "daemon/runtime_config.rs"]
+mod runtime_config;
 #[path = "daemon/subresources.rs"]
 mod subresources;
 #[path = "daemon/takeover.rs"]

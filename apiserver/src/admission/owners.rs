@@ -7,7 +7,7 @@ use api::error::Result;
 use super::{Operation, forbid};
 use crate::authz::{Attributes, Decision};
 use crate::registry::Call;
-use crate::resources::{Row, TABLE};
+use crate::resources::Row;
 
 fn owners(object: &Value) -> &[Value] {
     object.array_at(&["metadata", "ownerReferences"])
@@ -107,7 +107,7 @@ async fn refusal(call: &Call, what: &Attributes<'_>) -> Option<String> {
 fn rows_of(call: &Call, api_version: &str, kind: &str) -> Vec<Row> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     let is = |row: &&Row| row.is_stored() && row.group == group && row.version == version && row.kind == kind;
-    let mut rows: Vec<Row> = TABLE.rows.iter().filter(is).cloned().collect();
+    let mut rows: Vec<Row> = call.server.storage.served().rows.iter().filter(is).cloned().collect();
     rows.extend(call.server.storage.custom().load().rows().iter().filter(is).cloned());
     rows
 }

@@ -77,14 +77,14 @@ impl Plugins {
     /// A name is none of a plug-in, or is named twice.
     pub(super) fn new(enable: &[String], disable: &[String]) -> Result<Self> {
         let mut plugins = Self::default();
-        for name in enable {
+        for name in enable.iter().filter(|name| !name.is_empty()) {
             let plugin = named("--enable-admission-plugins", name)?;
             if disable.contains(name) {
                 bail!("{name} in enable-admission-plugins and disable-admission-plugins overlapped");
             }
             plugins.0 |= 1 << plugin as u32;
         }
-        for name in disable {
+        for name in disable.iter().filter(|name| !name.is_empty()) {
             plugins.0 &= !(1 << named("--disable-admission-plugins", name)? as u32);
         }
         Ok(plugins)
@@ -120,6 +120,7 @@ mod tests {
         let plugins = new(&["AlwaysPullImages"], &["PodSecurity"]).unwrap();
         assert!(plugins.run(Plugin::AlwaysPullImages) && plugins.run(Plugin::ResourceQuota));
         assert!(!plugins.run(Plugin::PodSecurity) && !plugins.run(Plugin::NodeRestriction));
+        assert_eq!(new(&[""], &[""]).unwrap(), Plugins::default());
         for (enable, disable) in [("Nope", ""), ("Priority", "Priority")] {
             assert!(new(&[enable], &[disable]).is_err(), "{enable}");
         }

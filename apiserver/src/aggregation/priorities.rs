@@ -19,18 +19,19 @@ const BUILT_IN: &[Group] = &[
     ("autoscaling", 17_500, &[("v1", 15), ("v2", 30)]),
     ("batch", 17_400, &[("v1", 15)]),
     ("certificates.k8s.io", 17_300, &[("v1", 15)]),
-    ("networking.k8s.io", 17_200, &[("v1", 15)]),
+    ("networking.k8s.io", 17_200, &[("v1", 15), ("v1beta1", 9)]),
     ("policy", 17_100, &[("v1", 15)]),
     ("rbac.authorization.k8s.io", 17_000, &[("v1", 15)]),
-    ("storage.k8s.io", 16_800, &[("v1", 15)]),
+    ("storage.k8s.io", 16_800, &[("v1", 15), ("v1beta1", 9)]),
     ("apiextensions.k8s.io", 16_700, &[("v1", 15)]),
-    ("admissionregistration.k8s.io", 16_700, &[("v1", 15)]),
+    ("admissionregistration.k8s.io", 16_700, &[("v1", 15), ("v1beta1", 12), ("v1alpha1", 9)]),
     ("scheduling.k8s.io", 16_600, &[("v1", 15)]),
     ("coordination.k8s.io", 16_500, &[("v1", 15)]),
     ("node.k8s.io", 16_300, &[("v1", 15)]),
     ("discovery.k8s.io", 16_200, &[("v1", 15)]),
     ("resource.k8s.io", 16_200, &[("v1", 21)]),
     ("flowcontrol.apiserver.k8s.io", 16_100, &[("v1", 21)]),
+    ("storagemigration.k8s.io", 15_800, &[("v1beta1", 9)]),
 ];
 
 /// The priorities of a built-in group and its version. None for the group of APIServices, which has none and is always

@@ -24,7 +24,7 @@ pub(super) fn family_of(address: IpAddr) -> &'static str {
 }
 
 /// The ranges that addresses of a family can be taken from now.
-fn ranges(storage: &Storage, family: &str) -> Vec<IpNet> {
+pub(super) fn ranges(storage: &Storage, family: &str) -> Vec<IpNet> {
     let snapshot = storage.cache(TABLE.store(GROUP, "servicecidrs")).snapshot();
     let mut ranges = Vec::new();
     for range in snapshot.objects.values().map(|s| s.object()) {
@@ -47,14 +47,14 @@ pub(super) fn in_range(storage: &Storage, address: IpAddr) -> bool {
 }
 
 /// The addresses of a range that Services may have, by number from its first on.
-struct Usable {
+pub(super) struct Usable {
     first: u128,
-    count: u64,
+    pub(super) count: u64,
     four: bool,
 }
 
 impl Usable {
-    fn of(range: &IpNet) -> Self {
+    pub(super) fn of(range: &IpNet) -> Self {
         let first = match range.network() {
             IpAddr::V4(a) => u128::from(u32::from(a)),
             IpAddr::V6(a) => u128::from(a),
@@ -74,7 +74,7 @@ impl Usable {
         }
     }
 
-    fn contains(&self, address: IpAddr) -> bool {
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
         let number = match address {
             IpAddr::V4(a) => u128::from(u32::from(a)),
             IpAddr::V6(a) => u128::from(a),

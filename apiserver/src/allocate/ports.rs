@@ -231,7 +231,7 @@ impl Ports {
     }
 }
 
-fn used(storage: &Storage) -> HashSet<i64> {
+pub(super) fn used(storage: &Storage) -> HashSet<i64> {
     services(storage).flat_map(|s| node_ports(&s)).collect()
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::{DistinguishedName, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -23,6 +23,7 @@ pub struct Authorities {
 
 struct Bundle {
     verifier: Arc<dyn ClientCertVerifier>,
+    certificates: Vec<(CertificateDer<'static>, DistinguishedName)>,
     pem: String,
     vouched: Verified<Certified>,
 }
@@ -51,6 +52,11 @@ impl Authorities {
     /// The bundle as it was read, to be published.
     pub fn pem(&self) -> String {
         self.current.load().pem.clone()
+    }
+
+    /// The certificates of the authorities, each with its subject.
+    pub fn certificates(&self) -> Vec<(CertificateDer<'static>, DistinguishedName)> {
+        self.current.load().certificates.clone()
     }
 
     /// Reads the file again; true when it has changed. One that cannot be used is told of, and the last good content stays.
@@ -89,16 +95,17 @@ impl Bundle {
             .collect::<Result<_, _>>()
             .with_context(|| format!("{} is not a PEM bundle of certificates", path.display()))?;
         let mut roots = RootCertStore::empty();
-        for certificate in certificates {
+        for certificate in &certificates {
             roots
-                .add(certificate)
+                .add(certificate.clone())
                 .with_context(|| format!("{} holds an unusable certificate", path.display()))?;
         }
+        let certificates = certificates.into_iter().zip(roots.subjects()).collect();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .with_context(|| format!("{} holds no CA certificate", path.display()))?;
-        Ok(Self { verifier, pem, vouched: Verified::default() })
+        Ok(Self { verifier, certificates, pem, vouched: Verified::default() })
     }
 }
 

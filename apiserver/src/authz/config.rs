@@ -12,7 +12,7 @@ use daemon::GoDuration;
 use serde::Deserialize;
 
 use super::webhook::{self, Webhook};
-use super::{Abac, Method};
+use super::{Abac, Method, Methods};
 use crate::kubeconfig::{Answers, Remote};
 
 const VERSIONS: [&str; 3] =
@@ -70,7 +70,7 @@ pub(super) struct ConditionFile {
 ///
 /// # Errors
 /// It is no valid configuration, or asks for what is not supported.
-pub(super) fn parse(text: &str, abac: Option<&Abac>) -> Result<Vec<Method>> {
+pub(super) fn parse(text: &str, abac: Option<&Abac>) -> Result<Methods> {
     let file: File = crate::config_file::parse_strictly(text, &VERSIONS, "AuthorizationConfiguration")?;
     let mut errors = Vec::new();
     let root = Path::new("authorizers");
@@ -115,9 +115,12 @@ pub(super) fn parse(text: &str, abac: Option<&Abac>) -> Result<Vec<Method>> {
     let mut webhooks = webhooks.into_iter();
     file.authorizers
         .into_iter()
-        .map(|authorizer| match (authorizer.r#type.as_str(), authorizer.webhook) {
-            ("Webhook", Some(webhook)) => webhook.build(webhooks.next().unwrap_or_default()),
-            (kind, _) => method(kind, abac),
+        .map(|authorizer| {
+            let method = match (authorizer.r#type.as_str(), authorizer.webhook) {
+                ("Webhook", Some(webhook)) => webhook.build(webhooks.next().unwrap_or_default()),
+                (kind, _) => method(kind, abac),
+            };
+            Ok((authorizer.name, method?))
         })
         .collect()
 }

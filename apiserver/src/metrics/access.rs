@@ -25,6 +25,11 @@ const LIFETIMES: [f64; 14] = [
     31_104_000.0,
 ];
 
+/// What a request passes on its way.
+const FILTERS: [&str; 4] =
+    ["authentication", "authorization", "constrainedimpersonation", "priorityandfairness"];
+const FILTERED: [f64; 13] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 5.0, 10.0, 15.0, 30.0];
+
 /// Families of authentication and authorization, by what came of them.
 pub struct Access {
     users: [(&'static str, IntCounter); 7],
@@ -35,6 +40,7 @@ pub struct Access {
     no_opinion: Outcome,
     error: Outcome,
     lifetimes: Histogram,
+    filters: [(&'static str, Histogram); 4],
 }
 
 struct Outcome {
@@ -62,6 +68,12 @@ impl Access {
         );
         let lifetimes = Histogram::with_opts(lifetimes.buckets(LIFETIMES.to_vec()))?;
         serve::metrics::register(make.0, lifetimes.clone());
+        let filters = make.histograms(
+            "apiserver_request_filter_duration_seconds",
+            "[ALPHA] Request filter latency distribution in seconds, for each filter type",
+            &["filter"],
+            &FILTERED,
+        )?;
         let users = make.counters(
             "authenticated_user_requests",
             "[ALPHA] Counter of authenticated requests broken out by username.",
@@ -100,11 +112,20 @@ impl Access {
             no_opinion: authorization("no-opinion"),
             error: authorization("error"),
             lifetimes,
+            filters: FILTERS.map(|filter| (filter, filters.with_label_values(&[filter]))),
         })
+    }
+
+    /// Notes how long a part of the chain took, one of [`FILTERS`].
+    pub fn filtered(&self, filter: &str, took: Duration) {
+        if let Some((_, durations)) = self.filters.iter().find(|(known, _)| *known == filter) {
+            durations.observe(took.as_secs_f64());
+        }
     }
 
     /// Notes who was found to ask, if anybody.
     pub fn authenticated(&self, user: Option<&str>, took: Duration) {
+        self.filtered("authentication", took);
         let Some(user) = user else { return self.failed.note(took) };
         let shown = shown(user);
         if let Some((_, count)) = self.users.iter().find(|(known, _)| *known == shown) {
@@ -122,6 +143,7 @@ impl Access {
             Decision::Failed { .. } => &self.error,
         };
         outcome.note(took);
+        self.filtered("authorization", took);
     }
 
     /// Notes the second in which the certificate of a client ends to be valid.

@@ -40,6 +40,7 @@ impl Step {
 /// Families of admission.
 pub struct Admission {
     steps: HistogramVec,
+    plugins: HistogramVec,
     webhooks: HistogramVec,
     webhook_requests: IntCounterVec,
     rejections: IntCounterVec,
@@ -55,6 +56,12 @@ impl Admission {
                 "apiserver_admission_step_admission_duration_seconds",
                 "[STABLE] Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).",
                 &STEP,
+                &DURATIONS,
+            )?,
+            plugins: make.histograms(
+                "apiserver_admission_controller_admission_duration_seconds",
+                "[STABLE] Admission controller latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
+                &NAMED,
                 &DURATIONS,
             )?,
             webhooks: make.histograms(
@@ -85,6 +92,12 @@ impl Admission {
     pub fn step(&self, step: Step, operation: Operation, began: Instant, rejected: bool) {
         let labels = [step.word(), operation.name(), flag(rejected)];
         self.steps.with_label_values(&labels).observe(began.elapsed().as_secs_f64());
+    }
+
+    /// Notes what a plug-in did, which began then.
+    pub fn plugin(&self, name: &str, (step, operation): (Step, Operation), began: Instant, rejected: bool) {
+        let labels = [name, step.word(), operation.name(), flag(rejected)];
+        self.plugins.with_label_values(&labels).observe(began.elapsed().as_secs_f64());
     }
 
     /// Notes that a webhook answered, or could not be asked (`called` is false), and what became of the request.

@@ -1,12 +1,13 @@
 //! What is stored, counted when somebody asks.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntGaugeVec, Opts};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 
-use crate::storage::Storage;
+use crate::storage::{Counts, Storage};
 
 /// Counts the objects that the caches hold.
 pub(super) struct Objects {
@@ -20,6 +21,18 @@ struct Families {
     counts: IntGaugeVec,
     sizes: IntGaugeVec,
     revisions: IntGaugeVec,
+    done: Done,
+}
+
+/// What has been done with the caches.
+struct Done {
+    fillings: IntCounterVec,
+    received: IntCounterVec,
+    dispatched: IntCounterVec,
+    stored: IntCounterVec,
+    lists: IntCounterVec,
+    fetched: IntCounterVec,
+    returned: IntCounterVec,
 }
 
 impl Families {
@@ -47,11 +60,84 @@ impl Families {
                 "[ALPHA] Current resource version of watch cache broken by resource type. This is truncated to the 15 least significant digits.",
                 &KIND,
             )?,
+            done: Done::new()?,
         })
     }
 
-    fn all(&self) -> [&IntGaugeVec; 4] {
+    fn gauges(&self) -> [&IntGaugeVec; 4] {
         [&self.named, &self.counts, &self.sizes, &self.revisions]
+    }
+
+    fn all(&self) -> Vec<&dyn Collector> {
+        let gauges = self.gauges().into_iter().map(|g| g as &dyn Collector);
+        gauges.chain(self.done.all().into_iter().map(|c| c as &dyn Collector)).collect()
+    }
+
+    fn reset(&self) {
+        self.gauges().into_iter().for_each(IntGaugeVec::reset);
+        self.done.all().into_iter().for_each(IntCounterVec::reset);
+    }
+}
+
+impl Done {
+    fn new() -> prometheus::Result<Self> {
+        let family = |name, help, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        const KIND: [&str; 2] = ["group", "resource"];
+        const INDEXED: [&str; 3] = ["group", "index", "resource"];
+        Ok(Self {
+            fillings: family(
+                "apiserver_watch_cache_initializations_total",
+                "[ALPHA] Counter of watch cache initializations broken by resource type.",
+                &KIND,
+            )?,
+            received: family(
+                "apiserver_watch_cache_events_received_total",
+                "[ALPHA] Counter of events received in watch cache broken by resource type.",
+                &KIND,
+            )?,
+            dispatched: family(
+                "apiserver_watch_cache_events_dispatched_total",
+                "[ALPHA] Counter of events dispatched in watch cache broken by resource type.",
+                &KIND,
+            )?,
+            stored: family(
+                "apiserver_storage_events_received_total",
+                "[BETA] Number of etcd events received split by kind.",
+                &KIND,
+            )?,
+            lists: family(
+                "apiserver_cache_list_total",
+                "[ALPHA] Number of LIST requests served from watch cache",
+                &INDEXED,
+            )?,
+            fetched: family(
+                "apiserver_cache_list_fetched_objects_total",
+                "[ALPHA] Number of objects read from watch cache in the course of serving a LIST request",
+                &INDEXED,
+            )?,
+            returned: family(
+                "apiserver_cache_list_returned_objects_total",
+                "[ALPHA] Number of objects returned for a LIST request from watch cache",
+                &KIND,
+            )?,
+        })
+    }
+
+    fn all(&self) -> [&IntCounterVec; 7] {
+        let lists = [&self.lists, &self.fetched, &self.returned];
+        [&self.fillings, &self.received, &self.dispatched, &self.stored, lists[0], lists[1], lists[2]]
+    }
+
+    fn show(&self, group: &str, resource: &str, counts: &Counts) {
+        let amount = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        self.fillings.with_label_values(&[group, resource]).inc_by(amount(&counts.fillings));
+        // One change is one event, from etcd to those who watch.
+        for family in [&self.received, &self.dispatched, &self.stored] {
+            family.with_label_values(&[group, resource]).inc_by(amount(&counts.events));
+        }
+        self.lists.with_label_values(&[group, "", resource]).inc_by(amount(&counts.lists));
+        self.fetched.with_label_values(&[group, "", resource]).inc_by(amount(&counts.fetched));
+        self.returned.with_label_values(&[group, resource]).inc_by(amount(&counts.returned));
     }
 }
 
@@ -68,7 +154,7 @@ impl Collector for Objects {
 
     fn collect(&self) -> Vec<MetricFamily> {
         // Custom resources come and go: what is gone must not be shown any more.
-        self.families.all().into_iter().for_each(IntGaugeVec::reset);
+        self.families.reset();
         for cache in self.storage.caches() {
             let (group, resource) = cache.resource();
             let snapshot = cache.snapshot();
@@ -80,6 +166,7 @@ impl Collector for Objects {
             f.counts.with_label_values(&[group, resource]).set(count);
             f.sizes.with_label_values(&[group, resource]).set(size);
             f.revisions.with_label_values(&[group, resource]).set(snapshot.revision % 1_000_000_000_000_000);
+            f.done.show(group, resource, &cache.counts);
         }
         self.families.all().into_iter().flat_map(Collector::collect).collect()
     }

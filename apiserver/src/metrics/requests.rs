@@ -35,6 +35,7 @@ pub struct Requests {
     own: IntCounterVec,
     events: IntCounterVec,
     event_sizes: HistogramVec,
+    bodies: HistogramVec,
     known: RwLock<HashMap<String, Arc<Series>>>,
 }
 
@@ -133,6 +134,11 @@ fn dry_run(query: &Query) -> &'static str {
     }
 }
 
+/// From 50 kB to what no body may exceed, in steps of 100 kB.
+fn bodies() -> Vec<f64> {
+    (0..31).map(|step| 50_000.0 + 100_000.0 * f64::from(step)).collect()
+}
+
 impl Requests {
     pub(super) fn new(make: &Make<'_>) -> prometheus::Result<Self> {
         const LABELS: [&str; 7] =
@@ -196,8 +202,25 @@ impl Requests {
                 &KIND,
                 &EVENT_SIZES,
             )?,
+            bodies: make.histograms(
+                "apiserver_request_body_size_bytes",
+                "[ALPHA] Apiserver request body size in bytes broken out by resource and verb.",
+                &["group", "resource", "verb"],
+                &bodies(),
+            )?,
             known: RwLock::default(),
         })
+    }
+
+    /// Notes the size of the body of a request to a resource.
+    pub fn body(&self, info: &RequestInfo, size: usize) {
+        let verb = match info.verb {
+            "deletecollection" => "delete_collection",
+            verb @ ("create" | "update" | "patch" | "delete") => verb,
+            _ => return,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "bodies are far smaller than where it shows")]
+        self.bodies.with_label_values(&[&info.group, &info.resource, verb]).observe(size as f64);
     }
 
     /// Counts a request that was answered; `known` says whether it was to a resource that is served.
@@ -239,8 +262,8 @@ impl Requests {
     }
 
     /// Notes that a resource was asked for which should not be used any more.
-    pub fn deprecated(&self, info: &RequestInfo) {
-        let labels = [&info.group, &info.version, &info.resource, &info.subresource, ""];
+    pub fn deprecated(&self, info: &RequestInfo, until: &str) {
+        let labels = [&info.group, &info.version, &info.resource, &info.subresource, until];
         self.deprecated.with_label_values(&labels).set(1);
     }
 

@@ -45,9 +45,25 @@ pub(super) fn refusal(code: StatusCode, body: &str, subresource: &str, pod: &str
     error
 }
 
+/// What the answer to an upgrade that was refused says.
+pub(super) fn said(body: &[u8]) -> String {
+    let status = api::json::decode(body).map(|d| d.value).unwrap_or_default();
+    let told = ["message", "error"].map(|member| status.str_at(&[member]).trim().to_owned());
+    let text = String::from_utf8_lossy(body).trim().to_owned();
+    let mut all = told.into_iter().chain([text]).filter(|t| !t.is_empty());
+    all.next().unwrap_or_else(|| "empty server response".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refused_upgrades_tell_what_the_answer_says() {
+        assert_eq!(said(br#"{"kind":"Status","message":" no "}"#), "no");
+        assert_eq!(said(b"plainly no\n"), "plainly no");
+        assert_eq!(said(b""), "empty server response");
+    }
 
     #[test]
     fn failures_of_kubelets_are_told_with_what_was_asked() {

@@ -2,7 +2,7 @@
 
 use api::error::Result;
 use api::{ApiError, Value};
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_PROTOCOL};
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -135,13 +135,18 @@ pub async fn stream(mut exchange: Exchange, row: &Row) -> Result<Response<Body>>
     if kind == Kind::None {
         return Err(ApiError::bad_request("Upgrade request required"));
     }
-    let outbound = kubelets.dial(&host, port, Some(&kubelets.tls)).await?;
     let authority = authority(&host, port);
-    match (kind, verb.as_str()) {
-        (Kind::WebSocket, "exec" | "attach") => {
-            translated(&mut exchange, outbound, &authority, &target, &query).await
-        }
-        (Kind::WebSocket, "portforward") if wants_tunnel(&exchange) => {
+    let by_kubelet = kubelets.translates(&server.storage, &node);
+    server.metrics.stream(&verb, by_kubelet);
+    let here = kind == Kind::WebSocket && !by_kubelet;
+    if here && verb != "portforward" && exchange.offers(websocket::V5) {
+        // Such clients learn of everything that goes wrong in the stream.
+        return late(&mut exchange, (host, port), target, &query);
+    }
+    let outbound = kubelets.dial(&host, port, Some(&kubelets.tls)).await?;
+    match (here, verb.as_str()) {
+        (true, "exec" | "attach") => translated(&mut exchange, outbound, &authority, &target, &query).await,
+        (true, "portforward") if exchange.offers(websocket::PORT_FORWARD_TUNNEL) => {
             tunnelled(&mut exchange, outbound, &authority, &target).await
         }
         _ => passed(&mut exchange, outbound, &authority, &target).await,
@@ -160,12 +165,51 @@ fn kubelet_query(exchange: &Exchange, verb: &str) -> String {
         }
     }
     pairs.extend(exchange.query.all("command").iter().map(|c| ("command".to_owned(), c.clone())));
+    pairs.sort_by(|a, b| a.0.cmp(&b.0));
     pairs.iter().map(|(k, v)| format!("{k}={}", escaped(v))).collect::<Vec<_>>().join("&")
 }
 
-fn wants_tunnel(exchange: &Exchange) -> bool {
-    upgrade::tokens(exchange.headers(), &HeaderName::from_static("sec-websocket-protocol"))
-        .any(|p| p == websocket::PORT_FORWARD_TUNNEL)
+impl Exchange {
+    /// True when the client offers to speak a protocol in a WebSocket.
+    fn offers(&self, protocol: &str) -> bool {
+        upgrade::tokens(self.headers(), &SEC_WEBSOCKET_PROTOCOL).any(|p| p == protocol)
+    }
+}
+
+/// A WebSocket client of a SPDY kubelet that is connected to once the client has its WebSocket.
+fn late(
+    exchange: &mut Exchange,
+    (host, port): (String, u16),
+    target: PathAndQuery,
+    query: &str,
+) -> Result<Response<Body>> {
+    let server = exchange.server.clone();
+    let upstream = async move {
+        let kubelets = &server.kubelets;
+        let authority = authority(&host, port);
+        let url = api::field::go_quote(&format!("https://{authority}{target}"));
+        let unsent = |why: String| format!("error sending request: Post {url}: {why}");
+        let outbound = kubelets.connect(&host, port, Some(&kubelets.tls)).await.map_err(unsent)?;
+        begin(outbound, &authority, &target).await.map_err(|e| match e {
+            upgrade::Error::Refused(answer) => {
+                format!("unable to upgrade connection: {}", backend::said(answer.body()))
+            }
+            other => unsent(crate::webhook::chain(&other)),
+        })
+    };
+    serve_client(exchange, query, upstream)
+}
+
+/// Asks a kubelet for a SPDY session.
+async fn begin(
+    outbound: Box<dyn Stream>,
+    authority: &str,
+    target: &PathAndQuery,
+) -> std::result::Result<spdy::Session, upgrade::Error> {
+    let spdy = upgrade::spdy_request(authority, target.as_str(), &remote_command::SPDY_PROTOCOLS[..1]);
+    let spdy = spdy.map_err(|e| upgrade::Error::BadRequest(e.to_string()))?;
+    let (_, upstream) = upgrade::connect(outbound, spdy).await?;
+    Ok(spdy::Session::client(upstream, remote_command::upstream_config()))
 }
 
 /// A WebSocket client of a SPDY kubelet.
@@ -176,13 +220,19 @@ async fn translated(
     target: &PathAndQuery,
     query: &str,
 ) -> Result<Response<Body>> {
+    let session = begin(outbound, authority, target).await.map_err(|e| refused(&e))?;
+    serve_client(exchange, query, std::future::ready(Ok(session)))
+}
+
+fn serve_client(
+    exchange: &mut Exchange,
+    query: &str,
+    upstream: impl Future<Output = std::result::Result<spdy::Session, String>> + Send + 'static,
+) -> Result<Response<Body>> {
     let mut request = inbound(exchange);
     let (response, protocol) =
         upgrade::accept_websocket(request.headers(), &remote_command::WEBSOCKET_PROTOCOLS)
             .map_err(|e| refused(&e))?;
-    let spdy = upgrade::spdy_request(authority, target.as_str(), &remote_command::SPDY_PROTOCOLS[..1])
-        .map_err(ApiError::internal)?;
-    let (_, upstream) = upgrade::connect(outbound, spdy).await.map_err(|e| refused(&e))?;
     let streams = remote_command::Streams::from_query(query);
     let protocol = protocol.to_owned();
     let completion = exchange.completion.clone();
@@ -190,11 +240,9 @@ async fn translated(
         let _held = completion;
         let Ok(client) = hyper::upgrade::on(&mut request).await else { return };
         let client = websocket::server(TokioIo::new(client), &protocol).await;
-        let session = spdy::Session::client(upstream, remote_command::upstream_config());
-        if let Err(e) = remote_command::translate(client, &session, streams).await {
+        if let Err(e) = remote_command::translate(client, upstream, streams).await {
             tracing::debug!(error = %e, "a stream broke");
         }
-        session.shutdown().await;
     });
     Ok(response.map(|b| b.map_err(|never| match never {}).boxed_unsync()))
 }

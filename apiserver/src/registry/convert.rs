@@ -1,4 +1,5 @@
-//! Resources whose served version differs from the stored one: two views of events, two versions of autoscalers.
+//! Resources whose served version differs from the stored one: two views of events, two versions of autoscalers, and older
+//! versions that look as today's do.
 
 mod autoscaler;
 
@@ -22,7 +23,8 @@ pub fn from_storage(row: &Resource, object: Value) -> Value {
     }
     let mut out = match row.plural {
         "events" => rename(object, &EVENT_FIELDS),
-        _ => autoscaler::to_v1(object),
+        "horizontalpodautoscalers" => autoscaler::to_v1(object),
+        _ => object,
     };
     set_type(&mut out, row);
     // What one version leaves out when it is empty another writes.
@@ -35,7 +37,8 @@ pub fn to_storage(row: &Resource, object: Value) -> Value {
     let Some(store) = row.store.filter(|_| differs(row)) else { return object };
     let mut out = match row.plural {
         "events" => rename(object, &EVENT_FIELDS.map(|(core, events)| (events, core))),
-        _ => autoscaler::to_v2(object),
+        "horizontalpodautoscalers" => autoscaler::to_v2(object),
+        _ => object,
     };
     set_type(&mut out, TABLE.storage_row(store));
     out

@@ -323,16 +323,21 @@ impl Call {
         {
             let only = snapshot.objects.get(format!("{prefix}{name}").as_str());
             items.extend(only.filter(|s| options.selects(&self.row, s)).cloned());
+            self.cache_now()?.counts.list(usize::from(only.is_some()), items.len());
             return Ok(Page { items, revision, next: String::new(), remaining: None });
         }
+        let mut looked_at = 0;
         while options.limit == 0 || items.len() < options.limit {
             let Some((_, stored)) = rest.next() else {
+                self.cache_now()?.counts.list(looked_at, items.len());
                 return Ok(Page { items, revision, next: String::new(), remaining: None });
             };
+            looked_at += 1;
             if options.selects(&self.row, stored) {
                 items.push(stored.clone());
             }
         }
+        self.cache_now()?.counts.list(looked_at, items.len());
         let selective = !options.labels.is_everything() || !options.fields.is_everything();
         let left = match selective {
             true => rest.any(|(_, s)| options.selects(&self.row, s)).into(),

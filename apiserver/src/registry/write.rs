@@ -264,6 +264,7 @@ impl Call {
         let (value, stale) = opened.map_err(ApiError::internal)?;
         let read = cache.read(&value, kv.revision);
         let object = read.ok_or_else(|| ApiError::internal("etcd holds something that is no object"))?;
+        let stale = stale || cache.is_outdated(&value);
         Ok(Current { object, revision: kv.revision, fresh: true, stale })
     }
 
@@ -576,6 +577,7 @@ impl Call {
                     | "prioritylevelconfigurations"
                     | "resourceclaims"
                     | "servicecidrs"
+                    | "storageversionmigrations"
                     | "validatingadmissionpolicies"
                     | "volumeattachments"
             );

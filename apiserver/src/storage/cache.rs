@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use api::Value;
 use arc_swap::ArcSwap;
@@ -84,6 +84,11 @@ pub trait Reading: Send + Sync {
     /// What etcd is to hold of an object.
     fn write(&self, object: &Value) -> Vec<u8>;
 
+    /// True when what these bytes hold would be written in another form, although it is read as the same object.
+    fn is_outdated(&self, _: &[u8]) -> bool {
+        false
+    }
+
     /// Values of the selectable fields, in their order.
     fn fields(&self, object: &Value) -> Box<[CompactString]>;
 
@@ -98,6 +103,10 @@ impl Reading for Resource {
 
     fn write(&self, object: &Value) -> Vec<u8> {
         form::write(self, object)
+    }
+
+    fn is_outdated(&self, bytes: &[u8]) -> bool {
+        form::is_outdated(self, bytes)
     }
 
     fn fields(&self, object: &Value) -> Box<[CompactString]> {
@@ -125,6 +134,32 @@ pub struct Cache {
     /// Objects that cannot be decrypted, and why.
     unreadable: RwLock<Unreadable>,
     changed: watch::Sender<i64>,
+    /// What has been done.
+    pub counts: Counts,
+}
+
+/// How often something was done with a cache since it was made.
+#[derive(Default)]
+pub struct Counts {
+    /// It was filled anew.
+    pub fillings: AtomicU64,
+    /// A change was published.
+    pub events: AtomicU64,
+    /// A list was read.
+    pub lists: AtomicU64,
+    /// An object was looked at for a list.
+    pub fetched: AtomicU64,
+    /// An object became part of a list.
+    pub returned: AtomicU64,
+}
+
+impl Counts {
+    /// Notes a list of `returned` objects, for which `fetched` were looked at.
+    pub fn list(&self, fetched: usize, returned: usize) {
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        self.fetched.fetch_add(fetched as u64, Ordering::Relaxed);
+        self.returned.fetch_add(returned as u64, Ordering::Relaxed);
+    }
 }
 
 impl Cache {
@@ -139,6 +174,7 @@ impl Cache {
             log: RwLock::new(Log { events: VecDeque::new(), bytes: 0, start: i64::MAX }),
             unreadable: RwLock::default(),
             changed: watch::Sender::new(0),
+            counts: Counts::default(),
         }
     }
 
@@ -251,6 +287,7 @@ impl Cache {
         revision: i64,
     ) {
         *self.unreadable.write() = unreadable;
+        self.counts.fillings.fetch_add(1, Ordering::Relaxed);
         {
             let mut log = self.log.write();
             log.events.clear();
@@ -270,6 +307,7 @@ impl Cache {
             return;
         }
         snapshot.revision = revision;
+        self.counts.events.fetch_add(changes.len() as u64, Ordering::Relaxed);
         {
             let mut log = self.log.write();
             let mut unreadable = self.unreadable.write();
@@ -321,6 +359,11 @@ impl Cache {
     /// What etcd is to hold of an object.
     pub fn write(&self, object: &Value) -> Vec<u8> {
         self.reading.write(object)
+    }
+
+    /// True when what etcd holds would be written in another form now.
+    pub fn is_outdated(&self, bytes: &[u8]) -> bool {
+        self.reading.is_outdated(bytes)
     }
 
     /// Encodes an object that has its resourceVersion already.

@@ -43,6 +43,14 @@ pub(crate) fn read(row: &Resource, bytes: &[u8]) -> Option<Value> {
     Some(if whole == object { object } else { canonical(row, whole) })
 }
 
+/// True when the object would be stored in another version or format now.
+pub(crate) fn is_outdated(row: &Resource, bytes: &[u8]) -> bool {
+    if IN_JSON.contains(&row.group) {
+        return json(bytes).is_none_or(|object| object.api_version() != row.api_version());
+    }
+    proto::open(bytes).map_or(true, |envelope| envelope.api_version != row.api_version())
+}
+
 /// A document in JSON.
 pub(crate) fn json(bytes: &[u8]) -> Option<Value> {
     api::json::decode(bytes).ok().map(|d| d.value)
@@ -96,6 +104,7 @@ mod tests {
         let v2 = read(row, v1).unwrap();
         assert_eq!(v2.api_version(), "autoscaling/v2");
         assert_eq!(v2.array_at(&["spec", "metrics"]).len(), 1);
+        assert!(is_outdated(row, v1) && !is_outdated(row, &write(row, &v2)));
         let row = TABLE.find("policy", "v1", "poddisruptionbudgets").unwrap();
         let gone = br#"{"kind":"PodDisruptionBudget","apiVersion":"policy/v1beta1","metadata":{"name":"b"},"spec":{"minAvailable":1}}"#;
         assert_eq!(read(row, gone).unwrap().api_version(), "policy/v1");

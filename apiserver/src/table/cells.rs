@@ -98,6 +98,16 @@ pub(super) fn of(row: &Resource, o: &Value, now: Timestamp) -> Vec<Value> {
         }
         "networkpolicies" => vec![name(), selector(o.at(&["spec", "podSelector"])).into(), age()],
         "servicecidrs" => vec![name(), join(o.array_at(&["spec", "cidrs"])).into(), age()],
+        "storageversionmigrations" => {
+            let resource =
+                [&["spec", "resource", "resource"], &["spec", "resource", "group"]].map(|p| o.str_at(p));
+            let shown = resource.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
+            let conditions = o.array_at(&["status", "conditions"]).iter();
+            let mut holds =
+                conditions.filter(|c| c.str_at(&["status"]) == "True").map(|c| c.str_at(&["type"]));
+            let known = |kind: &&str| matches!(*kind, "Running" | "Failed" | "Succeeded");
+            vec![name(), shown.into(), holds.rfind(known).unwrap_or("Unknown").into()]
+        }
         "poddisruptionbudgets" => {
             let or_na = |path: &[&str]| match o.at(path) {
                 Value::Null => Value::from("N/A"),

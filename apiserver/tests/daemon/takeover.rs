@@ -68,3 +68,24 @@ fn what_upstream_stored_is_served_and_stored_again_in_its_form() {
     let now = stored(&cluster, "/registry/configmaps/golden/base");
     assert!(now.starts_with(b"k8s\0") && now.windows(7).any(|w| w == b"touched"));
 }
+
+#[test]
+fn what_is_in_an_older_form_is_stored_anew_by_a_write_that_changes_nothing() {
+    let cluster = Cluster::start();
+    let path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/h";
+    let key = "/registry/horizontalpodautoscalers/default/h";
+    let old = br#"{"kind":"HorizontalPodAutoscaler","apiVersion":"autoscaling/v1","metadata":{"name":"h","namespace":"default","uid":"7d2b3c34-9f0b-4c8a-8b7c-0d5b6f1f2a11","creationTimestamp":"2026-01-01T00:00:00Z"},"spec":{"minReplicas":1,"maxReplicas":3,"targetCPUUtilizationPercentage":50,"scaleTargetRef":{"kind":"Deployment","name":"d"}}}"#;
+    put(&cluster, &[(key.to_owned(), old.to_vec())]);
+    super::encryption::soon(&cluster, path, 200);
+    let nothing = r#"{"apiVersion":"autoscaling/v2","kind":"HorizontalPodAutoscaler","metadata":{}}"#;
+    let apply = || {
+        let path = format!("{path}?fieldManager=test");
+        let answer = cluster.send("PATCH", &path, "application/apply-patch+yaml", nothing);
+        assert_eq!(answer.code, 200, "{}", answer.body);
+        read(&answer).resource_version().to_owned()
+    };
+    let first = apply();
+    let now = stored(&cluster, key);
+    assert!(now.starts_with(b"k8s\0") && now.windows(14).any(|w| w == b"autoscaling/v2"));
+    assert_eq!(apply(), first, "what is stored as it should be is not written");
+}

@@ -1,6 +1,6 @@
 //! Feature gates: one table of what Kubernetes v1.36 knows, and what a command line or a config file sets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use crate::flags::boolean;
@@ -60,6 +60,15 @@ impl FeatureGates {
         Ok(())
     }
 
+    /// Every gate with its stage (`ALPHA`, `BETA`, `DEPRECATED`, or nothing for what is there to stay) and whether it is on.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+        TABLE.lines().map(|line| {
+            let mut words = line.split(' ');
+            let (name, stage) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            (name, if stage == "GA" { "" } else { stage }, self.enabled(name))
+        })
+    }
+
     /// Whether a gate is on: as set, else by its default.
     pub fn enabled(&self, name: &str) -> bool {
         self.0.get(name).copied().unwrap_or_else(|| known(name).is_some_and(|gate| gate.default))
@@ -69,17 +78,29 @@ impl FeatureGates {
 impl FromStr for FeatureGates {
     type Err = String;
 
-    /// Reads `A=true,kube:B=false`.
+    /// Reads `A=true,B=false` or `kube:A=true,kube:B=false`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut gates = BTreeMap::new();
+        let (mut gates, mut prefixed) = (BTreeMap::new(), BTreeSet::new());
         for pair in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             let (name, value) =
                 pair.split_once('=').ok_or_else(|| format!("missing bool value for {pair}"))?;
-            let name = name.strip_prefix("kube:").unwrap_or(name).trim();
-            let value = value.trim();
-            let value = boolean(value)
-                .ok_or_else(|| format!("invalid value of {name}={value}, err: not a boolean"))?;
+            let (component, name) = name.split_once(':').unwrap_or(("", name));
+            if !matches!(component, "" | "kube") {
+                return Err(format!("component not registered: {component}"));
+            }
+            prefixed.insert(component.to_owned());
+            let (name, value) = (name.trim(), value.trim());
+            let value = boolean(value).ok_or_else(|| {
+                let why = format!("strconv.ParseBool: parsing {value:?}: invalid syntax");
+                format!("invalid value of {name}={value}, err: {why}")
+            })?;
             gates.insert(name.to_owned(), value);
+        }
+        if prefixed.len() > 1 {
+            return Err(
+                "set kube feature gates with default empty prefix or kube: prefix consistently, do not mix use"
+                    .to_owned(),
+            );
         }
         Ok(Self(gates))
     }
@@ -102,7 +123,12 @@ mod tests {
         check("NoSuchGate=true", false);
         check("ServiceAccountTokenJTI=true", true);
         check("ServiceAccountTokenJTI=false", false);
-        assert!("X".parse::<FeatureGates>().is_err());
+        let wrong = |text: &str| text.parse::<FeatureGates>().unwrap_err();
+        assert_eq!(wrong("X"), "missing bool value for X");
+        let why = "strconv.ParseBool: parsing \"maybe\": invalid syntax";
+        assert_eq!(wrong("X=maybe"), format!("invalid value of X=maybe, err: {why}"));
+        assert_eq!(wrong("other:X=true"), "component not registered: other");
+        assert!(wrong("kube:X=true,Y=true").contains("do not mix use"));
         assert!(FeatureGates::default().enabled("ContextualLogging"));
         assert!(!FeatureGates::default().enabled("EventedPLEG"));
     }

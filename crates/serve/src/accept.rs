@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use prometheus::IntCounter;
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -75,6 +76,8 @@ pub struct Server {
     pub limits: Limits,
     /// How likely a request over HTTP/2 tells its client to connect anew, so that clients spread over servers: 0 is never.
     pub goaway: f64,
+    /// Counts handshakes that fail.
+    pub handshake_errors: Option<IntCounter>,
 }
 
 impl Server {
@@ -152,7 +155,14 @@ impl Server {
             return http1(self.builder(TokioExecutor::new()), stream, service, stop).await;
         };
         let handshake = tls.acceptor().accept(stream);
-        let stream = tokio::time::timeout(self.limits.handshake, handshake).await??;
+        let stream = match tokio::time::timeout(self.limits.handshake, handshake).await {
+            Ok(Ok(stream)) => stream,
+            failed => {
+                self.handshake_errors.iter().for_each(IntCounter::inc);
+                failed??;
+                return Ok(());
+            }
+        };
         let (_, session) = stream.get_ref();
         let peer = PeerCertificates(session.peer_certificates().unwrap_or_default().to_vec().into());
         // Also one connection alone may be told that it ends.

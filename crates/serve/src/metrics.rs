@@ -60,9 +60,12 @@ struct Process {
     cpu: Counter,
     resident: Gauge,
     virtual_size: Gauge,
+    virtual_most: Gauge,
     open_fds: Gauge,
     max_fds: Gauge,
     started: Gauge,
+    received: Counter,
+    sent: Counter,
 }
 
 /// Clock ticks a second in /proc: always 100 on Linux for user space.
@@ -71,27 +74,48 @@ const PAGE: f64 = 4096.0;
 
 impl Process {
     fn new() -> Self {
-        let gauge =
-            |name: &str, help: &str| Gauge::new(name, help).expect("the names below are valid metric names");
+        const VALID: &str = "the names below are valid metric names";
+        let gauge = |name: &str, help: &str| Gauge::new(name, help).expect(VALID);
+        let counter = |name: &str, help: &str| Counter::new(name, help).expect(VALID);
         Self {
-            cpu: Counter::new(
-                "process_cpu_seconds_total",
-                "Total user and system CPU time spent in seconds.",
-            )
-            .expect("a valid metric name"),
+            cpu: counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds."),
             resident: gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
             virtual_size: gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),
+            virtual_most: gauge(
+                "process_virtual_memory_max_bytes",
+                "Maximum amount of virtual memory available in bytes.",
+            ),
             open_fds: gauge("process_open_fds", "Number of open file descriptors."),
             max_fds: gauge("process_max_fds", "Maximum number of open file descriptors."),
             started: gauge(
                 "process_start_time_seconds",
                 "Start time of the process since unix epoch in seconds.",
             ),
+            received: counter(
+                "process_network_receive_bytes_total",
+                "Number of bytes received by the process over the network.",
+            ),
+            sent: counter(
+                "process_network_transmit_bytes_total",
+                "Number of bytes sent by the process over the network.",
+            ),
         }
     }
 
-    fn all(&self) -> [&dyn Collector; 6] {
-        [&self.cpu, &self.resident, &self.virtual_size, &self.open_fds, &self.max_fds, &self.started]
+    fn all(&self) -> [&dyn Collector; 9] {
+        let memory: [&dyn Collector; 3] = [&self.resident, &self.virtual_size, &self.virtual_most];
+        let files: [&dyn Collector; 2] = [&self.open_fds, &self.max_fds];
+        [
+            &self.cpu,
+            memory[0],
+            memory[1],
+            memory[2],
+            files[0],
+            files[1],
+            &self.started,
+            &self.received,
+            &self.sent,
+        ]
     }
 
     fn read(&self) {
@@ -104,7 +128,11 @@ impl Process {
         self.resident.set(number(21) * PAGE);
         self.started.set(boot_time() + number(19) / TICKS);
         self.open_fds.set(fs::read_dir("/proc/self/fd").map_or(0.0, |d| d.count() as f64));
-        self.max_fds.set(max_fds());
+        self.max_fds.set(limit("Max open files"));
+        self.virtual_most.set(limit("Max address space"));
+        let (received, sent) = traffic(&fs::read_to_string("/proc/self/net/dev").unwrap_or_default());
+        self.received.inc_by((received - self.received.get()).max(0.0));
+        self.sent.inc_by((sent - self.sent.get()).max(0.0));
     }
 }
 
@@ -113,10 +141,24 @@ fn boot_time() -> f64 {
     stat.lines().find_map(|l| l.strip_prefix("btime ")?.trim().parse().ok()).unwrap_or(0.0)
 }
 
-fn max_fds() -> f64 {
+/// A limit of the process; what has none is told as the greatest number, as in upstream.
+fn limit(name: &str) -> f64 {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find(|l| l.starts_with("Max open files"));
-    line.and_then(|l| l.split_whitespace().nth(3)?.parse().ok()).unwrap_or(0.0)
+    let soft = limits.lines().find_map(|l| l.strip_prefix(name)?.split_whitespace().next());
+    match soft {
+        Some("unlimited") => u64::MAX as f64,
+        soft => soft.and_then(|s| s.parse().ok()).unwrap_or(0.0),
+    }
+}
+
+/// Bytes received and sent by all interfaces that the process has.
+fn traffic(interfaces: &str) -> (f64, f64) {
+    let all = interfaces.lines().filter_map(|line| line.split_once(':')).map(|(_, counts)| {
+        let counts: Vec<f64> = counts.split_whitespace().map(|n| n.parse().unwrap_or(0.0)).collect();
+        let of = |i: usize| counts.get(i).copied().unwrap_or(0.0);
+        (of(0), of(8))
+    });
+    all.fold((0.0, 0.0), |(received, sent), (r, s)| (received + r, sent + s))
 }
 
 impl Collector for Process {
@@ -133,6 +175,14 @@ impl Collector for Process {
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
+
+    #[test]
+    fn traffic_is_that_of_all_interfaces() {
+        let text =
+            "Inter-| Receive\n face |bytes\n  lo: 10 1 0 0 0 0 0 0 20 1 0 0\neth0: 5 1 0 0 0 0 0 0 7 1 0 0\n";
+        assert_eq!(traffic(text), (15.0, 27.0));
+        assert!(limit("Max open files") > 0.0);
+    }
 
     #[tokio::test]
     async fn a_scrape_tells_about_the_process() {

@@ -64,7 +64,8 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// What a server shows and asks for in the handshake; cheap to share.
 #[derive(Clone)]
 pub struct Tls {
-    acceptor: TlsAcceptor,
+    config: Arc<ArcSwap<ServerConfig>>,
+    policy: Policy,
     pairs: Arc<Vec<FilePair>>,
 }
 
@@ -116,8 +117,9 @@ impl Tls {
     }
 
     fn new(pairs: Vec<FilePair>) -> Result<Self, TlsError> {
-        let pairs = Arc::new(pairs);
-        Ok(Self { acceptor: acceptor(&pairs, &Policy::default())?, pairs })
+        let (pairs, policy) = (Arc::new(pairs), Policy::default());
+        let config = Arc::new(ArcSwap::from_pointee(config(&pairs, &policy, Vec::new())?));
+        Ok(Self { config, policy, pairs })
     }
 
     /// Offers what a policy lets it offer.
@@ -125,12 +127,23 @@ impl Tls {
     /// # Errors
     /// Versions and suites that do not go together.
     pub fn with_policy(self, policy: &Policy) -> Result<Self, TlsError> {
-        Ok(Self { acceptor: acceptor(&self.pairs, policy)?, pairs: self.pairs })
+        let config = Arc::new(ArcSwap::from_pointee(config(&self.pairs, policy, Vec::new())?));
+        Ok(Self { config, policy: policy.clone(), pairs: self.pairs })
     }
 
-    /// The acceptor of connections.
+    /// Tells clients, from the next handshake on, which authorities vouch for them, so that they know which of their
+    /// certificates to show. That no others are taken is the authenticator's business.
+    ///
+    /// # Errors
+    /// Settings of TLS that do not go together.
+    pub fn name_authorities(&self, names: Vec<DistinguishedName>) -> Result<(), TlsError> {
+        self.config.store(Arc::new(config(&self.pairs, &self.policy, names)?));
+        Ok(())
+    }
+
+    /// The acceptor of one connection.
     pub fn acceptor(&self) -> TlsAcceptor {
-        self.acceptor.clone()
+        TlsAcceptor::from(self.config.load_full())
     }
 
     /// Reads the files again whenever they change, until `stop`. A broken file is logged and the last good content stays.
@@ -152,13 +165,18 @@ impl Tls {
     }
 }
 
-fn acceptor(pairs: &Arc<Vec<FilePair>>, policy: &Policy) -> Result<TlsAcceptor, TlsError> {
+fn config(
+    pairs: &Arc<Vec<FilePair>>,
+    policy: &Policy,
+    authorities: Vec<DistinguishedName>,
+) -> Result<ServerConfig, TlsError> {
+    let algorithms = provider().signature_verification_algorithms;
     let mut config = ServerConfig::builder_with_provider(policy.provider())
         .with_protocol_versions(&policy.versions())?
-        .with_client_cert_verifier(Arc::new(AnyClient::new()))
+        .with_client_cert_verifier(Arc::new(AnyClient { algorithms, authorities }))
         .with_cert_resolver(Arc::new(Resolver(Arc::clone(pairs))));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(config)
 }
 
 impl FilePair {
@@ -259,12 +277,10 @@ pub fn make_self_signed(name: &str, hosts: &[String]) -> Result<(String, String)
 
 /// Takes any client certificate whose key the client holds; who it stands for is the authenticator's business.
 #[derive(Debug)]
-struct AnyClient(WebPkiSupportedAlgorithms);
-
-impl AnyClient {
-    fn new() -> Self {
-        Self(provider().signature_verification_algorithms)
-    }
+struct AnyClient {
+    algorithms: WebPkiSupportedAlgorithms,
+    /// Whose certificates the client is asked for; none for anybody's.
+    authorities: Vec<DistinguishedName>,
 }
 
 impl ClientCertVerifier for AnyClient {
@@ -272,7 +288,7 @@ impl ClientCertVerifier for AnyClient {
         false
     }
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
+        &self.authorities
     }
     fn verify_client_cert(
         &self,
@@ -288,7 +304,7 @@ impl ClientCertVerifier for AnyClient {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0)
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
     fn verify_tls13_signature(
         &self,
@@ -296,10 +312,10 @@ impl ClientCertVerifier for AnyClient {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0)
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 

@@ -122,6 +122,9 @@ pub fn upstream_config() -> spdy::Config {
 /// Why a translated command ended without a status from the upstream.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// There is no upstream.
+    #[error("{0}")]
+    Unreached(String),
     /// The upstream's SPDY connection failed.
     #[error("the connection to the container runtime failed")]
     Upstream(#[from] spdy::Error),
@@ -136,12 +139,13 @@ pub enum Error {
     NoStatus,
 }
 
-/// Serves a WebSocket client (versions 1, 4 and 5) from a SPDY upstream that speaks version 4 (KEP-4006).
+/// Serves a WebSocket client (versions 1, 4 and 5) from a SPDY upstream that speaks version 4 (KEP-4006), once it is there.
 ///
-/// Returns the status that the client was sent. Upstream failures reach the client as a `Status` too.
+/// Returns the status that the client was sent. Upstream failures reach the client as a `Status` too, and so does why there is
+/// no upstream.
 pub async fn translate<S>(
     client: (ChannelReader<S>, ChannelWriter<S>),
-    upstream: &Session,
+    upstream: impl Future<Output = Result<Session, String>>,
     streams: Streams,
 ) -> Result<Bytes, Error>
 where
@@ -150,13 +154,43 @@ where
     let (mut reader, writer) = client;
     let writer = Mutex::new(writer);
     greet(&writer, streams).await?;
-    let outcome = match SpdyCommand::open(upstream, streams).await {
-        Ok(command) => pump(&mut reader, &writer, command).await,
-        Err(error) => Err(error.into()),
+    let session = upstream.await.map_err(Error::Unreached);
+    let outcome = match &session {
+        Ok(session) => run(&mut reader, &writer, session, streams).await,
+        Err(error) => Err(Error::Unreached(error.to_string())),
     };
-    let status = match &outcome {
+    let told = tell(reader, writer, &outcome).await;
+    if let Ok(session) = session {
+        session.shutdown().await;
+    }
+    told.and(outcome)
+}
+
+async fn run<S>(
+    reader: &mut ChannelReader<S>,
+    writer: &Mutex<ChannelWriter<S>>,
+    session: &Session,
+    streams: Streams,
+) -> Result<Bytes, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let command = SpdyCommand::open(session, streams).await?;
+    pump(reader, writer, command).await
+}
+
+/// Tells a client that is still there how it ended.
+async fn tell<S>(
+    mut reader: ChannelReader<S>,
+    writer: Mutex<ChannelWriter<S>>,
+    outcome: &Result<Bytes, Error>,
+) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let status = match outcome {
         Ok(status) => status.clone(),
-        Err(Error::Client(_) | Error::ClientGone) => return outcome,
+        Err(Error::Client(_) | Error::ClientGone) => return Ok(()),
         Err(error) => internal_error(error),
     };
     let mut writer = writer.into_inner();
@@ -165,7 +199,7 @@ where
     // The client's own close frame ends the connection in good order; one that is silent is not waited for.
     let farewell = async { while let Ok(Some(_)) = reader.recv().await {} };
     let _ = tokio::time::timeout(Duration::from_secs(2), farewell).await;
-    outcome
+    Ok(())
 }
 
 /// An empty message on the lowest channel that is written, by which clients know that the connection stands.
@@ -272,12 +306,16 @@ fn internal_error(error: &Error) -> Bytes {
         why = format!("{why}: {cause}");
         source = cause.source();
     }
-    let status = serde_json::json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": format!("Internal error occurred: {why}"), "reason": "InternalError",
-        "details": {"causes": [{"message": why}]}, "code": 500,
-    });
-    status.to_string().into()
+    // In the order, and with what is escaped, of Go's encoder.
+    let quoted = |text: &str| {
+        let text = serde_json::Value::from(text).to_string();
+        text.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e")
+    };
+    let (told, cause) = (quoted(&format!("Internal error occurred: {why}")), quoted(&why));
+    format!(
+        r#"{{"metadata":{{}},"status":"Failure","message":{told},"reason":"InternalError","details":{{"causes":[{{"message":{cause}}}]}},"code":500}}"#
+    )
+    .into()
 }
 
 /// A command as its server sees it: all the streams the client was to open.

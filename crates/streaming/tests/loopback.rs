@@ -157,7 +157,7 @@ async fn a_websocket_command_runs_on_a_spdy_runtime() {
     let apiserver = async {
         let channels = websocket::server(front, websocket::V5).await;
         let upstream = Session::client(back, remote_command::upstream_config());
-        remote_command::translate(channels, &upstream, streams).await
+        remote_command::translate(channels, std::future::ready(Ok(upstream)), streams).await
     };
     let (channels, translated, ()) =
         tokio::join!(client, apiserver, fake_runtime(runtime_io, streams, status));
@@ -165,6 +165,31 @@ async fn a_websocket_command_runs_on_a_spdy_runtime() {
     assert_eq!(channels[2], b"bye");
     assert_eq!(channels[3], status.as_bytes());
     assert_eq!(translated.unwrap(), status);
+}
+
+#[tokio::test]
+async fn a_client_is_told_why_there_is_no_runtime() {
+    let (client_io, front) = duplex(64 << 10);
+    let client = async {
+        let (mut reader, mut writer) = websocket::client(client_io, websocket::V5).await;
+        let mut status = Vec::new();
+        while let Some(Frame::Data { channel, data }) = reader.recv().await.unwrap() {
+            if channel == remote_command::ERROR {
+                status.extend_from_slice(&data);
+            }
+        }
+        writer.close().await.unwrap();
+        String::from_utf8(status).unwrap()
+    };
+    let apiserver = async {
+        let channels = websocket::server(front, websocket::V5).await;
+        let nobody = std::future::ready(Err("nobody is there".to_owned()));
+        let streams = Streams { stdout: true, ..Streams::default() };
+        remote_command::translate(channels, nobody, streams).await
+    };
+    let (status, translated) = tokio::join!(client, apiserver);
+    assert!(translated.is_err());
+    assert!(status.contains("Internal error occurred: nobody is there"), "{status}");
 }
 
 #[tokio::test]
@@ -186,7 +211,7 @@ async fn a_runtime_that_vanishes_is_reported_as_a_failure() {
     let apiserver = async {
         let channels = websocket::server(front, websocket::V5).await;
         let upstream = Session::client(back, remote_command::upstream_config());
-        remote_command::translate(channels, &upstream, streams).await
+        remote_command::translate(channels, std::future::ready(Ok(upstream)), streams).await
     };
     let runtime = async {
         let session = Session::server(runtime_io, Config::default());

@@ -6,7 +6,7 @@ use api::selector::LabelSelector;
 use api::{ApiError, Value};
 
 use crate::registry::{from_storage, set_type};
-use crate::resources::{Row, TABLE};
+use crate::resources::Row;
 use crate::storage::{Cache, Storage, Stored};
 
 /// `paramKind` of a policy.
@@ -32,7 +32,7 @@ impl ParamKind {
         let is = |row: &&Row| {
             row.is_stored() && row.group == self.group && row.version == self.version && row.kind == self.kind
         };
-        let built_in = TABLE.rows.iter().find(is).cloned();
+        let built_in = storage.served().rows.iter().find(is).cloned();
         built_in.or_else(|| storage.custom().load().rows().iter().find(is).cloned()).ok_or_else(|| {
             let Self { group, version, kind } = self;
             format!("failed to find resource referenced by paramKind: '{group}/{version}, Kind={kind}'")

@@ -9,7 +9,7 @@ use schema::decode::Mode;
 
 use super::Request;
 use crate::registry::{from_storage, schema_of, to_storage};
-use crate::resources::{Row, TABLE};
+use crate::resources::Row;
 
 impl Request<'_> {
     /// The other resources that have the same objects.
@@ -20,7 +20,7 @@ impl Request<'_> {
             served.definition(row.group, row.plural).map(|d| d.rows.clone()).unwrap_or_default()
         } else {
             let same = |r: &&Row| r.store.is_some() && r.store == row.store;
-            TABLE.rows.iter().filter(same).cloned().collect()
+            self.call.server.storage.served().rows.iter().filter(same).cloned().collect()
         };
         let other = |r: &Row| (r.group, r.version, r.plural) != (row.group, row.version, row.plural);
         let serves = |r: &Row| part.is_empty() || r.subresource(part).is_some();
