@@ -290,7 +290,7 @@ fn carry_over(shown: &mut Value, reported: &Value) {
     shown.set(&["status", "conditions"], Value::Array(conditions));
 }
 
-fn is_own(condition: &Value) -> bool {
+pub(super) fn is_own(condition: &Value) -> bool {
     // Whoever ends a pod says so; the kubelet does when the node made it go.
     OWN.contains(&condition.str_at(&["type"])) || condition.str_at(&["reason"]) == "TerminationByKubelet"
 }

@@ -136,6 +136,7 @@ impl Actor {
             return Ok(());
         }
         self.kubelet.allocations.actuate_pod(pod);
+        self.kubelet.allocations.save().await;
         self.kubelet.cgroups.create(&group, &limits).await.map_err(|error| {
             let message = format!(
                 "unable to ensure pod container exists: failed to create container for {group} : {error}"
@@ -227,12 +228,13 @@ impl Actor {
         };
         let made = made.await;
         kubelet.metrics.pods.sandbox(made.is_ok());
-        if let Err(why) = made {
+        let id = made.map_err(|why| {
             let message = format!("Failed to create pod sandbox: {why}");
             events::of_pod(&kubelet.recorder, pod, Kind::Warning, "FailedCreatePodSandBox", &message);
-            return Err(());
-        }
-        self.observe(pod).await.map_err(|error| {
+        })?;
+        // Nothing is known of what was stopped.
+        let seen = if changed { self.observe(pod).await } else { self.observe_sandbox(&id).await };
+        seen.map_err(|error| {
             tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot see the new sandbox");
         })?;
         self.report(pod, false);
@@ -289,6 +291,7 @@ impl Actor {
         let resources = amounts::effective(pod.at(&["spec", "resources"]), definition.get("resources"));
         if !spec::is_ephemeral(pod, name) {
             kubelet.allocations.actuate(pod, name, resources);
+            kubelet.allocations.save().await;
         }
         let log = Path::new(&sandbox_config.log_directory).join(&config.0.log_path);
         let created = kubelet.runtime.create_container(&sandbox.id, config, sandbox_config).await;
