@@ -320,6 +320,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         );
     }
     let (recorder, pump) = Recorder::new(client.clone(), "kubelet", &config.node_name);
+    let pump = pump.limited(config.file.event_rate());
     if !config.stands_alone() {
         let stop = tasks.token();
         tasks.plain("events", async move {
@@ -406,10 +407,9 @@ fn images(
     let verification = config.file.verification().map_err(anyhow::Error::msg)?;
     let records =
         Records::open(&config.root, verification).context("cannot keep records of pulled images")?;
-    let parallel = config.file.parallel_pulls();
     Ok(Images::new(
         (runtime.clone(), recorder.clone()),
-        parallel,
+        (config.file.parallel_pulls(), config.file.pull_rate()),
         (providers, records),
         &config.root,
         metrics,
