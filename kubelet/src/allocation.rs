@@ -9,7 +9,7 @@ mod decide;
 mod queue;
 mod words;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -199,6 +199,17 @@ impl Allocations {
     /// The pod's conditions.
     pub(crate) fn conditions(&self, uid: &str) -> Conditions {
         self.state.lock().conditions.get(uid).cloned().unwrap_or_default()
+    }
+
+    /// How many pods wait for other resources, by why, and how many are getting them.
+    pub(crate) fn count_conditions(&self) -> (BTreeMap<String, i64>, i64) {
+        let state = self.state.lock();
+        let mut pending = BTreeMap::new();
+        for condition in state.conditions.values().filter_map(|both| both.pending.as_ref()) {
+            *pending.entry(condition.reason.clone()).or_default() += 1;
+        }
+        let in_progress = state.conditions.values().filter(|both| both.in_progress.is_some()).count();
+        (pending, i64::try_from(in_progress).unwrap_or(i64::MAX))
     }
 
     /// Takes back both conditions, of a pod that has ended.

@@ -282,6 +282,7 @@ impl Endpoints {
                     self.kubelet.runtime.operations.registry(),
                     &self.kubelet.cgroups.registry,
                     &self.requests.registry,
+                    client::metrics::registry(),
                     &volumes,
                 ])
             }

@@ -12,6 +12,7 @@ mod error;
 pub mod events;
 mod informer;
 pub mod lease;
+pub mod metrics;
 mod queue;
 mod rate;
 mod reflector;

@@ -63,6 +63,9 @@ struct Process {
     open_fds: Gauge,
     max_fds: Gauge,
     started: Gauge,
+    most_virtual: Gauge,
+    received: Counter,
+    sent: Counter,
 }
 
 /// Clock ticks a second in /proc: always 100 on Linux for user space.
@@ -73,12 +76,9 @@ impl Process {
     fn new() -> Self {
         let gauge =
             |name: &str, help: &str| Gauge::new(name, help).expect("the names below are valid metric names");
+        let counter = |name: &str, help: &str| Counter::new(name, help).expect("a valid metric name");
         Self {
-            cpu: Counter::new(
-                "process_cpu_seconds_total",
-                "Total user and system CPU time spent in seconds.",
-            )
-            .expect("a valid metric name"),
+            cpu: counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds."),
             resident: gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
             virtual_size: gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),
             open_fds: gauge("process_open_fds", "Number of open file descriptors."),
@@ -87,11 +87,33 @@ impl Process {
                 "process_start_time_seconds",
                 "Start time of the process since unix epoch in seconds.",
             ),
+            most_virtual: gauge(
+                "process_virtual_memory_max_bytes",
+                "Maximum amount of virtual memory available in bytes.",
+            ),
+            received: counter(
+                "process_network_receive_bytes_total",
+                "Number of bytes received by the process over the network.",
+            ),
+            sent: counter(
+                "process_network_transmit_bytes_total",
+                "Number of bytes sent by the process over the network.",
+            ),
         }
     }
 
-    fn all(&self) -> [&dyn Collector; 6] {
-        [&self.cpu, &self.resident, &self.virtual_size, &self.open_fds, &self.max_fds, &self.started]
+    fn all(&self) -> [&dyn Collector; 9] {
+        [
+            &self.cpu,
+            &self.resident,
+            &self.virtual_size,
+            &self.open_fds,
+            &self.max_fds,
+            &self.started,
+            &self.most_virtual,
+            &self.received,
+            &self.sent,
+        ]
     }
 
     fn read(&self) {
@@ -104,7 +126,14 @@ impl Process {
         self.resident.set(number(21) * PAGE);
         self.started.set(boot_time() + number(19) / TICKS);
         self.open_fds.set(fs::read_dir("/proc/self/fd").map_or(0.0, |d| d.count() as f64));
-        self.max_fds.set(max_fds());
+        let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        self.max_fds.set(soft_limit(&limits, "Max open files"));
+        self.most_virtual.set(soft_limit(&limits, "Max address space"));
+        // As upstream's library does: what its network namespace has sent and received.
+        let counts = fs::read_to_string("/proc/self/net/netstat").unwrap_or_default();
+        let count_up = |counter: &Counter, now: f64| counter.inc_by((now - counter.get()).max(0.0));
+        count_up(&self.received, octets(&counts, "InOctets"));
+        count_up(&self.sent, octets(&counts, "OutOctets"));
     }
 }
 
@@ -113,10 +142,21 @@ fn boot_time() -> f64 {
     stat.lines().find_map(|l| l.strip_prefix("btime ")?.trim().parse().ok()).unwrap_or(0.0)
 }
 
-fn max_fds() -> f64 {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find(|l| l.starts_with("Max open files"));
-    line.and_then(|l| l.split_whitespace().nth(3)?.parse().ok()).unwrap_or(0.0)
+/// A limit that is not set is the largest number there is.
+fn soft_limit(limits: &str, name: &str) -> f64 {
+    let mut lines = limits.lines().filter_map(|line| line.strip_prefix(name));
+    match lines.next().and_then(|rest| rest.split_whitespace().next()) {
+        Some("unlimited") => u64::MAX as f64,
+        number => number.and_then(|number| number.parse().ok()).unwrap_or(0.0),
+    }
+}
+
+/// A figure of the line `IpExt`, whose names are in the line before.
+fn octets(netstat: &str, name: &str) -> f64 {
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("IpExt:"));
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return 0.0 };
+    let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+    pairs.find(|(known, _)| *known == name).and_then(|(_, value)| value.parse().ok()).unwrap_or(0.0)
 }
 
 impl Collector for Process {
@@ -133,6 +173,16 @@ impl Collector for Process {
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
+
+    #[test]
+    fn limits_and_counts_are_read_by_name() {
+        let limits = "Max open files            1024                 524288               files\n\
+                      Max address space         unlimited            unlimited            bytes\n";
+        assert_eq!(soft_limit(limits, "Max open files"), 1024.0);
+        assert_eq!(soft_limit(limits, "Max address space"), u64::MAX as f64);
+        let netstat = "TcpExt: A B\nTcpExt: 1 2\nIpExt: InNoRoutes InOctets OutOctets\nIpExt: 0 7 8\n";
+        assert_eq!((octets(netstat, "InOctets"), octets(netstat, "OutOctets")), (7.0, 8.0));
+    }
 
     #[tokio::test]
     async fn a_scrape_tells_about_the_process() {

@@ -51,6 +51,7 @@ fn conditions_are_kept_and_changed_as_upstream_does() {
     let other = Allocations::load(dir.path()).unwrap();
     other.take_over(&reported);
     assert_eq!(other.conditions("u"), allocations.conditions("u"));
+    assert_eq!(allocations.count_conditions(), ([("Deferred".to_owned(), 1)].into(), 1));
     assert_eq!(allocations.clear_in_progress("u"), Some(2));
     assert_eq!(allocations.clear_in_progress("u"), None);
 }

@@ -313,6 +313,7 @@ impl Actor {
             && let Err((reason, message)) = self.admit(pod).await
         {
             events::of_pod(&self.kubelet.recorder, pod, Kind::Warning, &reason, &message);
+            self.kubelet.metrics.outcomes.rejected(&reason);
             self.verdict = Some((reason, format!("Pod was rejected: {message}")));
             return;
         }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::Value;
 use client::events::Kind;
@@ -58,7 +59,9 @@ impl Actor {
         let mut resized = Ok(());
         if !plan.resize.is_empty() {
             did = true;
+            let began = Instant::now();
             resized = self.actuate(pod, &plan.resize).await;
+            self.kubelet.metrics.outcomes.resized(began.elapsed(), resized.is_ok());
             if let Err(error) = &resized {
                 tracing::warn!(pod = %spec::describe(pod), err = error, "Cannot change the pod's resources");
                 self.kubelet.note_failure(pod, error);
@@ -228,6 +231,9 @@ impl Actor {
         };
         let made = made.await;
         kubelet.metrics.pods.sandbox(made.is_ok());
+        if pod.at(&["spec", "hostUsers"]).as_bool() == Some(false) {
+            kubelet.metrics.outcomes.own_users(made.is_ok());
+        }
         let id = made.map_err(|why| {
             let message = format!("Failed to create pod sandbox: {why}");
             events::of_pod(&kubelet.recorder, pod, Kind::Warning, "FailedCreatePodSandBox", &message);
@@ -295,6 +301,9 @@ impl Actor {
         }
         let log = Path::new(&sandbox_config.log_directory).join(&config.0.log_path);
         let created = kubelet.runtime.create_container(&sandbox.id, config, sandbox_config).await;
+        let mounts = definition.array_at(&["volumeMounts"]).iter();
+        let of_images = mounts.filter(|mount| volumes.contains_key(mount.str_at(&["name"]))).count();
+        kubelet.metrics.outcomes.images(volumes.len(), of_images, created.is_ok());
         let id = created.map_err(|error| {
             warn("Failed", &format!("Error: {}", error.message));
             ("CreateContainerError".to_owned(), error.message)
