@@ -9,7 +9,7 @@ mod decide;
 mod queue;
 mod words;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 
 use crate::pods::{amounts, spec};
 
-use checkpoint::Checkpoint;
 pub(crate) use checkpoint::Info;
+use checkpoint::{Checkpoint, Keeper};
 pub(crate) use decide::keep_trying;
 
 const ALLOCATED: &str = "allocated_pods_state";
@@ -102,18 +102,26 @@ pub(crate) struct Allocations {
     /// Held while it is decided who gets what.
     turn: Mutex<()>,
     state: Mutex<State>,
+    allocated: Arc<Keeper>,
+    actuated: Arc<Keeper>,
 }
 
 impl Allocations {
     /// Reads what was given before from the kubelet's folder.
     pub(crate) fn load(root: &Path) -> anyhow::Result<Self> {
+        let (allocated, actuated) = (root.join(ALLOCATED), root.join(ACTUATED));
         let state = State {
-            allocated: Checkpoint::load(&root.join(ALLOCATED))?,
-            actuated: Checkpoint::load(&root.join(ACTUATED))?,
+            allocated: Checkpoint::load(&allocated)?,
+            actuated: Checkpoint::load(&actuated)?,
             conditions: HashMap::new(),
             pending: Vec::new(),
         };
-        Ok(Self { turn: Mutex::default(), state: Mutex::new(state) })
+        Ok(Self {
+            turn: Mutex::default(),
+            state: Mutex::new(state),
+            allocated: Keeper::new(allocated),
+            actuated: Keeper::new(actuated),
+        })
     }
 
     /// Whether the pod has been let in.
@@ -136,9 +144,27 @@ impl Allocations {
         self.state.lock().allocated.get(pod.uid()).is_some_and(|info| differs(pod, info))
     }
 
+    /// Gives the pod what it asks for. Nothing may come of it before it is saved.
     fn allocate(&self, pod: &Value) {
         let given = of_pod(pod);
-        self.write("allocation", pod, |state| state.allocated.change(pod.uid(), |info| *info = given));
+        self.state.lock().allocated.change(pod.uid(), |info| *info = given);
+    }
+
+    /// Waits until all that was given and noted so far is in the files.
+    pub(crate) async fn save(&self) {
+        let (allocated, actuated) = {
+            let state = self.state.lock();
+            (state.allocated.changes(), state.actuated.changes())
+        };
+        let saved = tokio::join!(
+            self.allocated.keep(allocated, || self.state.lock().allocated.newest()),
+            self.actuated.keep(actuated, || self.state.lock().actuated.newest()),
+        );
+        for (saved, file) in [(saved.0, ALLOCATED), (saved.1, ACTUATED)] {
+            if let Err(error) = saved {
+                tracing::error!(file, err = %error, "Cannot write the checkpoint");
+            }
+        }
     }
 
     /// What the pod's containers run with.
@@ -148,10 +174,8 @@ impl Allocations {
 
     /// Notes what a container runs with from now on.
     pub(crate) fn actuate(&self, pod: &Value, container: &str, resources: Value) {
-        self.write("actuated resources", pod, |state| {
-            state.actuated.change(pod.uid(), |info| {
-                info.container_resources.insert(container.to_owned(), resources);
-            })
+        self.state.lock().actuated.change(pod.uid(), |info| {
+            info.container_resources.insert(container.to_owned(), resources);
         });
     }
 
@@ -159,15 +183,8 @@ impl Allocations {
     pub(crate) fn actuate_pod(&self, pod: &Value) {
         let resources = pod.at(&["spec", "resources"]);
         if !resources.is_empty() {
-            self.write("actuated resources", pod, |state| {
-                state.actuated.change(pod.uid(), |info| info.pod_level_resources = resources.clone())
-            });
-        }
-    }
-
-    fn write(&self, what: &str, pod: &Value, change: impl FnOnce(&mut State) -> std::io::Result<()>) {
-        if let Err(error) = change(&mut self.state.lock()) {
-            tracing::error!(pod = %spec::describe(pod), err = %error, what, "Cannot write the checkpoint");
+            let mut state = self.state.lock();
+            state.actuated.change(pod.uid(), |info| info.pod_level_resources = resources.clone());
         }
     }
 
@@ -182,6 +199,17 @@ impl Allocations {
     /// The pod's conditions.
     pub(crate) fn conditions(&self, uid: &str) -> Conditions {
         self.state.lock().conditions.get(uid).cloned().unwrap_or_default()
+    }
+
+    /// How many pods wait for other resources, by why, and how many are getting them.
+    pub(crate) fn count_conditions(&self) -> (BTreeMap<String, i64>, i64) {
+        let state = self.state.lock();
+        let mut pending = BTreeMap::new();
+        for condition in state.conditions.values().filter_map(|both| both.pending.as_ref()) {
+            *pending.entry(condition.reason.clone()).or_default() += 1;
+        }
+        let in_progress = state.conditions.values().filter(|both| both.in_progress.is_some()).count();
+        (pending, i64::try_from(in_progress).unwrap_or(i64::MAX))
     }
 
     /// Takes back both conditions, of a pod that has ended.

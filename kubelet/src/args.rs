@@ -3,6 +3,7 @@
 
 mod fields;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -79,9 +80,34 @@ impl Flags for Args {
     }
 }
 
+/// Flags whose values may be secret.
+const CLASSIFIED: [&str; 1] = ["manifest-url-header"];
+
+/// All flags as these words set them, or by their defaults.
+pub(crate) fn shown(words: impl IntoIterator<Item = String>) -> BTreeMap<String, String> {
+    let mut defaults = fields::defaults();
+    let value = |(name, value): (String, Option<String>)| {
+        let value = value.or_else(|| defaults.remove(name.as_str())).unwrap_or_default();
+        let hidden = CLASSIFIED.contains(&name.as_str()) && !value.is_empty();
+        (name, if hidden { "CLASSIFIED".to_owned() } else { value })
+    };
+    daemon::flags::values::<Args>("kubelet", words).into_iter().map(value).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_are_shown_with_what_they_stand_for_and_without_secrets() {
+        let words = ["--max-pods=7", "--v=2", "--manifest-url-header=Authorization:x"];
+        let shown = shown(words.map(str::to_owned));
+        let value = |name: &str| shown[name].as_str();
+        assert_eq!((value("max-pods"), value("v"), value("manifest-url-header")), ("7", "2", "CLASSIFIED"));
+        assert_eq!((value("port"), value("anonymous-auth"), value("cluster-dns")), ("10250", "false", ""));
+        assert_eq!((value("root-dir"), value("config")), ("/var/lib/kubelet", ""));
+        assert_eq!(value("eviction-hard").split(',').count(), 5);
+    }
 
     #[test]
     fn no_flag_is_needed() {

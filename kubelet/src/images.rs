@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::Value;
-use client::Recorder;
 use client::events::Kind;
+use client::{Bucket, Recorder};
 use k8s_cri::v1 as cri;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -59,6 +59,8 @@ pub(crate) struct Images {
     recorder: Recorder,
     /// As many at a time as there are.
     pulls: Semaphore,
+    /// How often it may be begun to pull one.
+    rate: Option<Mutex<Bucket>>,
     /// What went wrong last, by pod uid and image.
     failures: Mutex<HashMap<(String, String), String>>,
     pub(crate) providers: Providers,
@@ -71,10 +73,11 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    /// `parallel`: how many images are pulled at a time, all when it is none. `root` is the kubelet's folder.
+    /// `parallel`: how many images are pulled at a time, all when it is none, and `rate` how often. `root` is the kubelet's
+    /// folder.
     pub(crate) fn new(
         (runtime, recorder): (Runtime, Recorder),
-        parallel: Option<usize>,
+        (parallel, rate): (Option<usize>, Option<Bucket>),
         (providers, records): (Providers, Records),
         root: &Path,
         metrics: Arc<Metrics>,
@@ -84,7 +87,8 @@ impl Images {
         let folders = [root.to_owned()].into_iter().chain(home).chain(["/.docker".into(), "/".into()]);
         let folders = folders.collect();
         let (failures, spent) = (Mutex::default(), Mutex::default());
-        Self { runtime, recorder, pulls, failures, providers, records, folders, metrics, spent }
+        let rate = rate.map(Mutex::new);
+        Self { runtime, recorder, pulls, rate, failures, providers, records, folders, metrics, spent }
     }
 
     /// Goes on with the records of an earlier process, from what the runtime has.
@@ -223,6 +227,9 @@ impl Images {
         sandbox: &cri::PodSandboxConfig,
         credentials: &'c [Credential],
     ) -> Result<(cri::Image, Option<&'c Credential>), String> {
+        if self.rate.as_ref().is_some_and(|rate| !rate.lock().take()) {
+            return Err("pull QPS exceeded".to_owned());
+        }
         let mut last = None;
         let tries = if credentials.is_empty() { vec![None] } else { credentials.iter().map(Some).collect() };
         for credential in tries {
@@ -293,7 +300,100 @@ fn failed(image: &str, cause: String) -> Waiting {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use api::object;
+    use async_trait::async_trait;
+    use daemon::Tasks;
+    use hyper::body::Incoming;
+
     use super::*;
+    use crate::grpc::{self, Answer, Service};
+
+    /// A registry with every image, and what was pulled of it.
+    #[derive(Default)]
+    struct Registry {
+        pulls: AtomicUsize,
+        pulled: Mutex<Vec<String>>,
+    }
+
+    #[async_trait]
+    impl Service for Registry {
+        async fn answer(&self, method: &str, request: http::Request<Incoming>) -> Answer {
+            let name = |spec: Option<cri::ImageSpec>| spec.unwrap_or_default().image;
+            match method {
+                "/runtime.v1.ImageService/PullImage" => {
+                    self.pulls.fetch_add(1, Ordering::Relaxed);
+                    grpc::unary(request, |question: cri::PullImageRequest| async move {
+                        self.pulled.lock().push(name(question.image));
+                        Ok(cri::PullImageResponse::default())
+                    })
+                    .await
+                }
+                "/runtime.v1.ImageService/ImageStatus" => {
+                    grpc::unary(request, |question: cri::ImageStatusRequest| async move {
+                        let id = name(question.image);
+                        let image =
+                            self.pulled.lock().contains(&id).then(|| cri::Image { id, ..Default::default() });
+                        Ok(cri::ImageStatusResponse { image, ..Default::default() })
+                    })
+                    .await
+                }
+                other => grpc::unimplemented(other),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn pulls_beyond_the_rate_fail_at_once_and_are_tried_again_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, tasks, registry) =
+            (dir.path().join("cri.sock"), Tasks::new(), Arc::new(Registry::default()));
+        let (listener, serving, stop) = (grpc::listen(&socket).unwrap(), registry.clone(), tasks.token());
+        tasks.plain("runtime", async move {
+            grpc::serve(listener, serving, stop).await;
+            Ok(())
+        });
+        let client = client::nowhere();
+        let tokens = Arc::new(crate::volumes::Tokens::new(client.clone()));
+        let providers = Providers::load(Path::new(""), Path::new(""), client.clone(), tokens).unwrap();
+        let verification = Verification::new("NeverVerifyPreloadedImages", &[]).unwrap();
+        let records = Records::open(dir.path(), verification).unwrap();
+        let runtime = Runtime::new(&socket, &socket, Duration::from_secs(10));
+        // Nothing is filled in for as long as a test takes.
+        let rate = Bucket::new(1e-6, 2).unwrap();
+        let images = Images::new(
+            (runtime, Recorder::new(client.clone(), "kubelet", "n").0),
+            (None, Some(rate)),
+            (providers, records),
+            dir.path(),
+            Arc::new(Metrics::new("n", true)),
+        );
+        let objects = Objects::new(client, tasks.clone());
+        let pod = object!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}});
+        let mut backoffs = Backoffs::default();
+        let mut ensure = async |image: &str, now| {
+            let request = Request {
+                pod: &pod,
+                image,
+                policy: "IfNotPresent",
+                container: None,
+                sandbox: cri::PodSandboxConfig::default(),
+                now,
+            };
+            images.ensure(request, &objects, &mut backoffs).await.map(|image| image.id)
+        };
+        for image in ["r.io/a", "r.io/b"] {
+            assert_eq!(ensure(image, 1).await.as_deref(), Ok(image));
+        }
+        let exceeded = Waiting { reason: "ErrImagePull", message: "pull QPS exceeded".to_owned() };
+        assert_eq!(ensure("r.io/c", 1).await, Err(exceeded));
+        assert_eq!(ensure("r.io/c", 2).await.unwrap_err().reason, "ImagePullBackOff");
+        // What is here is not pulled.
+        assert_eq!(ensure("r.io/a", 3).await.as_deref(), Ok("r.io/a"));
+        assert_eq!(registry.pulls.load(Ordering::Relaxed), 2);
+        tasks.token().cancel();
+    }
 
     #[test]
     fn causes_that_runtimes_name_are_told_apart() {

@@ -206,10 +206,18 @@ impl Kubelet {
         let_in.map(|pod| self.allocations.allocated(pod)).collect()
     }
 
-    /// Has the figures show where pods stand now.
+    /// Has the figures show where pods and their volumes stand now.
     pub(crate) fn count_pods(&self) {
-        let places: Vec<_> = self.pods.lock().values().map(Known::place).collect();
+        let (places, pods): (Vec<_>, Vec<_>) =
+            self.pods.lock().values().map(|known| (known.place(), known.pod.clone())).unzip();
         self.metrics.pods.states.show(&places);
+        let added: usize = pods.iter().map(|pod| spec::ephemeral_containers(pod).len()).sum();
+        self.metrics.outcomes.ephemeral.set(i64::try_from(added).unwrap_or(i64::MAX));
+        let (pending, in_progress) = self.allocations.count_conditions();
+        self.metrics.outcomes.show_resizes(&pending, in_progress);
+        let held = places.iter().zip(&pods).filter(|(place, _)| !place.over).map(|(_, pod)| pod);
+        let (wanted, there) = self.volumes.count(held);
+        self.metrics.storage.show(&wanted, &there);
     }
 
     /// Keeps a pod's status for those who ask this node for it.
@@ -217,6 +225,12 @@ impl Kubelet {
         if let Some(known) = self.pods.lock().get_mut(uid) {
             known.status = status.clone();
         }
+    }
+
+    /// The status that was last made of a pod here.
+    pub(crate) fn status_of(&self, uid: &str) -> Option<Value> {
+        let pods = self.pods.lock();
+        pods.get(uid).map(|known| known.status.clone()).filter(|status| !status.is_null())
     }
 
     /// Notes that a pod has ended and let go of everything.
@@ -320,6 +334,7 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         );
     }
     let (recorder, pump) = Recorder::new(client.clone(), "kubelet", &config.node_name);
+    let pump = pump.limited(config.file.event_rate());
     if !config.stands_alone() {
         let stop = tasks.token();
         tasks.plain("events", async move {
@@ -359,7 +374,12 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
         },
         host_ips: config.node_ips.iter().map(ToString::to_string).collect(),
         services: Services::new(),
-        volumes: Volumes::new(client.clone(), objects.clone(), tokens, csi.clone()),
+        volumes: Volumes::new(
+            (client.clone(), objects.clone()),
+            tokens,
+            csi.clone(),
+            metrics.storage.clone(),
+        ),
         csi,
         images,
         tasks: tasks.clone(),
@@ -406,10 +426,9 @@ fn images(
     let verification = config.file.verification().map_err(anyhow::Error::msg)?;
     let records =
         Records::open(&config.root, verification).context("cannot keep records of pulled images")?;
-    let parallel = config.file.parallel_pulls();
     Ok(Images::new(
         (runtime.clone(), recorder.clone()),
-        parallel,
+        (config.file.parallel_pulls(), config.file.pull_rate()),
         (providers, records),
         &config.root,
         metrics,

@@ -1,15 +1,23 @@
 //! The kubelet's own figures, by upstream's names, labels and buckets. What is counted often is looked up once.
 
+mod node_start;
+mod outcomes;
 mod pods;
 mod startup;
+mod storage;
+
+use std::sync::Arc;
 
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+pub(crate) use node_start::NodeStart;
+pub(crate) use outcomes::Outcomes;
 pub(crate) use pods::{ContainerType, Place, Worker};
 pub(crate) use startup::Startup;
+pub(crate) use storage::Storage;
 
 /// Upstream's buckets for what takes no longer than seconds.
 pub(crate) const SECONDS: &[f64] = prometheus::DEFAULT_BUCKETS;
@@ -94,6 +102,12 @@ pub(crate) struct Metrics {
     pub(crate) registry: Registry,
     /// What becomes of pods.
     pub(crate) pods: pods::Pods,
+    /// What else comes of them.
+    pub(crate) outcomes: Outcomes,
+    /// What is done with volumes.
+    pub(crate) storage: Arc<Storage>,
+    /// How the node starts.
+    pub(crate) node_start: NodeStart,
     /// The looks at all containers.
     pub(crate) relists: Relists,
     evictions: IntCounterVec,
@@ -111,6 +125,9 @@ impl Metrics {
         maker.gauge("cgroup_version", "cgroup version on the hosts.").set(if cgroup_v2 { 2 } else { 1 });
         Self {
             pods: pods::Pods::new(&maker),
+            outcomes: Outcomes::new(&maker),
+            storage: Arc::new(Storage::new(&registry)),
+            node_start: NodeStart::new(&registry),
             relists: Relists::new(&maker),
             evictions: maker.counters(
                 "evictions",

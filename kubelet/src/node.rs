@@ -123,6 +123,9 @@ async fn sync(kubelet: &Kubelet, sent: &mut Option<Report>) -> client::Result<()
     let path = ("", kubelet.config.node_name.as_str(), "status");
     kubelet.client.patch(&NODES, path, Patch::Strategic, &patch).await?;
     kubelet.csi.note_reported(&in_use);
+    if ready {
+        kubelet.metrics.node_start.ready(jiff::Timestamp::now());
+    }
     *sent = Some(Report { at: tokio::time::Instant::now(), status, ready });
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! - `manager` knows the actors; `relist` wakes those whose containers changed; `traces` finds what is left of pods;
 //! - `actor` is the loop of one pod, with `start`, `image_volumes`, `mounts`, `stop` and `report` as its hands;
+//! - `echo` knows what the actor's own reports come back as;
 //! - `plan`, `resize`, `status`, `resources`, `swap`, `sandbox` and `container` decide, and touch nothing.
 
 mod actor;
@@ -9,6 +10,7 @@ pub(crate) mod admission;
 pub(crate) mod amounts;
 pub(crate) mod backoff;
 pub(crate) mod container;
+mod echo;
 mod hooks;
 mod image_volumes;
 pub(crate) mod manager;

@@ -23,6 +23,7 @@ use prometheus::Registry;
 use serve::authn::CertificateAuthenticator;
 use serve::tls::Policy;
 use serve::x509::ClientCa;
+use serve::zpages::Pages;
 use serve::{Authenticator, Authorizer, Body, Diagnostics, Guard, Health, Server, Tls};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,7 @@ struct Endpoints {
     /// What came of the checks of health.
     slis: Registry,
     configz: Arc<str>,
+    pages: Pages,
 }
 
 /// Binds both ports and serves until the process ends.
@@ -85,6 +87,7 @@ pub(crate) async fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<()> {
         requests: metrics::Metrics::new(),
         slis,
         configz: configz.into(),
+        pages: pages(kubelet.started),
     });
     if read_only != 0 {
         start_read_only(kubelet, &endpoints, read_only).await?;
@@ -155,6 +158,20 @@ async fn start_secure(kubelet: &Arc<Kubelet>, endpoints: Arc<Endpoints>) -> anyh
     });
     tracing::info!(%address, "Serving");
     Ok(())
+}
+
+/// What can be read to find out more.
+const PATHS: [&str; 9] =
+    ["/configz", "/flagz", "/healthz", "/logs", "/metrics", "/pods", "/runningpods", "/stats", "/statusz"];
+
+fn pages(started: jiff::Timestamp) -> Pages {
+    Pages {
+        component: "kubelet",
+        version: daemon::KUBERNETES_VERSION,
+        started,
+        paths: PATHS.into(),
+        flags: crate::args::shown(std::env::args().skip(1)),
+    }
 }
 
 /// The configuration as it is shown: without what is empty.
@@ -282,6 +299,7 @@ impl Endpoints {
                     self.kubelet.runtime.operations.registry(),
                     &self.kubelet.cgroups.registry,
                     &self.requests.registry,
+                    client::metrics::registry(),
                     &volumes,
                 ])
             }
@@ -318,6 +336,8 @@ impl Endpoints {
                 let asked = (request.method(), request.uri(), request.headers());
                 node_logs::serve(&self.kubelet, asked).await
             }
+            ["statusz"] if reads => self.pages.statusz(request.headers()),
+            ["flagz"] if reads => self.pages.flagz(request.headers()),
             ["configz"] if reads => serve::json(StatusCode::OK, self.configz.to_string()),
             ["runningpods"] if reads => pods::running(&self.kubelet).await,
             ["containerLogs", namespace, pod, container] if reads => {

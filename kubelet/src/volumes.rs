@@ -6,16 +6,18 @@
 mod atomic;
 mod host_path;
 pub(crate) mod ownership;
+mod plugin;
 mod projected;
 mod subpath;
 mod token;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::quantity::Quantity;
 use api::{Value, object};
@@ -25,6 +27,7 @@ use parking_lot::Mutex;
 
 use crate::csi::{Csi, Source, Wanted};
 use crate::downward;
+use crate::metrics::Storage;
 use crate::objects::Objects;
 
 pub(crate) use subpath::prepare as prepare_subpath;
@@ -53,6 +56,9 @@ pub(crate) struct Volumes {
     csi: Arc<Csi>,
     /// Persistent volumes of drivers as pods call them: by the pod's uid and the volume, its name in the spec and its claim.
     names: Mutex<HashMap<(String, String), (String, String)>>,
+    /// Who made the volumes of pods that are there, by the pod's uid and the volume's name in the spec.
+    made: Mutex<HashMap<String, BTreeMap<String, String>>>,
+    metrics: Arc<Storage>,
 }
 
 /// What a single volume is made from.
@@ -81,10 +87,40 @@ impl Context<'_> {
 /// The result of making one volume; the error is a sentence.
 type Made = Result<PathBuf, String>;
 
+/// What cannot be said of a volume that nobody has made yet.
+const UNKNOWN: &str = "N/A";
+
 impl Volumes {
     /// Reads what volumes show through `objects`.
-    pub(crate) fn new(client: Client, objects: Arc<Objects>, tokens: Arc<Tokens>, csi: Arc<Csi>) -> Self {
-        Self { client, objects, tokens, csi, names: Mutex::default() }
+    pub(crate) fn new(
+        (client, objects): (Client, Arc<Objects>),
+        tokens: Arc<Tokens>,
+        csi: Arc<Csi>,
+        metrics: Arc<Storage>,
+    ) -> Self {
+        let (names, made) = (Mutex::default(), Mutex::default());
+        Self { client, objects, tokens, csi, names, made, metrics }
+    }
+
+    /// How many volumes these pods have, and how many of them are there, by who makes them.
+    pub(crate) fn count<'p>(
+        &self,
+        pods: impl Iterator<Item = &'p Arc<Value>>,
+    ) -> (BTreeMap<String, i64>, BTreeMap<String, i64>) {
+        let (mut wanted, mut there) = (BTreeMap::new(), BTreeMap::new());
+        let made = self.made.lock();
+        for pod in pods {
+            let made = made.get(pod.uid());
+            for volume in pod.array_at(&["spec", "volumes"]) {
+                let known = made.and_then(|made| made.get(volume.str_at(&["name"])));
+                let plugin = known.cloned().or_else(|| plugin::of_kind(volume));
+                *wanted.entry(plugin.unwrap_or_else(|| UNKNOWN.to_owned())).or_default() += 1;
+            }
+        }
+        for plugin in made.values().flat_map(BTreeMap::values) {
+            *there.entry(plugin.clone()).or_default() += 1;
+        }
+        (wanted, there)
     }
 
     /// Makes all volumes of a pod, or brings those that show objects up to date. `dir` is the pod's folder.
@@ -102,28 +138,48 @@ impl Volumes {
             if !volume.get("image").is_null() {
                 continue;
             }
-            match self.one(&context).await {
-                Ok(path) => drop(mounted.insert(context.name().to_owned(), path)),
+            let began = Instant::now();
+            let made = self.one(&context).await;
+            self.count_one(&context, made.as_ref().ok().map(|(_, plugin)| plugin), began);
+            match made {
+                Ok((path, _)) => drop(mounted.insert(context.name().to_owned(), path)),
                 Err(error) => errors.push(error),
             }
         }
         if errors.is_empty() { Ok(mounted) } else { Err(errors) }
     }
 
-    async fn one(&self, context: &Context<'_>) -> Result<PathBuf, Error> {
+    /// Counts that a volume was made, which is no news of one that was there, or could not be.
+    fn count_one(&self, context: &Context<'_>, plugin: Option<&String>, began: Instant) {
+        let mut made = self.made.lock();
+        let known = made.get(context.pod.uid()).and_then(|made| made.get(context.name())).cloned();
+        if known.is_none() || plugin.is_none() {
+            let named = plugin.cloned().or_else(|| known.clone()).or_else(|| plugin::of_kind(context.volume));
+            let named = named.as_deref().unwrap_or(UNKNOWN);
+            self.metrics.mounted(named, plugin.is_some(), began.elapsed());
+        }
+        if let Some(plugin) = plugin.filter(|_| known.is_none()) {
+            let of_pod = made.entry(context.pod.uid().to_owned()).or_default();
+            of_pod.insert(context.name().to_owned(), plugin.clone());
+        }
+    }
+
+    /// The path of a volume, and who made it.
+    async fn one(&self, context: &Context<'_>) -> Result<(PathBuf, String), Error> {
         let volume = context.volume;
         let set_up = |message: String| context.failed("MountVolume.SetUp", context.name(), message);
         let kind = volume.as_object().into_iter().flat_map(|map| map.keys()).find(|key| *key != "name");
-        match kind {
+        let path = match kind {
             None | Some("emptyDir") => empty_dir(context).map_err(|error| set_up(error.to_string())),
             Some("hostPath") => host_path::check(volume.get("hostPath")).map_err(set_up),
             Some("persistentVolumeClaim") => {
                 let source = volume.get("persistentVolumeClaim");
                 let read_only = source.get("readOnly").as_bool().unwrap_or_default();
-                self.claimed(context, source.str_at(&["claimName"]), read_only).await
+                return self.claimed(context, source.str_at(&["claimName"]), read_only).await;
             }
             Some("ephemeral") => {
-                self.claimed(context, &format!("{}-{}", context.pod.name(), context.name()), false).await
+                let claim = format!("{}-{}", context.pod.name(), context.name());
+                return self.claimed(context, &claim, false).await;
             }
             Some("csi") => {
                 let source = Source::Inline(volume.get("csi"));
@@ -135,7 +191,8 @@ impl Volumes {
                 self.shown(context, kind).await.map_err(set_up)
             }
             Some(other) => Err(set_up(format!("volumes of type {other} are not supported"))),
-        }
+        };
+        path.map(|path| (path, plugin::of_kind(volume).unwrap_or_else(|| UNKNOWN.to_owned())))
     }
 
     /// A volume whose files show objects.
@@ -165,11 +222,17 @@ impl Volumes {
     }
 
     /// A persistent volume by the claim to it.
-    async fn claimed(&self, context: &Context<'_>, claim: &str, read_only: bool) -> Result<PathBuf, Error> {
+    async fn claimed(
+        &self,
+        context: &Context<'_>,
+        claim: &str,
+        read_only: bool,
+    ) -> Result<(PathBuf, String), Error> {
         let set_up = |message: String| context.failed("MountVolume.SetUp", context.name(), message);
         let (claim, volume) = self.bound(context, claim).await.map_err(set_up)?;
+        let plugin = plugin::of_persistent(&volume);
         if volume.at(&["spec", "csi"]).is_null() {
-            return on_node(context, &volume).map_err(set_up);
+            return on_node(context, &volume).map(|path| (path, plugin)).map_err(set_up);
         }
         let source = Source::Persistent { volume: &volume, read_only };
         let wanted = Wanted { pod: context.pod, name: volume.name(), source };
@@ -179,7 +242,7 @@ impl Volumes {
         let names = (context.name().to_owned(), claim.name().to_owned());
         self.names.lock().insert((context.pod.uid().to_owned(), volume.name().to_owned()), names);
         self.csi.grow(&wanted, &claim, &path).await;
-        Ok(path)
+        Ok((path, plugin))
     }
 
     /// What a pod calls a persistent volume, and the claim to it.
@@ -214,6 +277,7 @@ impl Volumes {
         linux::mount::unmount_below(&dir.join("volume-subpaths"))?;
         self.csi.unmount(uid).await.map_err(io::Error::other)?;
         self.names.lock().retain(|(pod, _), _| pod != uid);
+        self.made.lock().remove(uid);
         linux::mount::unmount_below(dir)
     }
 }

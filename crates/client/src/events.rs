@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::error::Result;
+use crate::rate::Bucket;
 use crate::resource::EVENTS;
 use crate::rest::{Client, Patch};
 
@@ -59,6 +60,8 @@ pub struct Pump {
     known: HashMap<Identity, Known>,
     order: VecDeque<Identity>,
     budgets: HashMap<String, (f64, Instant)>,
+    /// What all requests together may be.
+    rate: Option<Bucket>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -99,6 +102,7 @@ impl Recorder {
             known: HashMap::new(),
             order: VecDeque::new(),
             budgets: HashMap::new(),
+            rate: None,
         };
         (Self(sender), pump)
     }
@@ -133,6 +137,17 @@ impl Recorder {
 }
 
 impl Pump {
+    /// Sends no more than this; others wait.
+    pub fn limited(self, rate: Option<Bucket>) -> Self {
+        Self { rate, ..self }
+    }
+
+    async fn wait(&mut self) {
+        if let Some(rate) = &mut self.rate {
+            tokio::time::sleep(rate.promise()).await;
+        }
+    }
+
     /// Sends events until `stop`, and then what still waits.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
@@ -166,8 +181,9 @@ impl Pump {
                 "count": (known.count),
                 "lastTimestamp": (time::format(Timestamp::now())),
             });
-            let target = (known.namespace.as_str(), known.name.as_str(), "");
-            match self.client.patch(&EVENTS, target, Patch::Merge, &patch).await {
+            let (namespace, name) = (known.namespace.clone(), known.name.clone());
+            self.wait().await;
+            match self.client.patch(&EVENTS, (&namespace, &name, ""), Patch::Merge, &patch).await {
                 // Events expire: then it is a new one.
                 Err(e) if e.is_not_found() => {}
                 other => return other.map(drop),
@@ -175,6 +191,7 @@ impl Pump {
         }
         let body = self.body(&event);
         let (namespace, name) = (body.namespace().to_owned(), body.name().to_owned());
+        self.wait().await;
         self.client.create(&EVENTS, &namespace, &body).await?;
         self.remember(identity, Known { namespace, name, count: 1 });
         Ok(())

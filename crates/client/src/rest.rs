@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use kube::client::Body;
 
 use crate::error::{Error, Result, optional};
+use crate::metrics::{self, Asked};
 use crate::resource::Resource;
 use crate::service_account::ServiceAccount;
 use crate::transport::Transport;
@@ -161,7 +162,10 @@ impl Client {
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
         let kube = self.transport.current().await;
-        let response = kube.send(request).await.map_err(|e| Error::transport(self.transport.server(), &e))?;
+        let asked = Asked::of(self.transport.server(), request.method());
+        let response = kube.send(request).await;
+        asked.answered(response.as_ref().ok().map(Response::status));
+        let response = response.map_err(|e| Error::transport(self.transport.server(), &e))?;
         let code = response.status();
         if code.as_u16() < 400 {
             return Ok(response);
@@ -183,6 +187,7 @@ impl Client {
         (accept, content_type): (&str, &str),
         body: Vec<u8>,
     ) -> Result<Vec<u8>> {
+        let (verb, size) = (method.clone(), body.len());
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -191,7 +196,10 @@ impl Client {
             .body(Body::from(body))
             .map_err(|e| Error::Config(e.to_string()))?;
         let exchange = async { self.collect(self.send(request).await?.into_body()).await };
-        tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| Error::Timeout(TIMEOUT.as_secs()))?
+        let timed_out = |_| Error::Timeout(TIMEOUT.as_secs());
+        let answer = tokio::time::timeout(TIMEOUT, exchange).await.map_err(timed_out)??;
+        metrics::exchanged(self.transport.server(), &verb, (size, answer.len()));
+        Ok(answer)
     }
 
     /// Sends a request whose body and answer are object values.

@@ -43,13 +43,38 @@ pub fn parse<A: Parser>(name: &'static str, words: impl IntoIterator<Item = Stri
             _ => line.push(dashes(word)),
         }
     }
-    let command = A::command().name(name).disable_version_flag(true).args_override_self(true);
-    let matches = command.mut_args(standalone_booleans).try_get_matches_from(line);
+    let matches = command::<A>(name).try_get_matches_from(line);
     match matches.and_then(|mut m| A::from_arg_matches_mut(&mut m)) {
         Ok(args) => Parsed::Run(args),
         Err(e) if e.kind() == ErrorKind::DisplayHelp => Parsed::Print(e.to_string()),
         Err(e) => Parsed::Refused(refusal(&e)),
     }
+}
+
+fn command<A: Parser>(name: &'static str) -> clap::Command {
+    let command = A::command().name(name).disable_version_flag(true).args_override_self(true);
+    command.mut_args(standalone_booleans)
+}
+
+/// The flags of a command line that can be read, by name: as they were given, else their defaults; nothing where a flag has
+/// none.
+pub fn values<A: Parser>(
+    name: &'static str,
+    words: impl IntoIterator<Item = String>,
+) -> BTreeMap<String, Option<String>> {
+    let command = command::<A>(name);
+    let names: Vec<_> = command
+        .get_arguments()
+        .filter_map(|arg| Some((arg.get_id().to_string(), arg.get_long()?.to_owned())))
+        .filter(|(_, long)| long != "help")
+        .collect();
+    let line = std::iter::once(name.to_owned()).chain(words.into_iter().map(dashes));
+    let Ok(matches) = command.try_get_matches_from(line) else { return BTreeMap::new() };
+    let given = |id: &str| {
+        let values = matches.try_get_raw(id).ok()??;
+        Some(values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(","))
+    };
+    names.into_iter().map(|(id, long)| (long, given(&id))).collect()
 }
 
 fn version_line() -> String {
@@ -219,6 +244,17 @@ mod tests {
         assert_eq!(refused(&["--no-such=1"]), "unknown flag: --no-such");
         assert_eq!(refused(&["stray"]), "unexpected argument \"stray\"");
         assert!(refused(&["--lease-duration=x"]).contains("lease-duration"));
+    }
+
+    #[test]
+    fn flags_are_shown_as_they_were_given_or_else_by_their_defaults() {
+        let words = ["--lease_duration=1m", "--controllers=a,b", "--controllers=c", "--profiling"];
+        let values = values::<Args>("x", words.map(str::to_owned));
+        let value = |name: &str| values[name].as_deref();
+        assert_eq!(value("lease-duration"), Some("1m"));
+        assert_eq!((value("leader-elect"), value("profiling")), (Some("true"), Some("true")));
+        assert_eq!((value("controllers"), value("v")), (Some("a,b,c"), Some("0")));
+        assert!(!values.contains_key("help"));
     }
 
     #[test]

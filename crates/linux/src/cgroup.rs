@@ -3,7 +3,9 @@
 //! On version 1 and on hybrid machines every controller is a hierarchy of its own; on version 2 there is one. A group is
 //! named by its path from the root of the hierarchy, as in `kubepods/burstable/pod1234`.
 
+mod disks;
 mod limits;
+mod pressure;
 mod stats;
 
 use std::collections::BTreeMap;
@@ -17,6 +19,8 @@ use nix::unistd::Pid;
 
 use crate::mount::{self, MountPoint};
 
+pub use disks::{DiskUse, DiskUses};
+pub use pressure::{Pressure, Waited};
 pub use stats::Usage;
 
 /// The controllers whose limits are set here. Others are the container runtime's business.
@@ -284,6 +288,21 @@ impl Cgroups {
     /// How much swap the group uses.
     pub fn swap(&self, group: &str) -> u64 {
         stats::swap(self, group)
+    }
+
+    /// The memory in bytes that is left to a group when others need some; zero for none, nothing where the kernel does not say.
+    pub fn memory_reservation(&self, group: &str) -> Option<u64> {
+        limits::reservation(self, group)
+    }
+
+    /// How long a group has waited for `cpu`, `memory` or `io`; version 2 alone knows.
+    pub fn pressure(&self, group: &str, resource: &str) -> Option<Pressure> {
+        pressure::read(self, group, resource)
+    }
+
+    /// What a group has read from disks and written to them.
+    pub fn disks(&self, group: &str) -> DiskUses {
+        disks::read(self, group)
     }
 
     /// What the group uses now.

@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod outbound;
 pub mod tls;
 pub mod x509;
+pub mod zpages;
 
 pub use accept::{Limits, PeerCertificates, RemoteAddr, Server};
 pub use authn::{Authenticator, Authorizer, Guard, User};

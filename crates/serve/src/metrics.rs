@@ -60,10 +60,10 @@ struct Process {
     cpu: Counter,
     resident: Gauge,
     virtual_size: Gauge,
-    virtual_most: Gauge,
     open_fds: Gauge,
     max_fds: Gauge,
     started: Gauge,
+    most_virtual: Gauge,
     received: Counter,
     sent: Counter,
 }
@@ -74,22 +74,22 @@ const PAGE: f64 = 4096.0;
 
 impl Process {
     fn new() -> Self {
-        const VALID: &str = "the names below are valid metric names";
-        let gauge = |name: &str, help: &str| Gauge::new(name, help).expect(VALID);
-        let counter = |name: &str, help: &str| Counter::new(name, help).expect(VALID);
+        let gauge =
+            |name: &str, help: &str| Gauge::new(name, help).expect("the names below are valid metric names");
+        let counter = |name: &str, help: &str| Counter::new(name, help).expect("a valid metric name");
         Self {
             cpu: counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds."),
             resident: gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
             virtual_size: gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),
-            virtual_most: gauge(
-                "process_virtual_memory_max_bytes",
-                "Maximum amount of virtual memory available in bytes.",
-            ),
             open_fds: gauge("process_open_fds", "Number of open file descriptors."),
             max_fds: gauge("process_max_fds", "Maximum number of open file descriptors."),
             started: gauge(
                 "process_start_time_seconds",
                 "Start time of the process since unix epoch in seconds.",
+            ),
+            most_virtual: gauge(
+                "process_virtual_memory_max_bytes",
+                "Maximum amount of virtual memory available in bytes.",
             ),
             received: counter(
                 "process_network_receive_bytes_total",
@@ -103,16 +103,14 @@ impl Process {
     }
 
     fn all(&self) -> [&dyn Collector; 9] {
-        let memory: [&dyn Collector; 3] = [&self.resident, &self.virtual_size, &self.virtual_most];
-        let files: [&dyn Collector; 2] = [&self.open_fds, &self.max_fds];
         [
             &self.cpu,
-            memory[0],
-            memory[1],
-            memory[2],
-            files[0],
-            files[1],
+            &self.resident,
+            &self.virtual_size,
+            &self.open_fds,
+            &self.max_fds,
             &self.started,
+            &self.most_virtual,
             &self.received,
             &self.sent,
         ]
@@ -128,11 +126,14 @@ impl Process {
         self.resident.set(number(21) * PAGE);
         self.started.set(boot_time() + number(19) / TICKS);
         self.open_fds.set(fs::read_dir("/proc/self/fd").map_or(0.0, |d| d.count() as f64));
-        self.max_fds.set(limit("Max open files"));
-        self.virtual_most.set(limit("Max address space"));
-        let (received, sent) = traffic(&fs::read_to_string("/proc/self/net/dev").unwrap_or_default());
-        self.received.inc_by((received - self.received.get()).max(0.0));
-        self.sent.inc_by((sent - self.sent.get()).max(0.0));
+        let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        self.max_fds.set(soft_limit(&limits, "Max open files"));
+        self.most_virtual.set(soft_limit(&limits, "Max address space"));
+        // As upstream's library does: what its network namespace has sent and received.
+        let counts = fs::read_to_string("/proc/self/net/netstat").unwrap_or_default();
+        let count_up = |counter: &Counter, now: f64| counter.inc_by((now - counter.get()).max(0.0));
+        count_up(&self.received, octets(&counts, "InOctets"));
+        count_up(&self.sent, octets(&counts, "OutOctets"));
     }
 }
 
@@ -141,24 +142,21 @@ fn boot_time() -> f64 {
     stat.lines().find_map(|l| l.strip_prefix("btime ")?.trim().parse().ok()).unwrap_or(0.0)
 }
 
-/// A limit of the process; what has none is told as the greatest number, as in upstream.
-fn limit(name: &str) -> f64 {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let soft = limits.lines().find_map(|l| l.strip_prefix(name)?.split_whitespace().next());
-    match soft {
+/// A limit that is not set is the largest number there is.
+fn soft_limit(limits: &str, name: &str) -> f64 {
+    let mut lines = limits.lines().filter_map(|line| line.strip_prefix(name));
+    match lines.next().and_then(|rest| rest.split_whitespace().next()) {
         Some("unlimited") => u64::MAX as f64,
-        soft => soft.and_then(|s| s.parse().ok()).unwrap_or(0.0),
+        number => number.and_then(|number| number.parse().ok()).unwrap_or(0.0),
     }
 }
 
-/// Bytes received and sent by all interfaces that the process has.
-fn traffic(interfaces: &str) -> (f64, f64) {
-    let all = interfaces.lines().filter_map(|line| line.split_once(':')).map(|(_, counts)| {
-        let counts: Vec<f64> = counts.split_whitespace().map(|n| n.parse().unwrap_or(0.0)).collect();
-        let of = |i: usize| counts.get(i).copied().unwrap_or(0.0);
-        (of(0), of(8))
-    });
-    all.fold((0.0, 0.0), |(received, sent), (r, s)| (received + r, sent + s))
+/// A figure of the line `IpExt`, whose names are in the line before.
+fn octets(netstat: &str, name: &str) -> f64 {
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("IpExt:"));
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return 0.0 };
+    let mut pairs = names.split_whitespace().zip(values.split_whitespace());
+    pairs.find(|(known, _)| *known == name).and_then(|(_, value)| value.parse().ok()).unwrap_or(0.0)
 }
 
 impl Collector for Process {
@@ -177,11 +175,13 @@ mod tests {
     use http_body_util::BodyExt;
 
     #[test]
-    fn traffic_is_that_of_all_interfaces() {
-        let text =
-            "Inter-| Receive\n face |bytes\n  lo: 10 1 0 0 0 0 0 0 20 1 0 0\neth0: 5 1 0 0 0 0 0 0 7 1 0 0\n";
-        assert_eq!(traffic(text), (15.0, 27.0));
-        assert!(limit("Max open files") > 0.0);
+    fn limits_and_counts_are_read_by_name() {
+        let limits = "Max open files            1024                 524288               files\n\
+                      Max address space         unlimited            unlimited            bytes\n";
+        assert_eq!(soft_limit(limits, "Max open files"), 1024.0);
+        assert_eq!(soft_limit(limits, "Max address space"), u64::MAX as f64);
+        let netstat = "TcpExt: A B\nTcpExt: 1 2\nIpExt: InNoRoutes InOctets OutOctets\nIpExt: 0 7 8\n";
+        assert_eq!((octets(netstat, "InOctets"), octets(netstat, "OutOctets")), (7.0, 8.0));
     }
 
     #[tokio::test]

@@ -9,13 +9,14 @@ fn pod(cpu: &str, generation: i64) -> Arc<Value> {
     }))
 }
 
-#[test]
-fn a_pod_keeps_what_it_was_given_over_a_restart() {
+#[tokio::test]
+async fn a_pod_keeps_what_it_was_given_over_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let allocations = Allocations::load(dir.path()).unwrap();
     assert!(!allocations.has("u"));
     allocations.allocate(&pod("1", 1));
     allocations.actuate(&pod("1", 1), "c", object!({"requests": {"cpu": "1"}}));
+    allocations.save().await;
     let again = Allocations::load(dir.path()).unwrap();
     assert!(again.has("u") && again.wants_other(&pod("2", 2)) && !again.wants_other(&pod("1000m", 2)));
     let given = again.allocated(&pod("2", 2));
@@ -50,6 +51,7 @@ fn conditions_are_kept_and_changed_as_upstream_does() {
     let other = Allocations::load(dir.path()).unwrap();
     other.take_over(&reported);
     assert_eq!(other.conditions("u"), allocations.conditions("u"));
+    assert_eq!(allocations.count_conditions(), ([("Deferred".to_owned(), 1)].into(), 1));
     assert_eq!(allocations.clear_in_progress("u"), Some(2));
     assert_eq!(allocations.clear_in_progress("u"), None);
 }

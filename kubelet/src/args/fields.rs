@@ -1,9 +1,13 @@
 //! Flags that stand for fields of the configuration file: rows of `data/fields.txt`. What is given of them is laid over the
 //! file before it is read, so that a value is judged the same wherever it comes from.
 
+use std::collections::BTreeMap;
+
 use clap::{ArgMatches, Command, Error, FromArgMatches};
 use daemon::flags::of_kind;
 use serde_json::{Map, Value, json};
+
+use crate::config::KubeletConfiguration;
 
 const TABLE: &str = include_str!("../../data/fields.txt");
 
@@ -20,6 +24,27 @@ fn rows() -> impl Iterator<Item = Row> {
         let mut cells = line.split(" | ");
         Some(Row { name: cells.next()?, kind: cells.next()?, field: cells.next()? })
     })
+}
+
+/// What the flags stand for when neither they nor a file say anything, as they would be given.
+pub(super) fn defaults() -> BTreeMap<&'static str, String> {
+    let defaults = serde_json::to_value(KubeletConfiguration::default()).unwrap_or_default();
+    let find = |path: &str| path.split('.').try_fold(&defaults, |value, part| value.get(part));
+    rows().filter_map(|row| Some((row.name, shown(find(row.field)?, row.kind)))).collect()
+}
+
+fn shown(value: &Value, kind: &str) -> String {
+    let between = if kind == "thresholds" { '<' } else { '=' };
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(|item| shown(item, "")).collect::<Vec<_>>().join(","),
+        Value::Object(pairs) => {
+            let pairs = pairs.iter().map(|(key, value)| format!("{key}{between}{}", shown(value, "")));
+            pairs.collect::<Vec<_>>().join(",")
+        }
+        other => other.to_string(),
+    }
 }
 
 /// The flags that were given, each with its values.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::images::Verification;
 use anyhow::{Context, bail};
+use client::Bucket;
 use daemon::GoDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -41,6 +42,10 @@ pub struct KubeletConfiguration {
     pub authorization: Authorization,
     #[serde(rename = "registryPullQPS")]
     pub registry_pull_qps: i32,
+    pub registry_burst: i32,
+    #[serde(rename = "eventRecordQPS")]
+    pub event_record_qps: i32,
+    pub event_burst: i32,
     pub enable_debugging_handlers: bool,
     pub enable_system_log_handler: bool,
     pub enable_system_log_query: bool,
@@ -90,6 +95,7 @@ pub struct KubeletConfiguration {
     pub fail_swap_on: bool,
     pub memory_swap: MemorySwap,
     pub container_log_max_size: String,
+    pub container_log_max_workers: i32,
     pub container_log_max_files: u32,
     pub container_log_monitor_interval: GoDuration,
     pub shutdown_grace_period: GoDuration,
@@ -259,6 +265,9 @@ impl Default for KubeletConfiguration {
             authentication: Authentication::default(),
             authorization: Authorization::default(),
             registry_pull_qps: 5,
+            registry_burst: REGISTRY_BURST,
+            event_record_qps: 50,
+            event_burst: EVENT_BURST,
             enable_debugging_handlers: true,
             enable_system_log_handler: true,
             enable_system_log_query: false,
@@ -299,6 +308,7 @@ impl Default for KubeletConfiguration {
             fail_swap_on: true,
             memory_swap: MemorySwap::default(),
             container_log_max_size: "10Mi".to_owned(),
+            container_log_max_workers: 1,
             container_log_max_files: 5,
             container_log_monitor_interval: GoDuration::from_secs(10),
             shutdown_grace_period: GoDuration::from_secs(0),
@@ -325,6 +335,10 @@ impl Default for KubeletConfiguration {
     }
 }
 
+/// How many images may be pulled, and events sent, at once when nothing else is said. None at all stands for that too.
+const REGISTRY_BURST: i32 = 10;
+const EVENT_BURST: i32 = 100;
+
 /// What must be left of the node's resources when nothing else is said.
 const EVICTION_HARD: [(&str, &str); 5] = [
     ("imagefs.available", "15%"),
@@ -338,12 +352,9 @@ const EVICTION_HARD: [(&str, &str); 5] = [
 const SWITCHABLE: [&str; 2] = ["CPUManagerPolicyAlphaOptions", "CPUManagerPolicyBetaOptions"];
 
 /// Fields whose only effect is on things that do not exist here, or on figures that do not matter.
-const WITHOUT_EFFECT: [&str; 23] = [
+const WITHOUT_EFFECT: [&str; 19] = [
     "kind",
     "apiVersion",
-    "registryBurst",
-    "eventRecordQPS",
-    "eventBurst",
     "streamingConnectionIdleTimeout",
     "volumeStatsAggPeriod",
     "hairpinMode",
@@ -355,7 +366,6 @@ const WITHOUT_EFFECT: [&str; 23] = [
     "enableControllerAttachDetach",
     "iptablesMasqueradeBit",
     "iptablesDropBit",
-    "containerLogMaxWorkers",
     "configMapAndSecretChangeDetectionStrategy",
     "volumePluginDir",
     "logging",
@@ -447,7 +457,16 @@ pub(super) fn decode(fields: Map<String, Json>) -> anyhow::Result<KubeletConfigu
             }
         }
     }
-    serde_json::from_value(Json::Object(fields)).context("invalid KubeletConfiguration")
+    let mut config: KubeletConfiguration =
+        serde_json::from_value(Json::Object(fields)).context("invalid KubeletConfiguration")?;
+    for (burst, default) in
+        [(&mut config.registry_burst, REGISTRY_BURST), (&mut config.event_burst, EVENT_BURST)]
+    {
+        if *burst == 0 {
+            *burst = default;
+        }
+    }
+    Ok(config)
 }
 
 /// Takes out zero durations and empty texts, which stand for the default as in upstream's conversion.
@@ -473,6 +492,11 @@ fn is_empty(value: &Json) -> bool {
     }
 }
 
+/// Only what was validated is here.
+fn bucket(per_second: i32, burst: i32) -> Option<Bucket> {
+    Bucket::new(f64::from(per_second), burst.max(0).unsigned_abs())
+}
+
 impl KubeletConfiguration {
     /// The hard thresholds of eviction: those of the file, over the defaults if it asks for that.
     pub(crate) fn hard_thresholds(&self) -> BTreeMap<String, String> {
@@ -491,6 +515,16 @@ impl KubeletConfiguration {
     /// How many images are pulled at a time; all when it is none.
     pub(crate) fn parallel_pulls(&self) -> Option<usize> {
         if self.serialize_image_pulls { Some(1) } else { self.max_parallel_image_pulls.map(|n| n as usize) }
+    }
+
+    /// How often images may be pulled; always when it is none.
+    pub(crate) fn pull_rate(&self) -> Option<Bucket> {
+        bucket(self.registry_pull_qps, self.registry_burst)
+    }
+
+    /// How often the API server may be told of events; always when it is none.
+    pub(crate) fn event_rate(&self) -> Option<Bucket> {
+        bucket(self.event_record_qps, self.event_burst)
     }
 
     /// Whose credentials have to be shown for images that are here.
@@ -535,6 +569,19 @@ impl KubeletConfiguration {
                  (--serialize-image-pulls) set to false"
             ),
             _ => {}
+        }
+        for (field, flag, number) in [
+            ("eventBurst", "event-burst", self.event_burst),
+            ("eventRecordQPS", "event-qps", self.event_record_qps),
+            ("registryBurst", "registry-burst", self.registry_burst),
+            ("registryPullQPS", "registry-qps", self.registry_pull_qps),
+        ] {
+            if number < 0 {
+                bail!("invalid configuration: {field} (--{flag}) {number} must not be a negative number");
+            }
+        }
+        if self.container_log_max_workers < 1 {
+            bail!("invalid configuration: containerLogMaxWorkers must be greater than or equal to 1");
         }
         crate::shutdown::check(self)?;
         let (low, high) = (self.image_gc_low_threshold_percent, self.image_gc_high_threshold_percent);
@@ -643,6 +690,18 @@ mod tests {
     }
 
     #[test]
+    fn rates_of_nothing_are_no_limits_and_bursts_of_nothing_the_default() {
+        let config =
+            parse(&text("registryPullQPS: 0\nregistryBurst: 0\neventRecordQPS: 0\neventBurst: 0\n")).unwrap();
+        assert!(config.pull_rate().is_none() && config.event_rate().is_none());
+        assert_eq!((config.registry_burst, config.event_burst), (10, 100));
+        let limited = parse(&text("registryBurst: 1\n")).unwrap();
+        let mut rate = limited.pull_rate().unwrap();
+        assert_eq!((rate.take(), rate.take()), (true, false));
+        assert!(limited.event_rate().is_some());
+    }
+
+    #[test]
     fn unknown_fields_are_warned_of_and_unsupported_ones_refused() {
         assert!(parse(&text("noSuchField: 1\n")).is_ok());
         assert!(parse(&text("podsPerCore: 0\n")).is_ok());
@@ -674,6 +733,18 @@ mod tests {
             ("memorySwap:\n  swapBehavior: UnlimitedSwap\n", false),
         ] {
             assert_eq!(parse(&text(fields)).unwrap().validate().is_ok(), valid, "{fields}");
+        }
+        for (field, value, valid) in [
+            ("registryPullQPS", 0, true),
+            ("registryPullQPS", -1, false),
+            ("registryBurst", -1, false),
+            ("eventRecordQPS", -1, false),
+            ("eventBurst", -1, false),
+            ("containerLogMaxWorkers", 2, true),
+            ("containerLogMaxWorkers", 0, false),
+        ] {
+            let text = text(&format!("{field}: {value}\n"));
+            assert_eq!(parse(&text).unwrap().validate().is_ok(), valid, "{field}: {value}");
         }
         for (driver, valid) in [("systemd", true), ("other", false)] {
             let text = text(&format!("cgroupDriver: {driver}\n"));

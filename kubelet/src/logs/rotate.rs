@@ -10,6 +10,7 @@ use std::sync::Arc;
 use api::quantity::Quantity;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use k8s_cri::v1 as cri;
 
@@ -27,6 +28,7 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>) {
     let file = &kubelet.config.file;
     let limit = file.container_log_max_size.parse::<Quantity>().map_or(0, |size| size.units());
     let keep = file.container_log_max_files.max(2) as usize;
+    let workers = usize::try_from(file.container_log_max_workers).unwrap_or(1);
     loop {
         tokio::time::sleep(file.container_log_monitor_interval.0).await;
         let Ok(limit) = u64::try_from(limit) else { continue };
@@ -35,12 +37,15 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>) {
         }
         let Ok(containers) = kubelet.runtime.containers(None).await else { continue };
         let running = cri::ContainerState::ContainerRunning as i32;
-        for container in containers.into_iter().filter(|container| container.state == running) {
-            let Some(path) = log_of(&kubelet, &container) else { continue };
-            if let Err(error) = look(&kubelet, &container.id, &path, (limit, keep)).await {
+        let running = containers.into_iter().filter(|container| container.state == running);
+        let kubelet = &*kubelet;
+        let looks = stream::iter(running).for_each_concurrent(workers, |container| async move {
+            let Some(path) = log_of(kubelet, &container) else { return };
+            if let Err(error) = look(kubelet, &container.id, &path, (limit, keep)).await {
                 tracing::warn!(log = %path.display(), err = %error, "Cannot rotate a log");
             }
-        }
+        });
+        looks.await;
     }
 }
 

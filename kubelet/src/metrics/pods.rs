@@ -1,9 +1,10 @@
 //! What becomes of pods and their containers.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use api::Value;
-use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::startup::Started;
 use super::{Maker, SECONDS, STARTS};
@@ -150,6 +151,9 @@ pub(crate) struct Pods {
     pub(crate) starts: Histogram,
     start_totals: Histogram,
     own_starts: Histogram,
+    /// Shown once there was one.
+    first_network: OnceLock<()>,
+    registry: Registry,
     /// From a change of a status until the API server has it.
     pub(crate) reports: Histogram,
     containers: Histogram,
@@ -180,6 +184,8 @@ impl Pods {
         );
         Self {
             states: States::new(maker),
+            first_network: OnceLock::new(),
+            registry: maker.0.clone(),
             mirrors: maker.gauge(
                 "mirror_pods",
                 "The number of mirror pods the kubelet will try to create (one per admitted static pod)",
@@ -248,6 +254,9 @@ impl Pods {
         self.start_totals.observe(started.total.as_secs_f64());
         if let Some(own) = started.own {
             self.own_starts.observe(own.as_secs_f64());
+            if started.network {
+                self.first_network.get_or_init(|| first_network(&self.registry, own));
+            }
         }
     }
 
@@ -273,13 +282,21 @@ impl Pods {
     }
 }
 
+fn first_network(registry: &Registry, took: Duration) {
+    let gauge = Gauge::new(
+        "kubelet_first_network_pod_start_sli_duration_seconds",
+        "Duration in seconds to start the first network pod, excluding time to pull images and run init containers, measured from pod creation timestamp to when all its containers are reported as started and observed via watch",
+    );
+    let gauge = gauge.expect("the name is valid");
+    gauge.set(took.as_secs_f64());
+    serve::metrics::register(registry, gauge);
+}
+
 #[cfg(test)]
 mod tests {
-    use api::object;
-    use prometheus::Registry;
-
     use super::*;
     use crate::metrics::tests::text;
+    use api::object;
 
     const WANTED: Place =
         Place { is_static: false, wanted: true, found: false, ended: false, ends: false, over: false };
@@ -317,6 +334,24 @@ mod tests {
                 r#"kubelet_working_pods{config="runtime_only",lifecycle="terminating",static="unknown"} 1"#,
             ],
         );
+    }
+
+    #[test]
+    fn the_first_pod_with_a_network_is_shown_for_good() {
+        let registry = Registry::new();
+        let pods = Pods::new(&Maker(&registry));
+        let name = "kubelet_first_network_pod_start_sli_duration_seconds";
+        let started = |own: Option<u64>, network| Started {
+            total: Duration::from_secs(9),
+            own: own.map(Duration::from_secs),
+            network,
+        };
+        pods.has_started(&started(Some(1), false));
+        pods.has_started(&started(None, true));
+        assert!(!text(&registry).contains(name));
+        pods.has_started(&started(Some(2), true));
+        pods.has_started(&started(Some(3), true));
+        check(&text(&registry), &[&format!("{name} 2")]);
     }
 
     #[test]

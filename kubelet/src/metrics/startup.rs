@@ -24,6 +24,8 @@ pub(crate) struct Started {
     pub(crate) total: Duration,
     /// How long it took besides pulling images and running init containers; none of a pod with a state of its own.
     pub(crate) own: Option<Duration>,
+    /// It has a network of its own.
+    pub(crate) network: bool,
 }
 
 impl Startup {
@@ -49,7 +51,8 @@ impl Startup {
         let created = api::time::parse(pod.str_at(&["metadata", "creationTimestamp"]))?;
         let total = Duration::try_from(now.duration_since(created)).unwrap_or_default();
         let own = total.saturating_sub(pulling).saturating_sub(initializing(pod));
-        Some(Started { total, own: (!has_state(pod)).then_some(own) })
+        let network = !spec::host_network(pod);
+        Some(Started { total, own: (!has_state(pod)).then_some(own), network })
     }
 }
 

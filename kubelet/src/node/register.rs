@@ -12,6 +12,8 @@ const CLOUD_TAINT: &str = "node.cloudprovider.kubernetes.io/uninitialized";
 /// Makes the node object, or brings an older one up to date.
 pub(super) async fn run(kubelet: &Kubelet) -> client::Result<()> {
     let name = kubelet.config.node_name.as_str();
+    let start = &kubelet.metrics.node_start;
+    start.attempts(jiff::Timestamp::now());
     if let Some(existing) = kubelet.client.get_opt(&NODES, "", name).await? {
         return update(kubelet, existing).await;
     }
@@ -48,6 +50,7 @@ pub(super) async fn run(kubelet: &Kubelet) -> client::Result<()> {
     match kubelet.client.create(&NODES, "", &node).await {
         Ok(_) => {
             tracing::info!(node = name, "Successfully registered node");
+            start.registered(jiff::Timestamp::now());
             Ok(())
         }
         Err(error) if error.is_already_exists() => {

@@ -17,8 +17,10 @@ use crate::managers::Kept;
 use crate::pods::manager::Allocatable;
 
 /// What this node can do that older ones cannot, as schedulers and API servers call it, in the order of the alphabet: resources
-/// of a whole pod and those of its init containers can change, and all containers can be started over.
-const DECLARED: [&str; 3] = [
+/// of a whole pod and those of its init containers can change, all containers can be started over, and callers may speak over
+/// WebSockets.
+const DECLARED: [&str; 4] = [
+    "ExtendWebSocketsToKubelet",
     "InPlacePodLevelResourcesVerticalScaling",
     "InPlacePodVerticalScalingInitContainers",
     "RestartAllContainersOnContainerExits",

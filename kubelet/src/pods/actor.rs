@@ -15,7 +15,7 @@ use super::observed::{Observed, State};
 use super::plan::{self, Plan, View};
 use super::report::Reports;
 use super::status::{self, Context};
-use super::{resize, resources, spec, words};
+use super::{echo, resize, resources, spec, words};
 use crate::Kubelet;
 use crate::claims::without_claimed;
 use crate::events;
@@ -55,6 +55,10 @@ pub(super) struct Actor {
     pub(super) desired: watch::Receiver<Desired>,
     pub(super) wake: Arc<Notify>,
     pub(super) observed: Observed,
+    /// The runtime has nothing of the pod, and need not be asked for the first plan.
+    untouched: bool,
+    /// What was wanted when the last round began.
+    seen: Option<Desired>,
     pub(super) probes: Probes,
     pub(super) backoffs: Backoffs,
     pub(super) image_backoffs: Backoffs,
@@ -95,6 +99,7 @@ impl Actor {
         wake: Arc<Notify>,
         reports: Reports,
     ) -> Self {
+        let untouched = is_untouched(&desired.borrow().pod, |uid| kubelet.relisted.had_nothing_of(uid));
         let longest = kubelet.config.file.crash_loop_back_off.max_container_restart_period.0;
         let (runtime, recorder) = (kubelet.runtime.clone(), kubelet.recorder.clone());
         let probes = Probes::new(runtime, recorder, kubelet.probe_metrics.clone(), wake.clone());
@@ -103,6 +108,8 @@ impl Actor {
             desired,
             wake,
             observed: Observed::default(),
+            untouched,
+            seen: None,
             probes,
             backoffs: Backoffs::up_to(longest.as_nanos() as i64),
             image_backoffs: Backoffs::default(),
@@ -124,10 +131,10 @@ impl Actor {
     pub(super) async fn run(mut self) {
         let kubelet = self.kubelet.clone();
         let metrics = &kubelet.metrics.pods;
-        let mut before = None;
         loop {
             let desired = self.desired.borrow_and_update().clone();
-            let worker = worker(before.replace(desired.pod.clone()).as_ref(), &desired);
+            let before = self.seen.replace(desired.clone());
+            let worker = worker(before.as_ref().map(|before| &before.pod), &desired);
             if worker == Worker::Create {
                 metrics.began(&desired.pod, self.came.elapsed());
             }
@@ -159,23 +166,34 @@ impl Actor {
         }
     }
 
+    /// Waits until there is something to look at, or so long.
     async fn rest(&mut self, pause: Duration) {
-        tokio::select! {
-            () = self.wake.notified() => {}
-            Ok(()) = self.evictions.changed() => {}
-            changed = self.desired.changed() => {
-                if changed.is_err() {
-                    // The manager is gone: the process ends.
-                    std::future::pending::<()>().await;
+        let until = tokio::time::Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = self.wake.notified() => return,
+                Ok(()) = self.evictions.changed() => return,
+                changed = self.desired.changed() => {
+                    if changed.is_err() {
+                        // The manager is gone: the process ends.
+                        std::future::pending::<()>().await;
+                    }
                 }
+                () = tokio::time::sleep_until(until) => return,
             }
-            () = tokio::time::sleep(pause) => {}
+            let now = self.desired.borrow_and_update().clone();
+            if !self.seen.as_ref().is_some_and(|before| echo::is_echo(before, &now)) {
+                return;
+            }
+            self.seen = Some(now);
         }
     }
 
     /// One look at the pod and the steps that follow from it.
     async fn round(&mut self, pod: &Arc<Value>) -> Round {
-        if let Err(error) = self.observe(pod).await {
+        if !std::mem::take(&mut self.untouched)
+            && let Err(error) = self.observe(pod).await
+        {
             tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot see the pod's containers");
             return self.failed();
         }
@@ -186,6 +204,8 @@ impl Actor {
         if self.verdict.is_none() {
             self.kubelet.ask_for(pod);
         }
+        // What is given is known before anything is made of it.
+        self.kubelet.allocations.save().await;
         let pod = &self.kubelet.allocations.allocated(pod);
         let actuated = self.kubelet.allocations.actuated(pod.uid());
         self.kubelet.note_progress(pod, resize::in_progress(pod, &self.observed, &actuated));
@@ -238,6 +258,7 @@ impl Actor {
 
     /// Asks the runtime what there is.
     pub(super) async fn observe(&mut self, pod: &Value) -> crate::cri::Result<()> {
+        self.untouched = false;
         let mut observed = Observed::of_pod(&self.kubelet.runtime, pod.uid()).await?;
         observed.containers.iter_mut().for_each(words::fill);
         let actuated = self.kubelet.allocations.actuated(pod.uid());
@@ -248,6 +269,14 @@ impl Actor {
                 resources.and_then(|resources| resources::amount(resources, "requests", "memory"));
         }
         self.observed = observed;
+        Ok(())
+    }
+
+    /// Asks the runtime about a sandbox that has just been made, when nothing else of the pod has changed.
+    pub(super) async fn observe_sandbox(&mut self, id: &str) -> crate::cri::Result<()> {
+        if let Some(made) = self.kubelet.runtime.sandbox_status(id).await? {
+            self.observed.add(made);
+        }
         Ok(())
     }
 
@@ -284,6 +313,7 @@ impl Actor {
             && let Err((reason, message)) = self.admit(pod).await
         {
             events::of_pod(&self.kubelet.recorder, pod, Kind::Warning, &reason, &message);
+            self.kubelet.metrics.outcomes.rejected(&reason);
             self.verdict = Some((reason, format!("Pod was rejected: {message}")));
             return;
         }
@@ -374,6 +404,12 @@ impl Actor {
     }
 }
 
+/// Whether the runtime need not be asked about a pod that comes: when it was asked last it had nothing of the pod, and no
+/// kubelet has begun with it since. A static pod may come back under its old uid, and what there was of it may not be gone.
+fn is_untouched(pod: &Value, had_nothing_of: impl Fn(&str) -> bool) -> bool {
+    !spec::is_static(pod) && pod.at(&["status", "startTime"]).is_null() && had_nothing_of(pod.uid())
+}
+
 /// What a round is for, after one for the pod as it was `before`.
 fn worker(before: Option<&Arc<Value>>, desired: &Desired) -> Worker {
     match before {
@@ -400,6 +436,18 @@ mod tests {
     use api::object;
 
     use super::*;
+
+    #[test]
+    fn only_a_pod_that_nobody_has_begun_with_is_planned_without_a_look() {
+        let new = object!({"metadata": {"uid": "u"}, "status": {"phase": "Pending"}});
+        assert!(is_untouched(&new, |uid| uid == "u"));
+        assert!(!is_untouched(&new, |_| false));
+        let begun = object!({"metadata": {"uid": "u"}, "status": {"startTime": "2026-01-01T00:00:00Z"}});
+        assert!(!is_untouched(&begun, |_| true));
+        let from_file =
+            object!({"metadata": {"uid": "u", "annotations": {"kubernetes.io/config.source": "file"}}});
+        assert!(!is_untouched(&from_file, |_| true));
+    }
 
     #[test]
     fn rounds_are_told_apart_by_what_is_wanted() {

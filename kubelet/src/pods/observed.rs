@@ -170,11 +170,23 @@ impl Observed {
                 observed.containers.push(container(item.pod_sandbox_id, status));
             }
         }
-        observed.sandboxes.sort_by_key(|sandbox| std::cmp::Reverse((sandbox.created, sandbox.attempt)));
+        observed.sort_sandboxes();
         observed
             .containers
             .sort_by_key(|container| std::cmp::Reverse((container.created, container.restarts)));
         Ok(observed)
+    }
+
+    fn sort_sandboxes(&mut self) {
+        self.sandboxes.sort_by_key(|sandbox| std::cmp::Reverse((sandbox.created, sandbox.attempt)));
+    }
+
+    /// Takes in a sandbox that has just been made.
+    pub(crate) fn add(&mut self, made: cri::PodSandboxStatus) {
+        let made = sandbox(made);
+        self.sandboxes.retain(|old| old.id != made.id);
+        self.sandboxes.push(made);
+        self.sort_sandboxes();
     }
 
     /// The newest container of this name.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use k8s_cri::v1 as cri;
+use parking_lot::RwLock;
 
 use crate::Kubelet;
 use crate::cri::{Result, labels};
@@ -15,14 +16,34 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Without a list for this long the kubelet is not healthy.
 const PATIENCE: i64 = 180;
 
-/// When the last list was had, in seconds since the epoch.
+/// What the last list was.
 #[derive(Default)]
-pub(crate) struct Health(AtomicI64);
+pub(crate) struct Health {
+    /// When it was had, in seconds since the epoch.
+    last: AtomicI64,
+    /// The pods of which the runtime had anything; none before the first list.
+    pods: RwLock<Option<HashSet<String>>>,
+}
 
 impl Health {
+    /// Whether the runtime had nothing of a pod when it was asked last. Before that nobody knows.
+    pub(crate) fn had_nothing_of(&self, uid: &str) -> bool {
+        self.pods.read().as_ref().is_some_and(|pods| !pods.contains(uid))
+    }
+
+    fn note(&self, picture: &Picture) {
+        self.last.store(jiff::Timestamp::now().as_second(), Ordering::Relaxed);
+        let same = |pods: &HashSet<String>| {
+            pods.len() == picture.len() && picture.keys().all(|uid| pods.contains(uid))
+        };
+        if !self.pods.read().as_ref().is_some_and(same) {
+            *self.pods.write() = Some(picture.keys().cloned().collect());
+        }
+    }
+
     /// Why the relisting is not healthy, if it is not.
     pub(crate) fn check(&self) -> std::result::Result<(), String> {
-        let last = self.0.load(Ordering::Relaxed);
+        let last = self.last.load(Ordering::Relaxed);
         let age = jiff::Timestamp::now().as_second() - last;
         if last == 0 {
             return Err("pleg has yet to be successful".to_owned());
@@ -87,7 +108,7 @@ pub(super) async fn run(kubelet: Arc<Kubelet>) {
             Ok((now, pods, states)) => {
                 metrics.seen.set(since);
                 show(metrics, pods, states);
-                kubelet.relisted.0.store(jiff::Timestamp::now().as_second(), Ordering::Relaxed);
+                kubelet.relisted.note(&now);
                 failing = false;
                 for uid in before.keys().chain(now.keys()) {
                     if before.get(uid) != now.get(uid) {
@@ -103,5 +124,28 @@ pub(super) async fn run(kubelet: Arc<Kubelet>) {
             Err(_) => {}
         }
         tokio::time::sleep(PERIOD).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_known_of_pods_before_the_first_list() {
+        let health = Health::default();
+        assert!(!health.had_nothing_of("a"));
+        assert!(health.check().is_err());
+        let picture = |uids: &[&str]| -> Picture {
+            uids.iter().map(|uid| ((*uid).to_owned(), vec![("id".to_owned(), 0)])).collect()
+        };
+        for (listed, nothing_of) in
+            [(&["a"][..], "b"), (&["b"], "a"), (&["a", "b"], "c"), (&["b"], "a"), (&[], "b")]
+        {
+            health.note(&picture(listed));
+            assert!(health.had_nothing_of(nothing_of), "{listed:?}");
+            assert!(listed.iter().all(|uid| !health.had_nothing_of(uid)), "{listed:?}");
+        }
+        assert_eq!(health.check(), Ok(()));
     }
 }

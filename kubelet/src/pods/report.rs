@@ -231,17 +231,26 @@ impl Actor {
             // There is nobody to tell before the mirror exists.
             (None, true) => {
                 self.note_phase(&status);
+                self.count_ends(&shown, &status);
                 return self.kubelet.note(pod.uid(), &status);
             }
             (None, false) => pod,
         };
         self.note_phase(&status);
+        self.count_ends(&shown, &status);
         // A mirror that was deleted comes back as another object, which knows nothing yet.
         if newest.is_some_and(|newest| newest.uid == target.uid() && newest.status == status) {
             return;
         }
         self.kubelet.note(pod.uid(), &status);
         self.reports.tell(target, status);
+    }
+
+    /// Counts the containers that have ended since the status that is known was made.
+    fn count_ends(&self, shown: &Value, status: &Value) {
+        let before = self.kubelet.status_of(shown.uid());
+        let before = before.as_ref().unwrap_or(shown.get("status"));
+        self.kubelet.metrics.outcomes.became(before, status);
     }
 
     /// Takes notice of the pod's phase: a pod that was seen to be pending has started when it runs.
@@ -290,7 +299,7 @@ fn carry_over(shown: &mut Value, reported: &Value) {
     shown.set(&["status", "conditions"], Value::Array(conditions));
 }
 
-fn is_own(condition: &Value) -> bool {
+pub(super) fn is_own(condition: &Value) -> bool {
     // Whoever ends a pod says so; the kubelet does when the node made it go.
     OWN.contains(&condition.str_at(&["type"])) || condition.str_at(&["reason"]) == "TerminationByKubelet"
 }

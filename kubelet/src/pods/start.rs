@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::Value;
 use client::events::Kind;
@@ -58,7 +59,9 @@ impl Actor {
         let mut resized = Ok(());
         if !plan.resize.is_empty() {
             did = true;
+            let began = Instant::now();
             resized = self.actuate(pod, &plan.resize).await;
+            self.kubelet.metrics.outcomes.resized(began.elapsed(), resized.is_ok());
             if let Err(error) = &resized {
                 tracing::warn!(pod = %spec::describe(pod), err = error, "Cannot change the pod's resources");
                 self.kubelet.note_failure(pod, error);
@@ -136,6 +139,7 @@ impl Actor {
             return Ok(());
         }
         self.kubelet.allocations.actuate_pod(pod);
+        self.kubelet.allocations.save().await;
         self.kubelet.cgroups.create(&group, &limits).await.map_err(|error| {
             let message = format!(
                 "unable to ensure pod container exists: failed to create container for {group} : {error}"
@@ -227,12 +231,16 @@ impl Actor {
         };
         let made = made.await;
         kubelet.metrics.pods.sandbox(made.is_ok());
-        if let Err(why) = made {
+        if pod.at(&["spec", "hostUsers"]).as_bool() == Some(false) {
+            kubelet.metrics.outcomes.own_users(made.is_ok());
+        }
+        let id = made.map_err(|why| {
             let message = format!("Failed to create pod sandbox: {why}");
             events::of_pod(&kubelet.recorder, pod, Kind::Warning, "FailedCreatePodSandBox", &message);
-            return Err(());
-        }
-        self.observe(pod).await.map_err(|error| {
+        })?;
+        // Nothing is known of what was stopped.
+        let seen = if changed { self.observe(pod).await } else { self.observe_sandbox(&id).await };
+        seen.map_err(|error| {
             tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot see the new sandbox");
         })?;
         self.report(pod, false);
@@ -289,9 +297,13 @@ impl Actor {
         let resources = amounts::effective(pod.at(&["spec", "resources"]), definition.get("resources"));
         if !spec::is_ephemeral(pod, name) {
             kubelet.allocations.actuate(pod, name, resources);
+            kubelet.allocations.save().await;
         }
         let log = Path::new(&sandbox_config.log_directory).join(&config.0.log_path);
         let created = kubelet.runtime.create_container(&sandbox.id, config, sandbox_config).await;
+        let mounts = definition.array_at(&["volumeMounts"]).iter();
+        let of_images = mounts.filter(|mount| volumes.contains_key(mount.str_at(&["name"]))).count();
+        kubelet.metrics.outcomes.images(volumes.len(), of_images, created.is_ok());
         let id = created.map_err(|error| {
             warn("Failed", &format!("Error: {}", error.message));
             ("CreateContainerError".to_owned(), error.message)

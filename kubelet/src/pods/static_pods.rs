@@ -1,5 +1,6 @@
 //! Static pods: read from files on this node or from a URL, and shown to the API server by mirror pods.
 
+mod check;
 mod fetch;
 mod identity;
 mod read;

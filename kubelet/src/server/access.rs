@@ -41,6 +41,8 @@ fn subresources(path: &str) -> &'static [&'static str] {
         "metrics" => &["metrics"],
         "logs" => &["log"],
         "checkpoint" => &["checkpoint"],
+        "statusz" => &["statusz"],
+        "flagz" => &["configz"],
         "configz" => &["configz", "proxy"],
         "healthz" => &["healthz", "proxy"],
         "pods" | "runningpods" => &["pods", "proxy"],
@@ -59,6 +61,8 @@ mod tests {
             ("/metrics/resource", "metrics"),
             ("/exec/ns/p/c", "proxy"),
             ("/pods", "pods"),
+            ("/statusz", "statusz"),
+            ("/flagz", "configz"),
             ("/anything", "proxy"),
         ] {
             assert_eq!(subresources(path)[0], expected, "{path}");

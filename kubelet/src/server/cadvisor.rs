@@ -1,22 +1,28 @@
 //! `/metrics/cadvisor`: what control groups use, with the names and labels of upstream's metrics.
 
+mod disks;
 mod families;
+mod processes;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use api::Value;
 use http::{Response, StatusCode};
 use jiff::Timestamp;
-use linux::cgroup::{Limits, Usage};
+use linux::cgroup::{Limits, Pressure, Usage};
 use serve::Body;
 
+use disks::Disk;
 use families::{FAMILIES, Family, NETWORK};
+use processes::Open;
 
 use crate::Kubelet;
 use crate::cri::labels;
+use crate::managers::machine::{Level, Machine, SYS};
 
 /// A control group with what is known of it.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -31,7 +37,13 @@ struct Group {
     limits: Limits,
     /// Zero is no limit.
     swap_limit: u64,
+    reservation: Option<u64>,
+    /// Of processors, memory and disks.
+    pressures: [Option<Pressure>; 3],
+    disks: Vec<Disk>,
     processes: usize,
+    /// What the processes of a container hold open.
+    open: Option<Open>,
     /// Nanoseconds since the epoch.
     started: i64,
     interfaces: Vec<Interface>,
@@ -66,6 +78,9 @@ async fn groups(kubelet: &Kubelet) -> crate::cri::Result<Vec<Group>> {
                 "" => kubelet.facts.swap,
                 group => kubelet.cgroups.swap_limit(group).unwrap_or_default(),
             },
+            reservation: kubelet.cgroups.memory_reservation(&group),
+            pressures: ["cpu", "memory", "io"].map(|resource| kubelet.cgroups.pressure(&group, resource)),
+            disks: disks::of_group(Path::new("/sys"), &kubelet.cgroups.disks(&group)),
             processes: kubelet.cgroups.processes(&group).len(),
             id,
             ..Group::default()
@@ -79,6 +94,11 @@ async fn groups(kubelet: &Kubelet) -> crate::cri::Result<Vec<Group>> {
         format!("/{}", names.class("besteffort")),
     ];
     let mut out: Vec<_> = shared.into_iter().map(read).collect();
+    if let Some(machine) = out.first_mut() {
+        let diskstats = fs::read_to_string("/proc/diskstats").unwrap_or_default();
+        let mounts = linux::mount::mounts().unwrap_or_default();
+        machine.disks.extend(disks::of_machine(&mounts, &diskstats));
+    }
     let pods: HashMap<String, Arc<Value>> =
         kubelet.pods.lock().iter().map(|(uid, known)| (uid.clone(), known.pod.clone())).collect();
     let group_of = |uid: &str| Some(format!("/{}", names.pod(pods.get(uid)?)));
@@ -91,13 +111,17 @@ async fn groups(kubelet: &Kubelet) -> crate::cri::Result<Vec<Group>> {
     let of = |labels: &HashMap<String, String>, id: String, image: String, started: i64| {
         let label = |key: &str| labels.get(key).cloned().unwrap_or_default();
         let parent = group_of(&label(labels::POD_UID))?;
+        let group = names.container(&parent, &id);
+        let processes = kubelet.cgroups.processes(&group);
         Some(Group {
             pod: label(labels::POD_NAME),
             namespace: label(labels::POD_NAMESPACE),
             container: label(labels::CONTAINER_NAME),
             image,
             started,
-            ..Group { name: id.clone(), ..read(names.container(&parent, &id)) }
+            name: id,
+            open: Some(processes::look(Path::new("/proc"), &processes)),
+            ..read(group)
         })
     };
     for sandbox in kubelet.runtime.sandboxes(None).await?.into_iter().filter(|sandbox| sandbox.state == 0) {
@@ -144,6 +168,18 @@ fn render(groups: &[Group], now: i64) -> String {
             }
         }
     }
+    for family in &disks::FAMILIES {
+        let _ = writeln!(out, "# HELP {0} {1}\n# TYPE {0} {2}", family.name, family.help, family.kind);
+        for (group, labels) in groups.iter().zip(&labels) {
+            for disk in &group.disks {
+                if let Some(value) = (family.value)(disk) {
+                    let (name, device) = (family.name, &disk.device);
+                    let _ = writeln!(out, "{name}{{{labels},device=\"{device}\"}} {value} {now}");
+                }
+            }
+        }
+    }
+    render_operations(&mut out, groups, &labels, now);
     for (name, help, counter, received) in NETWORK {
         let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
         for (group, labels) in groups.iter().zip(&labels) {
@@ -156,6 +192,47 @@ fn render(groups: &[Group], now: i64) -> String {
     out
 }
 
+/// Bytes by device and by what was done.
+fn render_operations(out: &mut String, groups: &[Group], labels: &[String], now: i64) {
+    const NAME: &str = "container_blkio_device_usage_total";
+    let _ = writeln!(out, "# HELP {NAME} Blkio Device bytes usage\n# TYPE {NAME} counter");
+    for (group, labels) in groups.iter().zip(labels) {
+        for (disk, used) in group.disks.iter().filter_map(|disk| Some((disk, disk.used?))) {
+            let ((major, minor), device) = (disk.numbers, &disk.device);
+            for (operation, bytes) in [("Read", used.read_bytes), ("Write", used.written_bytes)] {
+                let _ = writeln!(
+                    out,
+                    "{NAME}{{{labels},device=\"{device}\",major=\"{major}\",minor=\"{minor}\",operation=\"{operation}\"}} {bytes} {now}"
+                );
+            }
+        }
+    }
+}
+
+/// What the machine has.
+fn render_machine(out: &mut String, kubelet: &Kubelet) {
+    let facts = &kubelet.facts;
+    let lies = Machine::read(Path::new(SYS), facts.memory);
+    let of = |level| lies.as_ref().ok().map(|machine| machine.ids(level).len() as u64);
+    let labels = format!(
+        "boot_id=\"{}\",machine_id=\"{}\",system_uuid=\"{}\"",
+        facts.boot_id, facts.machine_id, facts.system_uuid
+    );
+    for (name, help, value) in [
+        ("machine_cpu_cores", "Number of logical CPU cores.", Some(facts.cpus as u64)),
+        ("machine_cpu_physical_cores", "Number of physical CPU cores.", of(Level::Core)),
+        ("machine_cpu_sockets", "Number of CPU sockets.", of(Level::Socket)),
+        ("machine_memory_bytes", "Amount of memory installed on the machine.", Some(facts.memory)),
+        ("machine_swap_bytes", "Amount of swap memory available on the machine.", Some(facts.swap)),
+    ] {
+        let Some(value) = value else { continue };
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{{labels}}} {value}");
+    }
+    let help = "1 if there was an error while getting machine metrics, 0 otherwise.";
+    let (name, failed) = ("machine_scrape_error", u8::from(lies.is_err()));
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {failed}");
+}
+
 /// The answer to a scrape.
 pub(super) async fn respond(kubelet: &Kubelet) -> Response<Body> {
     let (groups, failed) = match groups(kubelet).await {
@@ -163,18 +240,7 @@ pub(super) async fn respond(kubelet: &Kubelet) -> Response<Body> {
         Err(_) => (Vec::new(), 1),
     };
     let mut out = render(&groups, Timestamp::now().as_millisecond());
-    for (name, help, value) in [
-        ("machine_cpu_cores", "Number of logical CPU cores.", kubelet.facts.cpus as u64),
-        ("machine_memory_bytes", "Amount of memory installed on the machine.", kubelet.facts.memory),
-        ("machine_swap_bytes", "Amount of swap memory available on the machine.", kubelet.facts.swap),
-    ] {
-        let facts = &kubelet.facts;
-        let labels = format!(
-            "boot_id=\"{}\",machine_id=\"{}\",system_uuid=\"{}\"",
-            facts.boot_id, facts.machine_id, facts.system_uuid
-        );
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{{{labels}}} {value}");
-    }
+    render_machine(&mut out, kubelet);
     let help = "1 if there was an error while getting container metrics, 0 otherwise";
     let _ = writeln!(
         out,
@@ -187,6 +253,8 @@ pub(super) async fn respond(kubelet: &Kubelet) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    use linux::cgroup::{DiskUse, Waited};
+
     use super::*;
 
     const DEV: &str = "Inter-|   Receive                    |  Transmit\n \
@@ -195,6 +263,9 @@ mod tests {
 
     #[test]
     fn groups_are_shown_with_upstreams_labels() {
+        let used = DiskUse { read_bytes: 7, writes: 5, ..DiskUse::default() };
+        let waited = |total| Waited { total, ..Waited::default() };
+        let pressure = Pressure { some: waited(2_500_000), full: waited(1_000_000) };
         let group = Group {
             id: "/kubepods/podu/c".to_owned(),
             name: "c".to_owned(),
@@ -202,7 +273,16 @@ mod tests {
             pod: "p".to_owned(),
             namespace: "n".to_owned(),
             container: "main".to_owned(),
-            usage: Usage { cpu_nanoseconds: 1_500_000_000, working_set: 42, ..Usage::default() },
+            usage: Usage {
+                cpu_nanoseconds: 1_500_000_000,
+                working_set: 42,
+                oom_kills: Some(2),
+                ..Usage::default()
+            },
+            open: Some(Open { files: 9, sockets: 3, limit: Some(1024.0) }),
+            pressures: [None, Some(pressure), None],
+            disks: disks::of_group(Path::new("/none"), &[((8, 0), used)].into()),
+            limits: Limits { pids: Some(-1), ..Limits::default() },
             interfaces: interfaces(DEV),
             swap_limit: 4096,
             ..Group::default()
@@ -213,11 +293,31 @@ mod tests {
             format!("container_cpu_usage_seconds_total{{{labels},cpu=\"total\"}} 1.5 7"),
             format!("container_memory_working_set_bytes{{{labels}}} 42 7"),
             format!("container_spec_memory_swap_limit_bytes{{{labels}}} 4096 7"),
+            format!("container_oom_events_total{{{labels}}} 2 7"),
+            format!("container_sockets{{{labels}}} 3 7"),
+            format!("container_file_descriptors{{{labels}}} 9 7"),
+            format!("container_threads_max{{{labels}}} 0 7"),
+            format!("container_ulimits_soft{{{labels},ulimit=\"max_open_files\"}} 1024 7"),
+            format!("container_pressure_memory_waiting_seconds_total{{{labels}}} 2.5 7"),
+            format!("container_pressure_memory_stalled_seconds_total{{{labels}}} 1 7"),
+            format!("container_fs_reads_bytes_total{{{labels},device=\"8:0\"}} 7 7"),
+            format!("container_fs_writes_total{{{labels},device=\"8:0\"}} 5 7"),
+            format!(
+                "container_blkio_device_usage_total{{{labels},device=\"8:0\",major=\"8\",minor=\"0\",operation=\"Read\"}} 7 7"
+            ),
             format!("container_network_receive_bytes_total{{{labels},interface=\"eth0\"}} 100 7"),
             format!("container_network_transmit_packets_dropped_total{{{labels},interface=\"eth0\"}} 8 7"),
         ] {
             assert!(text.lines().any(|other| other == line), "{line}\n{text}");
         }
-        assert!(!text.contains("container_spec_cpu_quota{") && !text.contains("interface=\"lo\""));
+        for absent in [
+            "container_spec_cpu_quota{",
+            "container_pressure_io",
+            "container_memory_kernel_usage{",
+            "container_fs_usage_bytes{",
+            "interface=\"lo\"",
+        ] {
+            assert!(!text.lines().any(|line| !line.starts_with('#') && line.contains(absent)), "{absent}");
+        }
     }
 }

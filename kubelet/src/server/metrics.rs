@@ -9,12 +9,13 @@ use serve::Body;
 use crate::metrics::{Maker, SECONDS};
 
 /// The first parts of paths that are told apart.
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 18] = [
     "attach",
     "configz",
     "containerLogs",
     "debug",
     "exec",
+    "flagz",
     "healthz",
     "logs",
     "metrics",
@@ -26,6 +27,7 @@ const PATHS: [&str; 16] = [
     "run",
     "runningpods",
     "stats",
+    "statusz",
 ];
 /// Those of requests that last as long as the caller likes, as far as upstream knows them by these paths.
 const LONG: [&str; 3] = ["attach", "debug", "exec"];

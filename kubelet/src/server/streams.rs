@@ -1,4 +1,7 @@
-//! `exec`, `attach` and `port-forward`: the runtime serves the streams, the kubelet connects the caller with it.
+//! `exec`, `attach` and `port-forward`: the runtime serves the streams, the kubelet connects the caller with it, and
+//! translates what runtimes do not know.
+
+mod websockets;
 
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode, Uri};
@@ -13,6 +16,7 @@ use super::{pairs, pods};
 use crate::Kubelet;
 use crate::cri::Result;
 use crate::pods::observed::Observed;
+use websockets::{Spoken, Target};
 
 /// The id of a running container.
 async fn container(
@@ -62,7 +66,8 @@ pub(super) async fn exec(
             stderr: streams.stderr,
         })
         .await;
-    hand_over(kubelet, request, url).await
+    let spoken = Spoken::for_command(request.headers(), streams);
+    hand_over(kubelet, request, (url, spoken)).await
 }
 
 /// `/attach/{namespace}/{pod}/{container}`.
@@ -86,7 +91,8 @@ pub(super) async fn attach(
             stderr: streams.stderr,
         })
         .await;
-    hand_over(kubelet, request, url).await
+    let spoken = Spoken::for_command(request.headers(), streams);
+    hand_over(kubelet, request, (url, spoken)).await
 }
 
 /// `/portForward/{namespace}/{pod}`.
@@ -95,8 +101,9 @@ pub(super) async fn port_forward(
     request: Request<Incoming>,
     (namespace, pod): (&str, &str),
 ) -> Response<Body> {
+    let spoken = Spoken::for_ports(request.headers());
     let ports = match upgrade::requested(request.headers()) {
-        upgrade::Kind::WebSocket => ports(request.uri().query()),
+        upgrade::Kind::WebSocket if spoken == Spoken::Other => ports(request.uri().query()),
         // Every stream of SPDY names the port it is for.
         _ => Ok(Vec::new()),
     };
@@ -115,7 +122,7 @@ pub(super) async fn port_forward(
         return serve::text(StatusCode::NOT_FOUND, "the pod has no running sandbox");
     };
     let url = kubelet.runtime.port_forward(&sandbox.id, ports).await;
-    hand_over(kubelet, request, url).await
+    hand_over(kubelet, request, (url, spoken)).await
 }
 
 /// The ports that the channels of a WebSocket are for: in several parameters, or several in one.
@@ -141,7 +148,11 @@ fn ports(query: Option<&str>) -> std::result::Result<Vec<i32>, String> {
 }
 
 /// Connects the caller with the runtime's streaming server.
-async fn hand_over(kubelet: &Kubelet, mut request: Request<Incoming>, url: Result<String>) -> Response<Body> {
+async fn hand_over(
+    kubelet: &Kubelet,
+    mut request: Request<Incoming>,
+    (url, spoken): (Result<String>, Spoken),
+) -> Response<Body> {
     let url = match url {
         Ok(url) => url,
         Err(error) => return failed(error),
@@ -156,7 +167,7 @@ async fn hand_over(kubelet: &Kubelet, mut request: Request<Incoming>, url: Resul
         );
     };
     request.headers_mut().remove(http::header::AUTHORIZATION);
-    match relay(kubelet, &mut request, &authority, &path).await {
+    match relay(kubelet, &mut request, (&authority, &path), spoken).await {
         Ok(response) => response,
         Err(why) => serve::text(StatusCode::INTERNAL_SERVER_ERROR, why),
     }
@@ -165,13 +176,18 @@ async fn hand_over(kubelet: &Kubelet, mut request: Request<Incoming>, url: Resul
 async fn relay(
     kubelet: &Kubelet,
     request: &mut Request<Incoming>,
-    authority: &str,
-    path: &PathAndQuery,
+    (authority, path): (&str, &PathAndQuery),
+    spoken: Spoken,
 ) -> std::result::Result<Response<Body>, String> {
     let stream = TcpStream::connect(authority).await;
     let stream = stream.map_err(|error| format!("cannot reach the runtime's streaming server: {error}"))?;
     // Small pieces of a terminal session must not wait for each other.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    if let Some(subresource) = spoken.subresource(request.uri().path()) {
+        kubelet.metrics.outcomes.websockets.with_label_values(&[subresource]).inc();
+        return websockets::translate(&kubelet.tasks, request, Target { stream, authority, path }, spoken)
+            .await;
+    }
     let done =
         upgrade::passthrough(request, stream, authority, path).await.map_err(|error| error.to_string())?;
     if let Some(relay) = done.relay {

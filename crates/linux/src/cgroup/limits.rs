@@ -42,6 +42,14 @@ pub(super) fn swap(groups: &Cgroups, group: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|bytes| *bytes < NO_MEMORY_LIMIT as u64)
 }
 
+pub(super) fn reservation(groups: &Cgroups, group: &str) -> Option<u64> {
+    let file = if groups.is_v2() { "memory.low" } else { "memory.soft_limit_in_bytes" };
+    let text = fs::read_to_string(groups.directory("memory", group)?.join(file)).ok()?;
+    let bytes = number(text.trim())?;
+    // Where there is none, version 1 shows the largest number.
+    Some(if bytes >= NO_MEMORY_LIMIT { 0 } else { bytes.max(0).unsigned_abs() })
+}
+
 fn number(text: &str) -> Option<i64> {
     if text == "max" { Some(-1) } else { text.parse().ok() }
 }
@@ -76,6 +84,10 @@ mod tests {
         assert_eq!(v2.swap_limit(""), Some(4096));
         write("memory.swap.max", "max\n");
         assert_eq!(v2.swap_limit(""), None);
+        assert_eq!(v2.memory_reservation(""), None);
+        write("memory.low", "8192\n");
+        assert_eq!(v2.memory_reservation(""), Some(8192));
+        write("memory.soft_limit_in_bytes", "9223372036854771712\n");
         write("memory.limit_in_bytes", "9223372036854771712\n");
         write("cpu.cfs_quota_us", "-1\n");
         write("cpu.shares", "1024\n");
@@ -83,7 +95,7 @@ mod tests {
         let v1 = Cgroups::V1 { controllers, others: Vec::new() };
         let limits = v1.limits("");
         assert_eq!((limits.memory, limits.cpu_quota_us, limits.cpu_shares), (Some(-1), Some(-1), Some(1024)));
-        assert_eq!(limits.pids, None);
+        assert_eq!((limits.pids, v1.memory_reservation("")), (None, Some(0)));
         assert_eq!((v1.swap_limit(""), v1.limits_swap()), (Some(0), false));
         write("memory.memsw.limit_in_bytes", "9223372036854771712\n");
         assert_eq!((v1.swap_limit(""), v1.limits_swap()), (None, true));

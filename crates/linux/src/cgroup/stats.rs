@@ -42,6 +42,14 @@ pub struct Usage {
     pub most_memory: u64,
     /// How often the memory's limit was reached.
     pub memory_failures: u64,
+    /// File pages that were used lately.
+    pub active_file: u64,
+    /// File pages that were not.
+    pub inactive_file: u64,
+    /// Memory of the kernel for the group; none where the kernel does not say.
+    pub kernel: Option<u64>,
+    /// How often a process was killed for want of memory; none where the kernel does not say.
+    pub oom_kills: Option<u64>,
 }
 
 /// Version 1 counts a group's times in these.
@@ -60,8 +68,9 @@ pub(super) fn read(groups: &Cgroups, group: &str) -> Usage {
         throttled_periods: field(&cpu_stat, "nr_throttled"),
         ..Usage::default()
     };
-    let of_memory = |memory: u64, names: [&str; 7]| {
-        let [inactive, rss, faults, major, cache, mapped, swap] = names.map(|name| field(&stat, name));
+    let of_memory = |memory: u64, names: [&str; 8]| {
+        let [inactive, rss, faults, major, cache, mapped, swap, active] =
+            names.map(|name| field(&stat, name));
         Usage {
             memory,
             working_set: memory.saturating_sub(inactive),
@@ -71,12 +80,16 @@ pub(super) fn read(groups: &Cgroups, group: &str) -> Usage {
             cache,
             mapped_files: mapped,
             swap,
+            active_file: active,
+            inactive_file: inactive,
             ..common
         }
     };
     if groups.is_v2() {
         let micro = |name| field(&cpu_stat, name) * 1000;
-        let names = ["inactive_file", "anon", "pgfault", "pgmajfault", "file", "file_mapped", ""];
+        let names =
+            ["inactive_file", "anon", "pgfault", "pgmajfault", "file", "file_mapped", "", "active_file"];
+        let events = text("memory", "memory.events");
         return Usage {
             cpu_nanoseconds: micro("usage_usec"),
             user_nanoseconds: micro("user_usec"),
@@ -84,7 +97,9 @@ pub(super) fn read(groups: &Cgroups, group: &str) -> Usage {
             throttled_nanoseconds: micro("throttled_usec"),
             swap: swap(groups, group),
             most_memory: number(&text("memory", "memory.peak")),
-            memory_failures: field(&text("memory", "memory.events"), "max"),
+            memory_failures: field(&events, "max"),
+            kernel: known(&stat, "kernel"),
+            oom_kills: known(&events, "oom_kill"),
             ..of_memory(number(&text("memory", "memory.current")), names)
         };
     }
@@ -97,7 +112,9 @@ pub(super) fn read(groups: &Cgroups, group: &str) -> Usage {
         "total_cache",
         "total_mapped_file",
         "total_swap",
+        "total_active_file",
     ];
+    let kernel = text("memory", "memory.kmem.usage_in_bytes");
     Usage {
         cpu_nanoseconds: number(&text("cpuacct", "cpuacct.usage")),
         user_nanoseconds: field(&times, "user") * TICK_NANOSECONDS,
@@ -105,6 +122,8 @@ pub(super) fn read(groups: &Cgroups, group: &str) -> Usage {
         throttled_nanoseconds: field(&cpu_stat, "throttled_time"),
         most_memory: number(&text("memory", "memory.max_usage_in_bytes")),
         memory_failures: number(&text("memory", "memory.failcnt")),
+        kernel: kernel.trim().parse().ok(),
+        oom_kills: known(&text("memory", "memory.oom_control"), "oom_kill"),
         ..of_memory(number(&text("memory", "memory.usage_in_bytes")), names)
     }
 }
@@ -126,8 +145,13 @@ fn number(text: &str) -> u64 {
 }
 
 fn field(text: &str, name: &str) -> u64 {
+    known(text, name).unwrap_or_default()
+}
+
+/// A field that may not be there.
+fn known(text: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-    lines.find(|(field, _)| *field == name).map_or(0, |(_, value)| number(value))
+    lines.find(|(field, _)| *field == name).map(|(_, value)| number(value))
 }
 
 #[cfg(test)]
@@ -141,7 +165,12 @@ mod tests {
         fs::create_dir(&group).unwrap();
         fs::write(group.join("cpu.stat"), "usage_usec 7\nuser_usec 3\nnr_throttled 2\n").unwrap();
         fs::write(group.join("memory.current"), "1000\n").unwrap();
-        fs::write(group.join("memory.stat"), "anon 600\ninactive_file 300\npgfault 5\n").unwrap();
+        fs::write(
+            group.join("memory.stat"),
+            "anon 600\ninactive_file 300\nactive_file 20\npgfault 5\nkernel 9\n",
+        )
+        .unwrap();
+        fs::write(group.join("memory.events"), "low 0\nmax 1\noom 4\noom_kill 3\n").unwrap();
         fs::write(group.join("memory.swap.current"), "40\n").unwrap();
         let usage = read(&Cgroups::V2 { root: root.path().to_owned() }, "/kubepods");
         let expected = Usage {
@@ -153,6 +182,11 @@ mod tests {
             rss: 600,
             swap: 40,
             page_faults: 5,
+            active_file: 20,
+            inactive_file: 300,
+            kernel: Some(9),
+            oom_kills: Some(3),
+            memory_failures: 1,
             ..Usage::default()
         };
         assert_eq!(usage, expected);

@@ -121,6 +121,7 @@ impl Actor {
         }
         if changes.whole {
             self.kubelet.allocations.actuate_pod(pod);
+            self.kubelet.allocations.save().await;
         }
         Ok(())
     }
@@ -201,6 +202,7 @@ impl Actor {
         self.kubelet.managers.pin(pod.uid(), &update.name, &mut linux);
         self.kubelet.runtime.update_container(&update.id, linux).await.map_err(|error| error.to_string())?;
         self.kubelet.allocations.actuate(pod, &update.name, resources);
+        self.kubelet.allocations.save().await;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use api::{Value, names, object};
 
-use super::{Source, identity, references, types};
+use super::{Source, check, identity, references, types};
 use crate::pods::spec;
 
 /// The longest manifest that is read, in bytes.
@@ -129,6 +129,7 @@ fn pod(manifest: Value, source: &Source, node: &str) -> anyhow::Result<Value> {
     if !spec::ephemeral_containers(&pod).is_empty() {
         bail!("invalid pod: spec.ephemeralContainers: Forbidden: cannot be set on create");
     }
+    check::first(&pod).map_err(|error| anyhow::anyhow!("invalid pod: {error}"))?;
     let uid = match pod.uid() {
         "" => identity::uid(&pod, source, node),
         given => given.to_owned(),
@@ -295,10 +296,10 @@ mod tests {
             assert!(refused(metadata, fine), "{metadata}");
         }
         for spec in [
-            "{containers: [{name: ../c}]}",
-            "{containers: [{name: c}, {name: c}]}",
-            "{containers: [{name: c}], initContainers: [{name: ..}]}",
-            "{containers: [{name: c}], volumes: [{name: ../../../etc, emptyDir: {}}]}",
+            "{containers: [{name: ../c, image: x}]}",
+            "{containers: [{name: c, image: x}, {name: c, image: x}]}",
+            "{containers: [{name: c, image: x}], initContainers: [{name: .., image: x}]}",
+            "{containers: [{name: c, image: x}], volumes: [{name: ../../../etc, emptyDir: {}}]}",
         ] {
             assert!(refused("{name: p}", spec), "{spec}");
         }
@@ -310,7 +311,9 @@ mod tests {
     fn what_a_url_has_may_be_one_pod_or_a_list() {
         let source = Source::Url("http://h/pods".to_owned());
         let item = |name: &str| {
-            format!(r#"{{"metadata": {{"name": "{name}"}}, "spec": {{"containers": [{{"name": "c"}}]}}}}"#)
+            format!(
+                r#"{{"metadata": {{"name": "{name}"}}, "spec": {{"containers": [{{"name": "c", "image": "x"}}]}}}}"#
+            )
         };
         let list =
             format!(r#"{{"apiVersion": "v1", "kind": "PodList", "items": [{}, {}]}}"#, item("a"), item("b"));

@@ -1,8 +1,10 @@
 //! The metrics, with the names and words of upstream's.
 
 use jiff::Timestamp;
+use linux::cgroup::{Pressure, Waited};
 
 use super::Group;
+use super::processes::Open;
 
 /// A metric of every group.
 pub(super) struct Family {
@@ -39,8 +41,17 @@ fn limited(group: &Group, n: u64) -> Option<f64> {
     group.limits.cpu_quota_us.filter(|quota| *quota > 0).map(|_| n as f64)
 }
 
+/// What of one resource some processes of a group have waited for, or all of them at once.
+fn waited(group: &Group, resource: usize, which: fn(&Pressure) -> Waited) -> Option<f64> {
+    group.pressures[resource].as_ref().map(|pressure| which(pressure).total as f64 / 1e6)
+}
+
+fn open(group: &Group, value: fn(&Open) -> u64) -> Option<f64> {
+    group.open.as_ref().map(|open| value(open) as f64)
+}
+
 /// The metrics, those of one name one after the other.
-pub(super) const FAMILIES: [Family; 25] = [
+pub(super) const FAMILIES: [Family; 40] = [
     Family {
         more: ",cpu=\"total\"",
         ..family(
@@ -96,6 +107,18 @@ pub(super) const FAMILIES: [Family; 25] = [
     family("container_memory_cache", GAUGE, "Number of bytes of page cache memory.", |g| {
         count(g.usage.cache)
     }),
+    family("container_memory_kernel_usage", GAUGE, "Size of kernel memory allocated in bytes.", |g| {
+        g.usage.kernel.map(|n| n as f64)
+    }),
+    family("container_memory_total_active_file_bytes", GAUGE, "Current total active file in bytes.", |g| {
+        count(g.usage.active_file)
+    }),
+    family(
+        "container_memory_total_inactive_file_bytes",
+        GAUGE,
+        "Current total inactive file in bytes.",
+        |g| count(g.usage.inactive_file),
+    ),
     family("container_memory_mapped_file", GAUGE, "Size of memory mapped files in bytes.", |g| {
         count(g.usage.mapped_files)
     }),
@@ -119,6 +142,69 @@ pub(super) const FAMILIES: [Family; 25] = [
     family("container_processes", GAUGE, "Number of processes running inside the container.", |g| {
         Some(g.processes as f64)
     }),
+    family("container_file_descriptors", GAUGE, "Number of open file descriptors for the container.", |g| {
+        open(g, |open| open.files)
+    }),
+    family("container_sockets", GAUGE, "Number of open sockets for the container.", |g| {
+        open(g, |open| open.sockets)
+    }),
+    Family {
+        more: ",ulimit=\"max_open_files\"",
+        ..family(
+            "container_ulimits_soft",
+            GAUGE,
+            "Soft ulimit values for the container root process. Unlimited if -1, except priority and nice",
+            |g| g.open.and_then(|open| open.limit),
+        )
+    },
+    family(
+        "container_threads_max",
+        GAUGE,
+        "Maximum number of threads allowed inside the container, infinity if value is zero",
+        |g| g.limits.pids.map(|most| most.max(0) as f64),
+    ),
+    family(
+        "container_oom_events_total",
+        COUNTER,
+        "Count of out of memory events observed for the container",
+        |g| g.usage.oom_kills.map(|n| n as f64),
+    ),
+    family(
+        "container_pressure_cpu_stalled_seconds_total",
+        COUNTER,
+        "Total time duration no tasks in the container could make progress due to CPU congestion.",
+        |g| waited(g, 0, |pressure| pressure.full),
+    ),
+    family(
+        "container_pressure_cpu_waiting_seconds_total",
+        COUNTER,
+        "Total time duration tasks in the container have waited due to CPU congestion.",
+        |g| waited(g, 0, |pressure| pressure.some),
+    ),
+    family(
+        "container_pressure_memory_stalled_seconds_total",
+        COUNTER,
+        "Total time duration no tasks in the container could make progress due to memory congestion.",
+        |g| waited(g, 1, |pressure| pressure.full),
+    ),
+    family(
+        "container_pressure_memory_waiting_seconds_total",
+        COUNTER,
+        "Total time duration tasks in the container have waited due to memory congestion.",
+        |g| waited(g, 1, |pressure| pressure.some),
+    ),
+    family(
+        "container_pressure_io_stalled_seconds_total",
+        COUNTER,
+        "Total time duration no tasks in the container could make progress due to IO congestion.",
+        |g| waited(g, 2, |pressure| pressure.full),
+    ),
+    family(
+        "container_pressure_io_waiting_seconds_total",
+        COUNTER,
+        "Total time duration tasks in the container have waited due to IO congestion.",
+        |g| waited(g, 2, |pressure| pressure.some),
+    ),
     family("container_threads", GAUGE, "Number of threads running inside the container", |g| {
         count(g.usage.pids)
     }),
@@ -141,6 +227,12 @@ pub(super) const FAMILIES: [Family; 25] = [
         // No limit is zero.
         g.limits.memory.map(|n| n.max(0) as f64)
     }),
+    family(
+        "container_spec_memory_reservation_limit_bytes",
+        GAUGE,
+        "Memory reservation limit for the container.",
+        |g| g.reservation.map(|n| n as f64),
+    ),
     family("container_spec_memory_swap_limit_bytes", GAUGE, "Memory swap limit for the container.", |g| {
         count(g.swap_limit)
     }),

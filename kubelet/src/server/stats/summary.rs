@@ -8,7 +8,7 @@ use std::time::Instant;
 use api::{Value, object};
 use http::{Response, StatusCode};
 use jiff::Timestamp;
-use linux::cgroup::Usage;
+use linux::cgroup::{Pressure, Usage, Waited};
 use serve::Body;
 
 use super::{Container, Swapped, containers, machine, node_usage};
@@ -66,6 +66,7 @@ impl Asked<'_> {
             "fs": (self.disk(&kubelet.config.root, None)),
             "swap": (Swapped::of_node(kubelet, &usage).shown(&self.now)),
         });
+        self.add_pressures(&mut node, "");
         for (field, figures) in [
             ("startTime", machine::booted().map_or(Value::Null, |booted| api::time::format(booted).into())),
             ("network", machine::network(&self.now)),
@@ -97,6 +98,17 @@ impl Asked<'_> {
             memory.set(&["availableBytes"], limit.saturating_sub(usage.working_set) as i64);
         }
         (cpu, memory)
+    }
+
+    /// Adds how long a group has waited for each resource, where the kernel tells.
+    fn add_pressures(&self, shown: &mut Value, group: &str) {
+        for resource in ["cpu", "memory", "io"] {
+            let Some(pressure) = self.kubelet.cgroups.pressure(group, resource) else { continue };
+            if resource == "io" {
+                shown.set(&["io", "time"], self.now.as_str());
+            }
+            shown.set(&[resource, "psi"], psi(&pressure));
+        }
     }
 
     /// What a disk has, and what is used of it: by everybody, unless it is said by whom.
@@ -137,7 +149,7 @@ impl Asked<'_> {
         let swap = Swapped::new(usage.swap, kubelet.cgroups.swap_limit(&group));
         let first = own.iter().map(|container| container.started).min().unwrap_or_default();
         let all = used.disk(pod, Parts { layers: true, rest: true });
-        object!({
+        let mut shown = object!({
             "podRef": {"name": (pod.name()), "namespace": (pod.namespace()), "uid": (pod.uid())},
             "startTime": (start_time(first)),
             "containers": (Value::Array(shown.collect())),
@@ -146,7 +158,9 @@ impl Asked<'_> {
             "volume": (self.volumes(pod, &used.volumes).await),
             "ephemeral-storage": (self.disk(&kubelet.config.root, Some(all))),
             "swap": (swap.shown(&self.now)),
-        })
+        });
+        self.add_pressures(&mut shown, &group);
+        shown
     }
 
     fn container(&self, pod: &Value, container: &Container) -> Value {
@@ -161,13 +175,15 @@ impl Asked<'_> {
         let limit = self.kubelet.cgroups.limits(&group).memory.and_then(|limit| u64::try_from(limit).ok());
         let (cpu, memory) = self.figures(&container.id, &usage, limit);
         let swap = Swapped::of_container(self.kubelet, container).unwrap_or(Swapped::new(0, Some(0)));
-        object!({
+        let mut shown = object!({
             "name": (container.name.as_str()),
             "startTime": (start_time(container.started)),
             "cpu": (cpu),
             "memory": (memory),
             "swap": (swap.shown(&self.now)),
-        })
+        });
+        self.add_pressures(&mut shown, &group);
+        shown
     }
 
     /// What the node's own groups use, those of them that are known.
@@ -196,13 +212,15 @@ impl Asked<'_> {
                 "kubelet" => Some(kubelet.started),
                 _ => kubelet.cgroups.since(&group).and_then(|since| Timestamp::try_from(since).ok()),
             };
-            object!({
+            let mut shown = object!({
                 "name": name,
                 "startTime": (started.map_or(Value::Null, |started| api::time::format(started).into())),
                 "cpu": (cpu),
                 "memory": (memory),
                 "swap": (swap.shown(&self.now)),
-            })
+            });
+            self.add_pressures(&mut shown, &group);
+            shown
         });
         Value::Array(shown.collect())
     }
@@ -245,7 +263,30 @@ async fn of_disks(kubelet: &Kubelet, pod: &Value, own: &[&Container]) -> PodUsag
     used
 }
 
+/// The API counts nanoseconds.
+fn psi(pressure: &Pressure) -> Value {
+    let data = |waited: &Waited| {
+        let [avg10, avg60, avg300] = waited.averages;
+        let total = i64::try_from(waited.total.saturating_mul(1000)).unwrap_or(i64::MAX);
+        object!({"total": total, "avg10": avg10, "avg60": avg60, "avg300": avg300})
+    };
+    object!({"full": (data(&pressure.full)), "some": (data(&pressure.some))})
+}
+
 fn start_time(nanoseconds: i64) -> Value {
     Timestamp::from_nanosecond(i128::from(nanoseconds))
         .map_or(Value::Null, |time| api::time::format(time).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressure_is_shown_in_nanoseconds_and_percent() {
+        let waited = |total| Waited { total, averages: [1.5, 0.25, 0.0] };
+        let shown = psi(&Pressure { full: waited(7), some: waited(12) });
+        let part = |total: i64| object!({"total": total, "avg10": 1.5, "avg60": 0.25, "avg300": 0.0});
+        assert_eq!(shown, object!({"full": (part(7000)), "some": (part(12_000))}));
+    }
 }

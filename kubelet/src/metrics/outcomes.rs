@@ -1,0 +1,249 @@
+//! What comes of pods and containers besides their start: refusals, ends, other resources, users and images of their own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::Value;
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::Maker;
+
+/// How long changes of resources take, in milliseconds.
+const RESIZES: [f64; 14] = [
+    10.0, 50.0, 100.0, 500.0, 1000.0, 2000.0, 5000.0, 10_000.0, 20_000.0, 30_000.0, 60_000.0, 120_000.0,
+    300_000.0, 600_000.0,
+];
+
+/// The reasons for which pods are turned away that are told apart.
+const REASONS: [&str; 21] = [
+    "AppArmor",
+    "PodOSSelectorNodeLabelDoesNotMatch",
+    "PodOSNotSupported",
+    "InvalidNodeInfo",
+    "InitContainerRestartPolicyForbidden",
+    "SupplementalGroupsPolicyNotSupported",
+    "UnexpectedAdmissionError",
+    "UnknownReason",
+    "UnexpectedPredicateFailureType",
+    "OutOfcpu",
+    "OutOfmemory",
+    "OutOfephemeral-storage",
+    "OutOfpods",
+    "PodLevelResourcesNotSupported",
+    "PodFeatureUnsupported",
+    "node(s) had taints that the pod didn't tolerate",
+    "Evicted",
+    "SysctlForbidden",
+    "TopologyAffinityError",
+    "NodeShutdown",
+    "VolumeAttachmentLimitExceeded",
+];
+
+/// The lists of statuses, and what their containers are called.
+const LISTS: [(&str, &str); 3] = [
+    ("initContainerStatuses", "init_container"),
+    ("containerStatuses", "container"),
+    ("ephemeralContainerStatuses", "ephemeral_container"),
+];
+
+/// What is counted.
+pub(crate) struct Outcomes {
+    rejections: IntCounterVec,
+    terminations: IntCounterVec,
+    resizes: HistogramVec,
+    pending: IntGaugeVec,
+    in_progress: IntGauge,
+    /// Containers that were added to look into pods, as many as there are now.
+    pub(crate) ephemeral: IntGauge,
+    /// Pods with users of their own: begun with, and those that failed.
+    own_users: [IntCounter; 2],
+    /// Images that are volumes: wanted, mounted, and not mounted.
+    images: [IntCounter; 3],
+    /// Requests for streams over WebSockets.
+    pub(crate) websockets: IntCounterVec,
+}
+
+impl Outcomes {
+    pub(super) fn new(maker: &Maker<'_>) -> Self {
+        Self {
+            rejections: maker.counters(
+                "admission_rejections_total",
+                "Cumulative number pod admission rejections by the Kubelet.",
+                &["reason"],
+            ),
+            terminations: maker.counters(
+                "terminated_containers_total",
+                "Cumulative number of container terminations.",
+                &["container_type", "exit_code", "reason"],
+            ),
+            resizes: maker.histograms(
+                "pod_resize_duration_milliseconds",
+                "Duration in milliseconds to actuate a pod resize",
+                &["success"],
+                RESIZES.to_vec(),
+            ),
+            pending: maker.gauges("pod_pending_resizes", "Number of pending resizes for pods.", &["reason"]),
+            in_progress: maker
+                .gauge("pod_in_progress_resizes", "Number of in-progress resizes for pods."),
+            ephemeral: maker.gauge(
+                "managed_ephemeral_containers",
+                "Current number of ephemeral containers in pods managed by this kubelet.",
+            ),
+            own_users: [
+                maker.counter(
+                    "started_user_namespaced_pods_total",
+                    "Cumulative number of pods with user namespaces started. This metric will only be collected on Linux.",
+                ),
+                maker.counter(
+                    "started_user_namespaced_pods_errors_total",
+                    "Cumulative number of errors when starting pods with user namespaces. This metric will only be collected on Linux.",
+                ),
+            ],
+            images: [
+                maker.counter("image_volume_requested_total", "Number of requested image volumes."),
+                maker.counter("image_volume_mounted_succeed_total", "Number of successful image volume mounts."),
+                maker.counter("image_volume_mounted_errors_total", "Number of failed image volume mounts."),
+            ],
+            websockets: maker.counters(
+                "websocket_streaming_requests_total",
+                "Total number of WebSocket streaming requests (exec/attach/portforward) received by the kubelet.",
+                &["subresource"],
+            ),
+        }
+    }
+
+    /// A pod was turned away.
+    pub(crate) fn rejected(&self, reason: &str) {
+        let label = match reason {
+            reason if REASONS.contains(&reason) => reason,
+            reason if reason.starts_with("OutOf") => "OutOfExtendedResources",
+            _ => "Other",
+        };
+        self.rejections.with_label_values(&[label]).inc();
+    }
+
+    /// A pod's status becomes another: containers that have ended since then count.
+    pub(crate) fn became(&self, before: &Value, now: &Value) {
+        for (list, kind) in LISTS {
+            let ended_before = |name: &str| {
+                let mut all = before.array_at(&[list]).iter();
+                let found = all.find(|status| status.str_at(&["name"]) == name);
+                found.is_some_and(|status| !status.at(&["state", "terminated"]).is_null())
+            };
+            for status in now.array_at(&[list]) {
+                let ended = status.at(&["state", "terminated"]);
+                if ended.is_null() || ended_before(status.str_at(&["name"])) {
+                    continue;
+                }
+                let code = ended.get("exitCode").as_i64().unwrap_or_default().to_string();
+                self.terminations.with_label_values(&[kind, &code, ended.str_at(&["reason"])]).inc();
+            }
+        }
+    }
+
+    /// The resources of a pod's containers were changed, or could not be.
+    pub(crate) fn resized(&self, took: Duration, success: bool) {
+        let success = if success { "true" } else { "false" };
+        self.resizes.with_label_values(&[success]).observe(took.as_millis() as f64);
+    }
+
+    /// How many pods wait for other resources, by why, and how many are getting them.
+    pub(crate) fn show_resizes(&self, pending: &BTreeMap<String, i64>, in_progress: i64) {
+        self.pending.reset();
+        for (reason, count) in pending {
+            self.pending.with_label_values(&[&reason.to_lowercase()]).set(*count);
+        }
+        self.in_progress.set(in_progress);
+    }
+
+    /// A pod with users of its own was begun with.
+    pub(crate) fn own_users(&self, made: bool) {
+        self.own_users[0].inc();
+        if !made {
+            self.own_users[1].inc();
+        }
+    }
+
+    /// A container was made that has so many images as volumes, of which so many are mounted; or could not be mounted.
+    pub(crate) fn images(&self, wanted: usize, mounted: usize, success: bool) {
+        self.images[0].inc_by(wanted as u64);
+        self.images[if success { 1 } else { 2 }].inc_by(mounted as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::object;
+    use prometheus::Registry;
+
+    use super::*;
+    use crate::metrics::tests::text;
+
+    fn check(text: &str, lines: &[&str]) {
+        for line in lines {
+            assert!(text.lines().any(|other| other == *line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn containers_count_once_when_they_have_ended() {
+        let registry = Registry::new();
+        let outcomes = Outcomes::new(&Maker(&registry));
+        let ended = |name: &str, code: i64, reason: &str| object!({"name": name, "state": {"terminated": {"exitCode": code, "reason": reason}}});
+        let running = object!({"containerStatuses": [{"name": "a", "state": {"running": {}}}]});
+        let one = object!({
+            "containerStatuses": [(ended("a", 137, "OOMKilled"))],
+            "initContainerStatuses": [(ended("i", 0, "Completed"))],
+        });
+        outcomes.became(&running, &one);
+        outcomes.became(&one, &one);
+        outcomes.became(&running, &one);
+        check(
+            &text(&registry),
+            &[
+                r#"kubelet_terminated_containers_total{container_type="container",exit_code="137",reason="OOMKilled"} 2"#,
+                r#"kubelet_terminated_containers_total{container_type="init_container",exit_code="0",reason="Completed"} 2"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn only_reasons_that_are_known_are_told_apart() {
+        let registry = Registry::new();
+        let outcomes = Outcomes::new(&Maker(&registry));
+        for reason in ["OutOfcpu", "OutOfexample.com/x", "NodeAffinity", "Evicted"] {
+            outcomes.rejected(reason);
+        }
+        let line = |reason: &str| format!(r#"kubelet_admission_rejections_total{{reason="{reason}"}} 1"#);
+        let lines = ["OutOfcpu", "OutOfExtendedResources", "Other", "Evicted"].map(line);
+        check(&text(&registry), &lines.each_ref().map(String::as_str));
+    }
+
+    #[test]
+    fn what_is_no_more_is_not_shown() {
+        let registry = Registry::new();
+        let outcomes = Outcomes::new(&Maker(&registry));
+        outcomes.show_resizes(&[("Deferred".to_owned(), 2)].into(), 1);
+        check(
+            &text(&registry),
+            &[r#"kubelet_pod_pending_resizes{reason="deferred"} 2"#, "kubelet_pod_in_progress_resizes 1"],
+        );
+        outcomes.show_resizes(&BTreeMap::new(), 0);
+        assert!(!text(&registry).contains("kubelet_pod_pending_resizes{"));
+        outcomes.images(1, 2, true);
+        outcomes.images(1, 1, false);
+        outcomes.own_users(false);
+        outcomes.resized(Duration::from_millis(60), true);
+        check(
+            &text(&registry),
+            &[
+                "kubelet_image_volume_requested_total 2",
+                "kubelet_image_volume_mounted_succeed_total 2",
+                "kubelet_image_volume_mounted_errors_total 1",
+                "kubelet_started_user_namespaced_pods_total 1",
+                "kubelet_started_user_namespaced_pods_errors_total 1",
+                r#"kubelet_pod_resize_duration_milliseconds_bucket{success="true",le="100"} 1"#,
+            ],
+        );
+    }
+}
