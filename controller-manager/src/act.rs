@@ -5,11 +5,12 @@ use std::time::Duration;
 use api::Value;
 use client::events::Kind;
 use client::{DeleteOptions, Error, Next, Patch, Resource};
-use futures::{StreamExt, stream};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 
 use crate::context::Context;
 
-/// Creations and deletions at a time.
+/// Creations and deletions at a time, at most.
 const AT_ONCE: usize = 10;
 
 /// One thing to do.
@@ -112,20 +113,26 @@ impl Context {
         Ok(next)
     }
 
+    /// One at first, and the more at once the more has been done: what cannot be done is tried but once. What has begun is
+    /// waited for also after a failure, since nobody knows what comes of a request that is cut off.
     async fn apply_batch(&self, batch: Vec<Action>) -> anyhow::Result<()> {
-        let mut done = stream::iter(batch).map(|a| self.apply_one(a)).buffer_unordered(AT_ONCE);
-        let (mut written, mut failure) = (Vec::new(), None);
-        while let Some(result) = done.next().await {
-            match result {
-                Ok(Some(write)) => written.push(write),
-                Ok(None) => {}
-                Err(e) => {
-                    failure = Some(e);
-                    break;
+        let mut waiting = batch.into_iter();
+        let mut running = FuturesUnordered::new();
+        let (mut at_once, mut written, mut failure) = (1, Vec::new(), None);
+        loop {
+            if failure.is_none() {
+                let free = at_once - running.len();
+                running.extend(waiting.by_ref().take(free).map(|action| self.apply_one(action)));
+            }
+            match running.next().await {
+                None => break,
+                Some(Ok(write)) => {
+                    written.extend(write);
+                    at_once = AT_ONCE.min(at_once + 1);
                 }
+                Some(Err(e)) => failure = failure.or(Some(e)),
             }
         }
-        drop(done);
         for (resource, revision) in written {
             if let Some(cache) = self.informers.of(&resource) {
                 cache.caught_up(&revision).await;

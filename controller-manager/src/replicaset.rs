@@ -79,7 +79,7 @@ async fn reconcile(cx: Context, sets: Informer<Value>, key: Key) -> anyhow::Resu
         Err(e) => e,
     };
     // The failure shows in the status before it is retried.
-    let text = format!("{failed:#}");
+    let text = failed.to_string();
     let (pods, now) = (candidates(&cx, &set), cx.now());
     if let Some(status) = status(&set, &pods, Some(&text), now) {
         cx.apply(vec![Action::UpdateStatus(sets.resource().clone(), status)]).await?;
@@ -147,9 +147,13 @@ fn plan(
     actions
 }
 
+fn wanted(set: &Value) -> usize {
+    usize::try_from(int(set, &["spec", "replicas"], 1)).unwrap_or(0)
+}
+
 /// Creates what is missing, deletes what is too many.
 fn scale(set: &Value, mut owned: Vec<(&Value, usize)>, now: Timestamp) -> Vec<Action> {
-    let wanted = usize::try_from(int(set, &["spec", "replicas"], 1)).unwrap_or(0);
+    let wanted = wanted(set);
     if owned.len() < wanted {
         let pod = pod_from_template(set.at(&["spec", "template"]), set, set.name());
         let missing = (wanted - owned.len()).min(BURST);
@@ -211,8 +215,14 @@ fn status(set: &Value, pods: &[Arc<Value>], failure: Option<&str>, now: Timestam
     let mut conditions = set.array_at(&["status", "conditions"]).to_vec();
     match failure {
         Some(message) => {
-            let c = Condition { kind: "ReplicaFailure", status: "True", reason: "FailedCreate", message };
-            set_condition(&mut conditions, now, &c);
+            let reason = if active.len() < wanted(set) { "FailedCreate" } else { "FailedDelete" };
+            // The first message stays: the next one is the same but for a pod's name, and a status that changes is looked
+            // at again at once, without any back-off.
+            let told = condition(set, "ReplicaFailure");
+            if (told.str_at(&["status"]), told.str_at(&["reason"])) != ("True", reason) {
+                let c = Condition { kind: "ReplicaFailure", status: "True", reason, message };
+                set_condition(&mut conditions, now, &c);
+            }
         }
         None => conditions.retain(|c| c.str_at(&["type"]) != "ReplicaFailure"),
     }
@@ -327,5 +337,17 @@ mod tests {
         assert_eq!(int(updated, &["status", "replicas"], 0), 2);
         assert_eq!(int(updated, &["status", "readyReplicas"], 0), 1);
         assert!(run(updated, &pods).is_empty());
+    }
+
+    #[test]
+    fn a_failure_is_told_once() {
+        let now = Timestamp::from_second(1000).unwrap();
+        let reason = |set: &Value| condition(set, "ReplicaFailure").str_at(&["reason"]).to_owned();
+        let pods = [pod("x", true, "b")];
+        let told = status(&set(2), &pods, Some("s-abcde is forbidden"), now).unwrap();
+        assert_eq!(reason(&told), "FailedCreate");
+        assert_eq!(status(&told, &pods, Some("s-fghij is forbidden"), now), None);
+        assert_eq!(reason(&status(&set(0), &pods, Some("no"), now).unwrap()), "FailedDelete");
+        assert_eq!(reason(&status(&told, &pods, None, now).unwrap()), "");
     }
 }

@@ -10,8 +10,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The server said no.
-    #[error("{0}")]
-    Api(#[source] ApiError),
+    #[error(transparent)]
+    Api(ApiError),
     /// The server could not be reached, or the connection broke.
     #[error("cannot reach the API server at {server}: {cause}")]
     Transport {

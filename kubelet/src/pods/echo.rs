@@ -18,6 +18,10 @@ pub(super) fn is_echo(before: &Desired, now: &Desired) -> bool {
     mirrored && !now.ends() && is_same(&before.pod, &now.pod)
 }
 
+/// Which claims stand for those of the pod, as controllers write it.
+const CLAIMS: [&[&str]; 2] =
+    [&["status", "resourceClaimStatuses"], &["status", "extendedResourceClaimStatus"]];
+
 fn is_same(before: &Arc<Value>, now: &Arc<Value>) -> bool {
     let deadline = now.at(&["spec", "activeDeadlineSeconds"]);
     Arc::ptr_eq(before, now)
@@ -25,6 +29,7 @@ fn is_same(before: &Arc<Value>, now: &Arc<Value>) -> bool {
             && metadata(before).eq(metadata(now))
             && spec::is_terminal(before) == spec::is_terminal(now)
             && conditions(before).eq(conditions(now))
+            && CLAIMS.iter().all(|path| before.at(path) == now.at(path))
             // From when on the deadline counts.
             && (deadline.is_null() || before.at(&["status", "startTime"]) == now.at(&["status", "startTime"]))
 }
@@ -71,6 +76,7 @@ mod tests {
         check(&["status", "startTime"], "2026-01-01T00:00:00Z".into(), true);
         check(&["status", "conditions"], object!([{"type": "Ready", "status": "True"}]), true);
         check(&["status", "conditions"], object!([{"type": "example.com/gate", "status": "True"}]), false);
+        check(&["status", "resourceClaimStatuses"], object!([{"name": "a"}]), false);
         check(&["status", "phase"], "Failed".into(), false);
         check(&["metadata", "labels"], object!({"a": "b"}), false);
         check(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z".into(), false);
