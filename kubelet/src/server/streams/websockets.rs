@@ -82,10 +82,9 @@ pub(super) async fn translate(
             match spoken {
                 Spoken::Channels(streams) => {
                     let client = websocket::server(client, protocol).await;
-                    let session = spdy::Session::client(upstream, remote_command::upstream_config());
-                    let done = remote_command::translate(client, &session, streams).await;
-                    session.shutdown().await;
-                    done.map(drop)?;
+                    let session =
+                        async { Ok(spdy::Session::client(upstream, remote_command::upstream_config())) };
+                    remote_command::translate(client, session, streams).await?;
                 }
                 _ => port_forward::tunnel(client, upstream).await?,
             }
