@@ -32,6 +32,7 @@ mod tolerations;
 mod webhook;
 
 pub use configuration::Configuration;
+pub use plugins::Plugin;
 pub use policy::Policies;
 pub use webhook::Webhooks;
 
@@ -42,7 +43,6 @@ use api::{ApiError, Value};
 
 use crate::metrics::Step;
 use crate::registry::Call;
-use plugins::Plugin;
 use rounds::Rounds;
 
 /// Runs a plug-in that is switched on, and notes how long it took and whether it refused. One that `does` something cannot
@@ -60,7 +60,7 @@ macro_rules! run {
             let began = Instant::now();
             let outcome: Result<()> = $runs;
             let metrics = &call.server.metrics.admission;
-            metrics.plugin(stringify!($plugin), (step, operation), began, outcome.is_err());
+            metrics.plugin(Plugin::$plugin, (step, operation), began, outcome.is_err());
             outcome?;
         }
     };

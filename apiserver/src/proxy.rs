@@ -8,6 +8,7 @@ mod target;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::header::{AUTHORIZATION, HeaderName};
 use ::http::uri::PathAndQuery;
@@ -19,6 +20,7 @@ use rustls_pki_types::ServerName;
 use serve::Body;
 use serve::outbound::{self, Route, Stream};
 use streaming::upgrade;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::http::at_proxy;
@@ -32,6 +34,8 @@ use crate::storage::Storage;
 use crate::webhook::chain;
 
 const KUBELET_PORT: u16 = 10_250;
+/// How long a connection may take to come about, and its TLS handshake after it.
+const DIALS_FOR: Duration = Duration::from_secs(10);
 
 /// Connections to kubelets, and to what Services and pods serve.
 pub struct Kubelets {
@@ -119,18 +123,17 @@ impl Kubelets {
         tls: Option<&Arc<rustls::ClientConfig>>,
     ) -> std::result::Result<Box<dyn Stream>, String> {
         let authority = authority(host, port);
-        let connect = outbound::connect(&self.route, host, port);
-        let stream = match tokio::time::timeout(std::time::Duration::from_secs(10), connect).await {
+        let connect = timeout(DIALS_FOR, outbound::connect(&self.route, host, port)).await;
+        let stream = match connect {
             Ok(stream) => stream.map_err(|e| unreached(&e, &authority))?,
             Err(_) => return Err(format!("dial tcp {authority}: i/o timeout")),
         };
         let Some(tls) = tls else { return Ok(stream) };
         let name = ServerName::try_from(host.to_owned()).map_err(|e| e.to_string())?;
-        let stream = tokio_rustls::TlsConnector::from(tls.clone())
-            .connect(name, stream)
-            .await
-            .map_err(|e| chain(&e))?;
-        Ok(Box::new(stream))
+        match timeout(DIALS_FOR, tokio_rustls::TlsConnector::from(tls.clone()).connect(name, stream)).await {
+            Ok(stream) => Ok(Box::new(stream.map_err(|e| chain(&e))?)),
+            Err(_) => Err("net/http: TLS handshake timeout".to_owned()),
+        }
     }
 }
 

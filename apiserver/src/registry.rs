@@ -4,6 +4,7 @@
 //! preparation, validation, validating admission, one guarded transaction. For updates everything but the decoding of
 //! the request runs again whenever the object turns out to have changed meanwhile.
 
+mod carry;
 mod convert;
 mod custom;
 mod delete;
@@ -11,6 +12,8 @@ mod devices;
 mod fields;
 mod options;
 mod read;
+mod rewrite;
+mod settle;
 mod watch;
 mod write;
 

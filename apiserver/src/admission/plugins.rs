@@ -6,8 +6,8 @@ macro_rules! plugins {
     ($($name:ident $default:literal),* $(,)?) => {
         /// A plug-in.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(super) enum Plugin {
-            $($name),*
+        pub enum Plugin {
+            $(#[doc = concat!("`", stringify!($name), "`")] $name),*
         }
 
         /// All plug-ins in the order they run, and whether they run unless that is said otherwise.
@@ -57,6 +57,16 @@ plugins! {
     ValidatingAdmissionWebhook true,
     ResourceQuota true,
     AlwaysDeny false,
+}
+
+impl Plugin {
+    /// How many there are.
+    pub const COUNT: usize = PLUGINS.len();
+
+    /// The name that flags and metrics use.
+    pub fn name(self) -> &'static str {
+        PLUGINS[self as usize].1
+    }
 }
 
 /// Which plug-ins run.

@@ -30,6 +30,9 @@ pub(super) struct Request<'a> {
 }
 
 impl Operation {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 4;
+
     /// The name that rules use.
     pub(crate) fn name(self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 
 use super::options::{DeleteOptions, Propagation};
-use super::write::{Current, Next};
+use super::settle::{Current, Next};
 use super::{Call, ListOptions};
 use crate::admission;
 use crate::custom::controller;

@@ -142,9 +142,13 @@ impl Pump {
         Self { rate, ..self }
     }
 
-    async fn wait(&mut self) {
+    /// Waits for the rate to allow another request; no longer than until `stop`.
+    async fn wait(&mut self, stop: &CancellationToken) {
         if let Some(rate) = &mut self.rate {
-            tokio::time::sleep(rate.promise()).await;
+            tokio::select! {
+                () = tokio::time::sleep(rate.promise()) => {}
+                () = stop.cancelled() => {}
+            }
         }
     }
 
@@ -157,13 +161,13 @@ impl Pump {
                 () = stop.cancelled() => return,
             };
             let Some(event) = event else { return };
-            if let Err(e) = self.send(event).await {
+            if let Err(e) = self.send(event, &stop).await {
                 debug!(err = %e, "Cannot record an event");
             }
         }
     }
 
-    async fn send(&mut self, event: Event) -> Result<()> {
+    async fn send(&mut self, event: Event, stop: &CancellationToken) -> Result<()> {
         let about =
             format!("{}/{}", event.regarding.str_at(&["uid"]), event.regarding.str_at(&["fieldPath"]));
         if !self.spend(&about) {
@@ -182,7 +186,7 @@ impl Pump {
                 "lastTimestamp": (time::format(Timestamp::now())),
             });
             let (namespace, name) = (known.namespace.clone(), known.name.clone());
-            self.wait().await;
+            self.wait(stop).await;
             match self.client.patch(&EVENTS, (&namespace, &name, ""), Patch::Merge, &patch).await {
                 // Events expire: then it is a new one.
                 Err(e) if e.is_not_found() => {}
@@ -191,7 +195,7 @@ impl Pump {
         }
         let body = self.body(&event);
         let (namespace, name) = (body.namespace().to_owned(), body.name().to_owned());
-        self.wait().await;
+        self.wait(stop).await;
         self.client.create(&EVENTS, &namespace, &body).await?;
         self.remember(identity, Known { namespace, name, count: 1 });
         Ok(())

@@ -1,6 +1,7 @@
 //! HTTP upgrades: the handshakes of WebSocket and SPDY, and an upgrade handed through to another server.
 
 use std::io;
+use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -23,6 +24,8 @@ pub const SPDY: &str = "SPDY/3.1";
 pub const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 /// How much of the answer of a server that refuses to upgrade is read.
 const MAX_REFUSAL: usize = 1 << 20;
+/// How long a server may take to answer: kubelets ask a runtime first, which may take two minutes.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(180);
 
 /// Why an upgrade did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,9 @@ pub enum Error {
     /// The connection ended in the middle of the handshake.
     #[error("the connection ended during the upgrade")]
     Ended,
+    /// The other server took too long.
+    #[error("the upgrade request was not answered within {} seconds", ANSWERS_WITHIN.as_secs())]
+    Unanswered,
 }
 
 /// What a request asks to be upgraded to.
@@ -181,6 +187,13 @@ pub async fn connect<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    tokio::time::timeout(ANSWERS_WITHIN, upgraded(io, request)).await.map_err(|_| Error::Unanswered)?
+}
+
+async fn upgraded<S>(io: S, request: Request<Full<Bytes>>) -> Result<(Response<()>, TokioIo<Upgraded>), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await?;
     let mut connection = std::pin::pin!(connection.with_upgrades().fuse());
     let mut response = {
@@ -276,5 +289,17 @@ where
             Ok(Passthrough { response, relay: None })
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_answers_is_given_up() {
+        let (ours, _silent) = tokio::io::duplex(4096);
+        let request = spdy_request("h", "/x", &["v4.channel.k8s.io"]).unwrap();
+        assert!(matches!(connect(ours, request).await, Err(Error::Unanswered)));
     }
 }

@@ -167,27 +167,29 @@ async fn a_websocket_command_runs_on_a_spdy_runtime() {
     assert_eq!(translated.unwrap(), status);
 }
 
+/// What a client is told of how its command ended.
+async fn told(io: DuplexStream) -> String {
+    let (mut reader, mut writer) = websocket::client(io, websocket::V5).await;
+    let mut status = Vec::new();
+    while let Some(Frame::Data { channel, data }) = reader.recv().await.unwrap() {
+        if channel == remote_command::ERROR {
+            status.extend_from_slice(&data);
+        }
+    }
+    writer.close().await.unwrap();
+    String::from_utf8(status).unwrap()
+}
+
 #[tokio::test]
 async fn a_client_is_told_why_there_is_no_runtime() {
     let (client_io, front) = duplex(64 << 10);
-    let client = async {
-        let (mut reader, mut writer) = websocket::client(client_io, websocket::V5).await;
-        let mut status = Vec::new();
-        while let Some(Frame::Data { channel, data }) = reader.recv().await.unwrap() {
-            if channel == remote_command::ERROR {
-                status.extend_from_slice(&data);
-            }
-        }
-        writer.close().await.unwrap();
-        String::from_utf8(status).unwrap()
-    };
     let apiserver = async {
         let channels = websocket::server(front, websocket::V5).await;
         let nobody = std::future::ready(Err("nobody is there".to_owned()));
         let streams = Streams { stdout: true, ..Streams::default() };
         remote_command::translate(channels, nobody, streams).await
     };
-    let (status, translated) = tokio::join!(client, apiserver);
+    let (status, translated) = tokio::join!(told(client_io), apiserver);
     assert!(translated.is_err());
     assert!(status.contains("Internal error occurred: nobody is there"), "{status}");
 }
@@ -197,17 +199,6 @@ async fn a_runtime_that_vanishes_is_reported_as_a_failure() {
     let streams = Streams { stdin: true, stdout: true, ..Streams::default() };
     let (client_io, front) = duplex(64 << 10);
     let (back, runtime_io) = duplex(64 << 10);
-    let client = async {
-        let (mut reader, mut writer) = websocket::client(client_io, websocket::V5).await;
-        let mut status = Vec::new();
-        while let Some(Frame::Data { channel, data }) = reader.recv().await.unwrap() {
-            if channel == remote_command::ERROR {
-                status.extend_from_slice(&data);
-            }
-        }
-        writer.close().await.unwrap();
-        String::from_utf8(status).unwrap()
-    };
     let apiserver = async {
         let channels = websocket::server(front, websocket::V5).await;
         let upstream = Session::client(back, remote_command::upstream_config());
@@ -217,7 +208,7 @@ async fn a_runtime_that_vanishes_is_reported_as_a_failure() {
         let session = Session::server(runtime_io, Config::default());
         remote_command::serve_spdy(&session, streams, Duration::from_secs(10)).await.map(drop).unwrap();
     };
-    let (status, translated, ()) = tokio::join!(client, apiserver, runtime);
+    let (status, translated, ()) = tokio::join!(told(client_io), apiserver, runtime);
     assert!(translated.is_err());
     assert!(status.contains("InternalError"), "{status}");
 }
