@@ -24,6 +24,7 @@ mod policy;
 mod priority;
 mod quota;
 mod rbac;
+mod references;
 mod request;
 mod rounds;
 mod runtime_class;
@@ -128,6 +129,7 @@ async fn plug_in(call: &Call, operation: Operation, object: &mut Value, old: Opt
     run!(at, NamespaceLifecycle, namespace::mutate(call, operation).await);
     run!(at, LimitRanger, limit_ranger::mutate(call, operation, object));
     run!(at, ServiceAccount, service_account::mutate(call, operation, object).await);
+    run!(at, NodeRestriction, node_restriction::check(call, operation, Some(object), old).await);
     run!(at, TaintNodesByCondition, does defaults::taint_new_node(call, operation, object));
     run!(at, AlwaysPullImages, does images::always_pull(call, operation, object, old));
     run!(at, PodNodeSelector, placement::select_nodes(call, operation, object));
@@ -163,7 +165,7 @@ async fn check(call: &Call, operation: Operation, object: Option<&Value>, old: O
     if let (Some(object), Operation::Create | Operation::Update) = (object, operation) {
         check_written(call, operation, object, old).await?;
     } else {
-        run!(at, NodeRestriction, node_restriction::validate(call, operation, object, old));
+        run!(at, NodeRestriction, node_restriction::check(call, operation, object, old).await);
     }
     run!(at, ValidatingAdmissionPolicy, policy::validate(call, operation, object, old).await);
     run!(at, ValidatingAdmissionWebhook, webhook::validate(call, operation, object, old).await);
@@ -182,7 +184,6 @@ async fn check_written(call: &Call, operation: Operation, object: &Value, old: O
     let at = (call, Step::Validate, operation);
     run!(at, LimitPodHardAntiAffinityTopology, placement::check_affinity(call, object));
     run!(at, LimitRanger, limit_ranger::validate(call, operation, Some(object)));
-    run!(at, NodeRestriction, node_restriction::validate(call, operation, Some(object), old));
     run!(at, AlwaysPullImages, images::check_pulled(call, operation, object, old));
     if let Some(policy) = &call.server.config.admission.image_policy {
         run!(at, ImagePolicyWebhook, policy.validate(call, operation, object).await);

@@ -195,8 +195,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub struct Authorizer {
     /// The RBAC authorizer.
     pub rbac: Rbac,
-    /// Paths that anyone may read.
-    always_allowed: Vec<String>,
     file: Option<PathBuf>,
     abac: Option<Abac>,
     chain: ArcSwap<Chain>,
@@ -240,12 +238,17 @@ impl Heard {
     }
 }
 
+/// True for those of whom nobody needs to be asked.
+fn is_privileged(user: &UserInfo) -> bool {
+    user.is_in("system:masters")
+}
+
 impl Authorizer {
-    /// Asks the authorizers that flags name. Anyone may read the paths `always_allowed`.
+    /// Asks the authorizers that flags name.
     ///
     /// # Errors
     /// The flags do not fit, or a file that they name cannot be used.
-    pub fn of_flags(settings: &Settings, always_allowed: Vec<String>) -> Result<Self> {
+    pub fn of_flags(settings: &Settings) -> Result<Self> {
         let has = |mode: &str| settings.modes.iter().any(|m| m == mode);
         if !settings.policy_file.is_empty() && !has("ABAC") {
             bail!("cannot specify --authorization-policy-file without mode ABAC");
@@ -268,40 +271,26 @@ impl Authorizer {
             };
             methods.push((mode.to_lowercase(), method));
         }
-        Ok(Self::new(None, String::new(), methods, abac, always_allowed))
+        Ok(Self::new(None, String::new(), methods, abac))
     }
 
     /// Asks the authorizers that the file at `path` names; `policy_file` has the policies of mode ABAC.
     ///
     /// # Errors
     /// The file, or one that it names, cannot be used.
-    pub fn read(path: &Path, policy_file: &str, always_allowed: Vec<String>) -> Result<Self> {
+    pub fn read(path: &Path, policy_file: &str) -> Result<Self> {
         let abac = abac(policy_file)?;
         let text = crate::config_file::text(path)?;
         let methods = config::parse(&text, abac.as_ref())
             .with_context(|| format!("--authorization-config {}", path.display()))?;
-        Ok(Self::new(Some(path.to_owned()), text, methods, abac, always_allowed))
+        Ok(Self::new(Some(path.to_owned()), text, methods, abac))
     }
 
-    fn new(
-        file: Option<PathBuf>,
-        text: String,
-        methods: Methods,
-        abac: Option<Abac>,
-        always_allowed: Vec<String>,
-    ) -> Self {
+    fn new(file: Option<PathBuf>, text: String, methods: Methods, abac: Option<Abac>) -> Self {
         let chain = ArcSwap::from_pointee(Chain { text, methods });
-        Self { rbac: Rbac::default(), always_allowed, file, abac, chain, decisions: decisions() }
+        Self { rbac: Rbac::default(), file, abac, chain, decisions: decisions() }
     }
 
-    /// What nobody needs to be asked about.
-    fn privileged(&self, user: &UserInfo, what: &Attributes<'_>) -> bool {
-        let fits =
-            |p: &String| p.strip_suffix('*').map_or(p == what.path, |prefix| what.path.starts_with(prefix));
-        user.is_in("system:masters") || (what.resource.is_empty() && self.always_allowed.iter().any(fits))
-    }
-
-    /// What an authorizer says that asks nobody else.
     /// Shows how often each of the chain has decided.
     pub fn register(&self, registry: &Registry) {
         serve::metrics::register(registry, self.decisions.clone());
@@ -316,6 +305,7 @@ impl Authorizer {
         self.decisions.with_label_values(&[word, name, method.kind()]).inc();
     }
 
+    /// What an authorizer says that asks nobody else.
     fn here(&self, method: &Method, storage: &Storage, user: &UserInfo, what: &Attributes<'_>) -> Decision {
         match method {
             Method::AlwaysAllow => Decision::Allow(String::new()),
@@ -329,7 +319,7 @@ impl Authorizer {
 
     /// Whether `user` may do it.
     pub async fn authorize(&self, storage: &Storage, user: &UserInfo, what: &Attributes<'_>) -> Decision {
-        if self.privileged(user, what) {
+        if is_privileged(user) {
             return Decision::Allow(String::new());
         }
         let chain = self.chain.load_full();
@@ -351,11 +341,11 @@ impl Authorizer {
     /// does this hold up its thread.
     pub fn authorize_now(&self, storage: &Storage, user: &UserInfo, what: &Attributes<'_>) -> Decision {
         let asks_others = self.chain.load().methods.iter().any(|(_, m)| matches!(m, Method::Webhook(_)));
-        if asks_others && !self.privileged(user, what) {
+        if asks_others && !is_privileged(user) {
             let runtime = tokio::runtime::Handle::current();
             return tokio::task::block_in_place(|| runtime.block_on(self.authorize(storage, user, what)));
         }
-        if self.privileged(user, what) {
+        if is_privileged(user) {
             return Decision::Allow(String::new());
         }
         let mut heard = Heard::default();

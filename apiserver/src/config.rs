@@ -27,8 +27,6 @@ use crate::storage::{Encryption, EtcdConfig};
 const MAX_BODY: usize = 3 << 20;
 /// Feature gates that can be on as well as off.
 const SWITCHABLE: [&str; 1] = ["StorageVersionMigrator"];
-/// Paths that anyone may read, whatever the authorizers say.
-const ALWAYS_ALLOWED: [&str; 3] = ["/healthz", "/readyz", "/livez"];
 
 /// Everything a server needs to start.
 pub struct Config {
@@ -361,7 +359,6 @@ impl Args {
     }
 
     fn authorizer(&self) -> Result<Authorizer> {
-        let always_allowed = ALWAYS_ALLOWED.map(str::to_owned).to_vec();
         let seconds = |d: daemon::GoDuration| d.0.as_secs();
         if let Some(file) = path(&self.authorization_config) {
             let by_flags = !self.authorization_mode.is_empty()
@@ -374,7 +371,7 @@ impl Args {
                     "--authorization-config can not be specified when --authorization-mode or --authorization-webhook-* flags are defined"
                 );
             }
-            return Authorizer::read(&file, &self.authorization_policy_file, always_allowed);
+            return Authorizer::read(&file, &self.authorization_policy_file);
         }
         let settings = authz::Settings {
             modes: match self.authorization_mode.as_slice() {
@@ -389,7 +386,7 @@ impl Args {
                 self.authorization_webhook_cache_unauthorized_ttl.0,
             ),
         };
-        Authorizer::of_flags(&settings, always_allowed)
+        Authorizer::of_flags(&settings)
     }
 
     fn limits(&self) -> Result<crate::fairness::Limits> {

@@ -111,13 +111,15 @@ impl Discovery {
             paths.push(format!("/apis/{}", group.name));
             paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{}", group.name, v.name)));
         }
-        const OTHERS: [&str; 7] = [
+        const OTHERS: [&str; 9] = [
+            "/flagz",
             "/metrics",
             "/metrics/slis",
             "/openapi/v2",
             "/openapi/v3",
             "/openapi/v3/",
             "/openid/v1/jwks",
+            "/statusz",
             "/version",
         ];
         paths.extend(OTHERS.map(str::to_owned));

@@ -2,6 +2,7 @@
 
 mod components;
 mod connect;
+mod eviction;
 mod objects;
 mod options;
 mod patch;
@@ -126,6 +127,8 @@ async fn document(exchange: Exchange) -> Result<Response<Body>> {
             server.storage.etcd().measure_sizes().await;
             return Ok(serve::metrics::respond(&server.metrics.registry));
         }
+        "/statusz" => return Ok(server.pages.statusz(exchange.headers())),
+        "/flagz" => return Ok(server.pages.flagz(exchange.headers())),
         "/version" | "/version/" => {
             let form = Form { pretty: true, ..Form::default() };
             return Ok(render::value(StatusCode::OK, &crate::server::version(), form));
@@ -248,11 +251,23 @@ impl Exchange {
         kind: &str,
         ty: schema::Ty<'_>,
     ) -> Result<Value> {
+        self.object_of(call, &[group_version], kind, ty).await
+    }
+
+    /// [`Exchange::object`] of any of these versions; it is of the first if it names none.
+    async fn object_of(
+        &mut self,
+        call: &Call,
+        versions: &[&str],
+        kind: &str,
+        ty: schema::Ty<'_>,
+    ) -> Result<Value> {
+        let group_version = versions.first().copied().unwrap_or_default();
         let body = self.body().await?;
         let mut decoded = negotiate::decode(self.headers(), &body, kind)?;
         match &call.row.custom {
             Some(_) if kind == call.row.kind => check_custom_type(call, &mut decoded.value)?,
-            _ => check_type(&mut decoded.value, group_version, kind).map_err(|e| match e {
+            _ => check_type(&mut decoded.value, versions, kind).map_err(|e| match e {
                 Mistaken::Unreadable(why) => negotiate::unrecognized(&why, kind, &body),
                 Mistaken::Other(error) => error,
             })?,
@@ -297,7 +312,7 @@ fn check_custom_type(call: &Call, value: &mut Value) -> Result<()> {
     if given_kind.is_empty() {
         value.set(&["kind"], kind);
     }
-    if given.is_empty() {
+    if given.is_empty() && given_kind.is_empty() {
         value.set(&["apiVersion"], want.as_str());
     } else if given != want {
         return Err(ApiError::bad_request(format!(
@@ -306,8 +321,8 @@ fn check_custom_type(call: &Call, value: &mut Value) -> Result<()> {
     }
     if !given_kind.is_empty() && given_kind != kind {
         let path = api::field::Path::new("kind");
-        let error = api::field::FieldError::invalid(&path, given_kind, format!("must be {kind}"));
-        return Err(ApiError::invalid(call.row.group, kind, value.name(), &[error]));
+        let error = api::field::FieldError::invalid(&path, given_kind.as_str(), format!("must be {kind}"));
+        return Err(ApiError::invalid(call.row.group, &given_kind, value.name(), &[error]));
     }
     Ok(())
 }
@@ -356,7 +371,8 @@ fn check_object(value: &Value) -> Result<()> {
 }
 
 /// A body says what it is, or is taken for what is expected; null is taken for nothing said.
-fn check_type(value: &mut Value, group_version: &str, kind: &str) -> std::result::Result<(), Mistaken> {
+fn check_type(value: &mut Value, versions: &[&str], kind: &str) -> std::result::Result<(), Mistaken> {
+    let group_version = versions.first().copied().unwrap_or_default();
     if value.is_null() {
         *value = Value::object();
     }
@@ -382,7 +398,7 @@ fn check_type(value: &mut Value, group_version: &str, kind: &str) -> std::result
         value.set(&["apiVersion"], group_version);
     }
     let same_kind = given_kind.is_empty() || given_kind == kind;
-    let same_version = given_version.is_empty() || given_version == group_version;
+    let same_version = given_version.is_empty() || versions.contains(&given_version.as_str());
     if same_kind && same_version {
         return Ok(());
     }

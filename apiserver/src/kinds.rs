@@ -19,6 +19,7 @@ mod discovery;
 mod endpoints;
 mod event;
 mod flowcontrol;
+mod key_pair;
 mod limits;
 mod metadata;
 mod networking;
@@ -46,10 +47,12 @@ use compact_str::CompactString;
 use crate::authn::UserInfo;
 
 pub use autoscaling::default_metrics;
+pub(crate) use certificates::requested_name;
 pub use disabled::drop_disabled;
 pub use metadata::{validate_labels_and_annotations, validate_metadata, validate_metadata_update};
 pub(crate) use pod::qos_class;
 pub(crate) use resource_names::is_extended as is_extended_resource;
+pub(crate) use scheduling::is_system_class;
 
 /// Findings of a validation.
 pub type Errors = Vec<FieldError>;
@@ -90,21 +93,12 @@ impl Field {
     }
 }
 
-/// Which fields a write can change; the empty name stands for each item of a list.
-#[derive(Clone, Copy)]
-pub enum Scope {
-    /// All but these.
-    Except(&'static [&'static [&'static str]]),
-    /// These alone.
-    Only(&'static [&'static [&'static str]]),
-}
-
 /// A subresource of the object's own type, beyond the generic.
 pub struct Part {
     /// Name of the subresource.
     pub name: &'static str,
-    /// What a write of it can change.
-    pub scope: Scope,
+    /// Fields of which its managers never are those of a write.
+    pub fixed: &'static [&'static [&'static str]],
     /// Restores of the old object what a write of it cannot change.
     pub prepare: fn(&mut Value, &Value),
     /// Checks the change.

@@ -87,6 +87,7 @@ impl Call {
         call.namespace = namespace.to_owned();
         call.name = name.to_owned();
         call.write = self.write.clone();
+        "kube-apiserver".clone_into(&mut call.write.manager);
         call
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use daemon::Tasks;
 use futures::FutureExt;
+use serve::zpages::Pages;
 use serve::{Endpoints, Tls};
 use tokio::net::TcpListener;
 use tower::service_fn;
@@ -15,6 +16,7 @@ use tower::service_fn;
 use crate::admission::{Policies, Webhooks};
 use crate::aggregation::{self, Aggregation};
 use crate::allocate::{self, Allocators};
+use crate::args::Args;
 use crate::bootstrap;
 use crate::config::Config;
 use crate::discovery::Discovery;
@@ -59,6 +61,7 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         kubelets: Kubelets::new(config.kubelets, config.address_types)?,
         config: config.settings,
         health: serve::Health::new(),
+        pages: pages(),
         metrics,
         gate,
         stopping: tasks.token(),
@@ -282,5 +285,17 @@ async fn compact(storage: Arc<Storage>, interval: Duration) {
             Ok((next_version, now)) => (version, revision) = (next_version, now),
             Err(e) => tracing::warn!(error = %e, "compaction of etcd failed"),
         }
+    }
+}
+
+/// What the process is, and which flags it was given.
+fn pages() -> Pages {
+    let flags = daemon::flags::values::<Args>("kube-apiserver", std::env::args().skip(1));
+    Pages {
+        component: "apiserver",
+        version: daemon::KUBERNETES_VERSION,
+        started: jiff::Timestamp::now(),
+        paths: vec!["/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"],
+        flags: flags.into_iter().map(|(name, value)| (name, value.unwrap_or_default())).collect(),
     }
 }

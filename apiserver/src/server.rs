@@ -6,6 +6,7 @@ use std::time::Duration;
 use api::Value;
 use daemon::features::FeatureGates;
 use http::HeaderValue;
+use serve::zpages::Pages;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Policies, Webhooks};
@@ -79,6 +80,8 @@ pub struct Server {
     pub config: Settings,
     /// Health checks.
     pub health: serve::Health,
+    /// What the process is.
+    pub pages: Pages,
     /// Metrics.
     pub metrics: Metrics,
     /// Cancelled when the server stops: ends watches.

@@ -1,188 +1,182 @@
 //! NodeRestriction: a kubelet changes its own node and the pods bound to it, and nothing else.
+//!
+//! Source: <https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction>.
+
+mod labels;
+mod pods;
+mod tokens;
 
 use api::error::Result;
 use api::{ApiError, Value};
 
 use super::{Operation, forbid};
+use crate::kinds::requested_name;
 use crate::registry::Call;
 use crate::resources::TABLE;
 
-const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Fields of a claim's status that are a kubelet's to write, after it has made a volume larger.
+const CLAIM_STATUS: [&str; 4] = ["capacity", "conditions", "allocatedResources", "allocatedResourceStatuses"];
+/// Signers of the certificates of kubelets.
+const SIGNERS: [&str; 2] = ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
 
-/// Labels below kubernetes.io that a kubelet may set on its node.
-const OWN_LABELS: [&str; 12] = [
-    "kubernetes.io/hostname",
-    "kubernetes.io/arch",
-    "kubernetes.io/os",
-    "beta.kubernetes.io/instance-type",
-    "node.kubernetes.io/instance-type",
-    "beta.kubernetes.io/os",
-    "beta.kubernetes.io/arch",
-    "failure-domain.beta.kubernetes.io/zone",
-    "failure-domain.beta.kubernetes.io/region",
-    "topology.kubernetes.io/zone",
-    "topology.kubernetes.io/region",
-    "node.kubernetes.io/windows-build",
-];
+/// A write by the kubelet of a node.
+struct Write<'w> {
+    call: &'w Call,
+    node: &'w str,
+    operation: Operation,
+    object: &'w Value,
+    old: &'w Value,
+}
 
-pub(super) fn validate(
+/// Refuses what is none of a kubelet's business.
+pub(super) async fn check(
     call: &Call,
     operation: Operation,
     object: Option<&Value>,
     old: Option<&Value>,
 ) -> Result<()> {
     let Some(node) = call.user.node_name().map(str::to_owned) else { return Ok(()) };
-    match (call.row.group, call.row.plural) {
-        ("", "nodes") => check_node(call, &node, operation, object, old),
-        ("", "pods") if call.subresource == "eviction" => check_eviction(call, &node, object),
-        ("", "pods") => check_pod(call, &node, operation, object, old),
-        ("", "serviceaccounts") if call.subresource == "token" => check_token(call, &node, object),
-        ("coordination.k8s.io", "leases") => check_name(call, &node, "lease"),
-        ("storage.k8s.io", "csinodes") => check_name(call, &node, "CSINode"),
+    let (object, old) = (object.unwrap_or(&Value::Null), old.unwrap_or(&Value::Null));
+    let write = Write { call, node: &node, operation, object, old };
+    match (call.row.group, call.row.plural, call.subresource.as_str()) {
+        ("", "pods", _) => pods::check(&write),
+        ("", "nodes", _) => write.node(),
+        ("", "persistentvolumeclaims", "status") => write.claim(),
+        ("", "persistentvolumeclaims", _) => write.refuse("may only update PVC status"),
+        ("", "serviceaccounts", "token") => tokens::check(&write).await,
+        ("coordination.k8s.io", "leases", _) => write.lease(),
+        ("storage.k8s.io", "csinodes", _) => write.named("CSINode"),
+        ("resource.k8s.io", "resourceslices", _) => write.slice(),
+        ("certificates.k8s.io", "certificatesigningrequests", _) => write.certificate(),
         _ => Ok(()),
     }
 }
 
-fn check_name(call: &Call, node: &str, what: &str) -> Result<()> {
-    if call.name.is_empty() || call.name == node {
-        return Ok(());
+impl Write<'_> {
+    /// The name of what is written.
+    fn name(&self) -> &str {
+        if self.call.name.is_empty() { self.object.name() } else { &self.call.name }
     }
-    Err(forbid(call, &call.name, format!("can only access {what} with the same name as the requesting node")))
-}
 
-fn check_node(
-    call: &Call,
-    node: &str,
-    operation: Operation,
-    object: Option<&Value>,
-    old: Option<&Value>,
-) -> Result<()> {
-    let name = object.or(old).map_or("", Value::name);
-    let named = if name.is_empty() { call.name.as_str() } else { name };
-    if named != node {
-        let why = format!(
-            "node {} is not allowed to modify node {}",
-            api::field::go_quote(node),
-            api::field::go_quote(named)
-        );
-        return Err(forbid(call, named, why));
+    fn refuse(&self, why: impl AsRef<str>) -> Result<()> {
+        Err(forbid(self.call, self.name(), why))
     }
-    let (Some(new), Some(old)) = (object, old) else {
-        return match (operation, object) {
-            (Operation::Create, Some(new)) => check_labels(call, new, None),
-            _ => Ok(()),
+
+    fn quoted(&self) -> String {
+        api::field::go_quote(self.node)
+    }
+
+    /// An object of the core group that the server holds.
+    fn find(&self, plural: &str, name: &str) -> Result<Value> {
+        let row = TABLE.find_any_version("", plural).expect("a built-in resource");
+        let cache = self.call.server.storage.cache(TABLE.store("", plural));
+        let found = cache.get(&row.key(&self.call.namespace, name));
+        found.map(|s| s.object()).ok_or_else(|| ApiError::not_found("", plural, name))
+    }
+
+    fn named(&self, what: &str) -> Result<()> {
+        if self.name() == self.node {
+            return Ok(());
+        }
+        self.refuse(format!("can only access {what} with the same name as the requesting node"))
+    }
+
+    fn lease(&self) -> Result<()> {
+        const NAMESPACE: &str = "kube-node-lease";
+        if self.call.namespace != NAMESPACE {
+            return self.refuse(format!("can only access leases in the {NAMESPACE:?} system namespace"));
+        }
+        self.named("node lease")
+    }
+
+    fn slice(&self) -> Result<()> {
+        let (slice, verb) = match self.operation {
+            Operation::Create => (self.object, "create"),
+            Operation::Delete => (self.old, "delete"),
+            _ => return Ok(()),
         };
-    };
-    if new.at(&["spec", "taints"]) != old.at(&["spec", "taints"]) && call.subresource.is_empty() {
-        let why = format!("node {} is not allowed to modify taints", api::field::go_quote(node));
-        return Err(forbid(call, named, why));
-    }
-    if new.at(&["spec", "configSource"]) != old.at(&["spec", "configSource"]) {
-        return Err(forbid(
-            call,
-            named,
-            "is not allowed to update configSource to a new non-nil configSource",
-        ));
-    }
-    check_labels(call, new, Some(old))
-}
-
-fn check_labels(call: &Call, new: &Value, old: Option<&Value>) -> Result<()> {
-    let mut refused: Vec<&str> = new
-        .at(&["metadata", "labels"])
-        .as_object()
-        .into_iter()
-        .flat_map(|m| m.iter())
-        .filter(|(key, value)| old.is_none_or(|o| o.at(&["metadata", "labels", key]) != *value))
-        .map(|(key, _)| key)
-        .filter(|key| is_restricted(key))
-        .collect();
-    if refused.is_empty() {
-        return Ok(());
-    }
-    refused.sort_unstable();
-    let why = format!("is not allowed to modify labels: {}", refused.join(", "));
-    Err(forbid(call, new.name(), why))
-}
-
-fn is_restricted(label: &str) -> bool {
-    let Some((domain, _)) = label.split_once('/') else { return false };
-    let within = |suffix: &str| domain == suffix || domain.ends_with(&format!(".{suffix}"));
-    if within("node-restriction.kubernetes.io") {
-        return true;
-    }
-    if within("kubelet.kubernetes.io") || within("node.kubernetes.io") {
-        return false;
-    }
-    (within("kubernetes.io") || within("k8s.io")) && !OWN_LABELS.contains(&label)
-}
-
-fn check_pod(
-    call: &Call,
-    node: &str,
-    operation: Operation,
-    object: Option<&Value>,
-    old: Option<&Value>,
-) -> Result<()> {
-    let bound_here = |pod: &Value| pod.str_at(&["spec", "nodeName"]) == node;
-    let quoted = api::field::go_quote(node);
-    match operation {
-        Operation::Create if call.subresource.is_empty() => {
-            let Some(pod) = object else { return Ok(()) };
-            if pod.annotation(MIRROR).is_none() {
-                let why = format!(
-                    "pod does not have {:?} annotation, node {quoted} can only create mirror pods",
-                    MIRROR
-                );
-                return Err(forbid(call, pod.name(), why));
-            }
-            if !bound_here(pod) {
-                let why = format!("node {quoted} can only create pods with spec.nodeName set to itself");
-                return Err(forbid(call, pod.name(), why));
-            }
-            Ok(())
+        if slice.str_at(&["spec", "nodeName"]) == self.node {
+            return Ok(());
         }
-        _ => {
-            let Some(pod) = old else { return Ok(()) };
-            if bound_here(pod) {
-                return Ok(());
-            }
-            let what =
-                if operation == Operation::Delete { "delete pods" } else { "update pod status for pods" };
-            let why = format!("node {quoted} can only {what} with spec.nodeName set to itself");
-            Err(forbid(call, pod.name(), why))
+        self.refuse(format!("can only {verb} ResourceSlice with the same NodeName as the requesting node"))
+    }
+
+    /// Certificates for kubelets bear the name of the node that asks for them.
+    fn certificate(&self) -> Result<()> {
+        if self.operation != Operation::Create
+            || !SIGNERS.contains(&self.object.str_at(&["spec", "signerName"]))
+        {
+            return Ok(());
+        }
+        let wanted = format!("system:node:{}", self.node);
+        match requested_name(self.object.str_at(&["spec", "request"])) {
+            Ok(name) if name == wanted => Ok(()),
+            Ok(_) => self.refuse(format!("can only create a node CSR with CN={wanted}")),
+            Err(why) => self.refuse(format!("unable to parse csr: {why}")),
         }
     }
-}
 
-/// A kubelet evicts no pods but its own.
-fn check_eviction(call: &Call, node: &str, eviction: Option<&Value>) -> Result<()> {
-    let name = match (call.name.as_str(), eviction) {
-        ("", Some(eviction)) => eviction.name(),
-        (name, _) => name,
-    };
-    let key = format!("{}/{name}", call.namespace);
-    let pod = call.server.storage.cache(TABLE.store("", "pods")).get(&key);
-    let pod = pod.ok_or_else(|| ApiError::not_found("", "pods", name))?.object();
-    if pod.str_at(&["spec", "nodeName"]) == node {
-        return Ok(());
+    fn claim(&self) -> Result<()> {
+        let rest = |claim: &Value| {
+            let mut rest = claim.clone();
+            for field in ["resourceVersion", "managedFields"] {
+                rest.remove_at(&["metadata", field]);
+            }
+            for field in CLAIM_STATUS {
+                rest.remove_at(&["status", field]);
+            }
+            rest
+        };
+        if self.operation != Operation::Update {
+            return self.refuse(format!("unexpected operation {:?}", self.operation.name()));
+        }
+        if rest(self.object) == rest(self.old) {
+            return Ok(());
+        }
+        let node = self.quoted();
+        self.refuse(format!(
+            "node {node} is not allowed to update fields other than status.quantity and status.conditions"
+        ))
     }
-    let quoted = api::field::go_quote(node);
-    Err(forbid(call, name, format!("node {quoted} can only evict pods with spec.nodeName set to itself")))
-}
 
-/// Tokens are for pods that run on the node.
-fn check_token(call: &Call, node: &str, request: Option<&Value>) -> Result<()> {
-    let reference = request.map_or(&Value::Null, |r| r.at(&["spec", "boundObjectRef"]));
-    if reference.kind() != "Pod" {
-        return Err(forbid(call, &call.name, "node requested token not bound to a pod"));
+    fn node(&self) -> Result<()> {
+        let node = self.quoted();
+        if self.name() != self.node {
+            let other = api::field::go_quote(self.name());
+            return self.refuse(format!("node {node} is not allowed to modify node {other}"));
+        }
+        let config = self.object.at(&["spec", "configSource"]);
+        match self.operation {
+            Operation::Create if !config.is_null() => {
+                self.refuse(format!("node {node} is not allowed to create pods with a non-nil configSource"))
+            }
+            Operation::Create => match labels::forbidden(self.object, &Value::Null) {
+                labels if labels.is_empty() => Ok(()),
+                labels => self.refuse(format!(
+                    "node {node} is not allowed to set the following labels: {}",
+                    labels.join(", ")
+                )),
+            },
+            Operation::Update => self.node_change(&node, config),
+            _ => Ok(()),
+        }
     }
-    let key = format!("{}/{}", call.namespace, reference.str_at(&["name"]));
-    let pod = call.server.storage.cache(TABLE.store("", "pods")).get(&key).map(|s| s.object());
-    let fits =
-        pod.is_some_and(|p| p.str_at(&["spec", "nodeName"]) == node && p.uid() == reference.str_at(&["uid"]));
-    if fits {
-        return Ok(());
+
+    fn node_change(&self, node: &str, config: &Value) -> Result<()> {
+        if !config.is_null() && config != self.old.at(&["spec", "configSource"]) {
+            let why = "is not allowed to update configSource to a new non-nil configSource";
+            return self.refuse(format!("node {node} {why}"));
+        }
+        for (path, what) in
+            [(["spec", "taints"], "taints"), (["metadata", "ownerReferences"], "ownerReferences")]
+        {
+            if self.object.array_at(&path) != self.old.array_at(&path) {
+                return self.refuse(format!("node {node} is not allowed to modify {what}"));
+            }
+        }
+        match labels::forbidden(self.object, self.old) {
+            labels if labels.is_empty() => Ok(()),
+            labels => self.refuse(format!("is not allowed to modify labels: {}", labels.join(", "))),
+        }
     }
-    Err(forbid(call, &call.name, "node requested token bound to a pod scheduled on a different node"))
 }

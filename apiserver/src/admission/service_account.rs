@@ -3,7 +3,7 @@
 use api::error::Result;
 use api::{Value, names, object};
 
-use super::{Operation, forbid, is, name_of, unusable_name};
+use super::{Operation, forbid, is, name_of, references, unusable_name};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
@@ -62,6 +62,9 @@ pub(super) async fn mutate(call: &Call, operation: Operation, pod: &mut Value) -
 fn check_mirror(call: &Call, pod: &Value) -> Result<()> {
     if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
         return Err(forbid(call, name_of(pod), "a mirror pod may not reference service accounts"));
+    }
+    if references::names_secrets(pod) {
+        return Err(forbid(call, name_of(pod), "a mirror pod may not reference secrets"));
     }
     let projects_token = |v: &Value| {
         v.array_at(&["projected", "sources"]).iter().any(|s| !s.get("serviceAccountToken").is_null())

@@ -120,7 +120,7 @@ pub(super) async fn take(call: &Call, service: &Value, family: &str, asked: &str
         asked.parse().map_err(|_| ApiError::internal(format!("failed to parse service IP {asked:?}")))?;
     if !ranges.iter().any(|range| Usable::of(range).contains(address)) {
         // A server that only tries looks at one range.
-        let of = ranges.iter().find(|range| call.write.dry_run || range.contains(&address));
+        let of = ranges.first().filter(|_| call.write.dry_run);
         return Err(match of {
             Some(range) => fail(&format!(
                 "the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}"

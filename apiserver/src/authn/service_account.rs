@@ -81,6 +81,15 @@ pub struct Binding {
     pub object: Option<(String, String, String)>,
     /// Name and UID of the node the pod runs on.
     pub node: Option<(String, String)>,
+    /// Seconds after which a client should have read a newer token: of those that live longer than was asked for.
+    pub warn_after: Option<i64>,
+}
+
+impl Binding {
+    /// True when the token is bound to an object of this kind.
+    pub fn is_of(&self, kind: &str) -> bool {
+        self.object.as_ref().is_some_and(|(bound, ..)| bound == kind)
+    }
 }
 
 /// The account a token is for.
@@ -132,6 +141,9 @@ impl Tokens {
             private.insert(kind.to_ascii_lowercase(), object!({"name": name, "uid": uid}));
         }
         private.push("serviceaccount", object!({"name": (account.name), "uid": (account.uid)}));
+        if let Some(seconds) = binding.warn_after {
+            private.push("warnafter", (now.as_second() + seconds).into());
+        }
         object!({
             "aud": (audiences.to_vec()),
             "exp": (expiry.as_second()),

@@ -74,7 +74,8 @@ impl Rule {
 struct Grant {
     /// Namespace it holds in; empty for everywhere.
     namespace: String,
-    rules: Arc<Vec<Rule>>,
+    /// Its rules; or which role is missing.
+    rules: Result<Arc<Vec<Rule>>, String>,
     reason: String,
 }
 
@@ -82,6 +83,16 @@ struct Grant {
 struct Compiled {
     revisions: [i64; 4],
     by_subject: HashMap<String, Vec<Arc<Grant>>>,
+}
+
+impl Compiled {
+    /// What is granted to a user in a namespace, and everywhere.
+    fn of<'c>(&'c self, user: &'c UserInfo, namespace: &'c str) -> impl Iterator<Item = &'c Grant> {
+        let groups = user.groups.iter().map(|group| format!("Group {group}"));
+        let subjects = std::iter::once(format!("User {}", user.name)).chain(groups);
+        let grants = subjects.flat_map(|subject| self.by_subject.get(&subject).into_iter().flatten());
+        grants.map(Arc::as_ref).filter(move |g| g.namespace.is_empty() || g.namespace == namespace)
+    }
 }
 
 /// The RBAC authorizer.
@@ -95,49 +106,28 @@ const KINDS: [&str; 4] = ["clusterroles", "roles", "clusterrolebindings", "roleb
 impl Rbac {
     /// Whether a binding grants it.
     pub fn authorize(&self, storage: &Storage, user: &UserInfo, what: &Attributes<'_>) -> Decision {
-        let mut reason = None;
-        self.visit(storage, user, what.namespace, |rule, grant| {
-            if rule.allows(what) {
-                reason = Some(grant.to_owned());
+        let mut missing: Vec<String> = Vec::new();
+        for grant in self.current(storage).of(user, what.namespace) {
+            match &grant.rules {
+                Ok(rules) if rules.iter().any(|rule| rule.allows(what)) => {
+                    return Decision::Allow(grant.reason.clone());
+                }
+                Err(role) if !missing.contains(role) => missing.push(role.clone()),
+                _ => {}
             }
-            reason.is_none()
-        });
-        reason.map_or(Decision::NoOpinion(String::new()), Decision::Allow)
+        }
+        Decision::NoOpinion(match missing.as_slice() {
+            [] => String::new(),
+            [one] => format!("RBAC: {one}"),
+            several => format!("RBAC: [{}]", several.join(", ")),
+        })
     }
 
     /// All rules that hold for `user` in `namespace` (and everywhere).
     pub fn rules(&self, storage: &Storage, user: &UserInfo, namespace: &str) -> Vec<Rule> {
-        let mut rules = Vec::new();
-        self.visit(storage, user, namespace, |rule, _| {
-            rules.push(rule.clone());
-            true
-        });
-        rules
-    }
-
-    /// Shows rules with the reason they hold, until `more` says no.
-    fn visit(
-        &self,
-        storage: &Storage,
-        user: &UserInfo,
-        namespace: &str,
-        mut more: impl FnMut(&Rule, &str) -> bool,
-    ) {
         let compiled = self.current(storage);
-        let subjects = std::iter::once(format!("User {}", user.name))
-            .chain(user.groups.iter().map(|g| format!("Group {g}")));
-        for subject in subjects {
-            for grant in compiled.by_subject.get(&subject).into_iter().flatten() {
-                if !grant.namespace.is_empty() && grant.namespace != namespace {
-                    continue;
-                }
-                for rule in grant.rules.iter() {
-                    if !more(rule, &grant.reason) {
-                        return;
-                    }
-                }
-            }
-        }
+        let known = compiled.of(user, namespace).filter_map(|grant| grant.rules.as_ref().ok());
+        known.flat_map(|rules| rules.iter().cloned()).collect()
     }
 
     fn current(&self, storage: &Storage) -> Arc<Compiled> {
@@ -171,7 +161,9 @@ fn compile(
                 "ClusterRole" => cluster_roles.get(role),
                 _ => roles.get(&format!("{namespace}/{role}")),
             };
-            let Some(rules) = rules else { continue };
+            let missing =
+                || format!("{}.{GROUP} {} not found", role_kind.to_lowercase(), api::field::go_quote(role));
+            let rules = rules.cloned().ok_or_else(missing);
             for subject in binding.array_at(&["subjects"]) {
                 let Some((key, text)) = subject_key(subject, namespace) else { continue };
                 let name = if namespace.is_empty() {

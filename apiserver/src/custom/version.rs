@@ -61,17 +61,18 @@ impl Version {
         }
     }
 
-    /// Everything that is wrong with an object in this version; `old` is the one it replaces. What rules found wrong before
-    /// and has not changed is told to `warn` instead.
+    /// Everything that is wrong with an object in this version, or with its status when that alone is written; `old` is the
+    /// one it replaces. What rules found wrong before and has not changed is told to `warn` instead.
     pub fn validate(
         &self,
         object: &Value,
         old: Option<&Value>,
+        status_alone: bool,
         warn: &mut dyn FnMut(String),
     ) -> Vec<FieldError> {
-        let mut errors = self.ty.validate_change(object, old);
+        let mut errors = self.ty.validate_change(object, old, status_alone);
         if let Some(scale) = &self.scale {
-            scale.validate(object, &mut errors);
+            scale.validate(object, status_alone, &mut errors);
         }
         if let Some(rules) = self.rules.get_or_init(|| Rules::new(self.ty.schema())) {
             evaluate(rules, object, old, warn, &mut errors);

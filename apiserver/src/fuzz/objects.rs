@@ -121,8 +121,8 @@ pub fn definitions(data: &[u8]) {
         set_type(&mut object, row);
         let Ok((read, _)) = version.ty.decode(object, FieldValidation::Ignore) else { continue };
         let mut warnings = Vec::new();
-        let errors = version.validate(&read, Some(&read), &mut |w| warnings.push(w));
-        let as_new = version.validate(&read, None, &mut |w| warnings.push(w));
+        let errors = version.validate(&read, Some(&read), false, &mut |w| warnings.push(w));
+        let as_new = version.validate(&read, None, false, &mut |w| warnings.push(w));
         assert!(errors.len() <= as_new.len(), "{errors:?} {as_new:?}");
         let _ = table::of(
             row,

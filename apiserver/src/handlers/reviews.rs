@@ -16,6 +16,7 @@ use crate::authn::UserInfo;
 use crate::authn::service_account::TokenError;
 use crate::authz::{Attributes, Decision, Rule};
 use crate::http::Exchange;
+use crate::kinds::check::view;
 use crate::registry::Call;
 use crate::render;
 use crate::resources::Row;
@@ -167,7 +168,7 @@ fn check(call: &Call, review: &Value) -> Result<()> {
             }
             let path = Path::new("spec.resourceAttributes.namespace");
             let error = FieldError::invalid(&path, given, "must match metadata.namespace");
-            call.refuse_review(review, &[error])
+            call.refuse_review(&[error])
         }
         _ => Ok(()),
     }
@@ -181,11 +182,8 @@ fn check_review(call: &Call, review: &Value, needs_subject: bool) -> Result<()> 
         (!spec.get("resourceAttributes").is_null(), !spec.get("nonResourceAttributes").is_null());
     if resource && other {
         let why = "cannot be specified in combination with resourceAttributes";
-        errors.push(FieldError::invalid(
-            &path.child("nonResourceAttributes"),
-            spec.get("nonResourceAttributes").clone(),
-            why,
-        ));
+        let shown = view(spec.get("nonResourceAttributes"), "authorization/v1.NonResourceAttributes");
+        errors.push(FieldError::invalid(&path.child("nonResourceAttributes"), shown, why));
     }
     if !resource && !other {
         let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
@@ -199,7 +197,7 @@ fn check_review(call: &Call, review: &Value, needs_subject: bool) -> Result<()> 
         ));
     }
     selectors::validate(review, &mut errors);
-    call.refuse_review(review, &errors)
+    call.refuse_review(&errors)
 }
 
 async fn decide(exchange: &Exchange, user: &UserInfo, review: &mut Value) {

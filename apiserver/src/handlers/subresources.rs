@@ -1,6 +1,6 @@
 //! Parts of objects that are written apart, and actions on objects.
 
-use api::error::{Cause, Result};
+use api::error::Result;
 use api::selector::LabelSelector;
 use api::{ApiError, Value, object};
 use http::{Method, Response, StatusCode};
@@ -8,13 +8,14 @@ use jiff::Timestamp;
 use serve::Body;
 
 use super::patch::{self, Kind, Patch};
-use super::{connect, method_not_allowed, options, token};
+use super::{connect, eviction, method_not_allowed, options, token};
 use crate::admission::{self, Operation};
 use crate::http::Exchange;
+use crate::kinds::check::At;
 use crate::kinds::pod;
-use crate::registry::{Call, DeleteOptions, from_storage};
+use crate::registry::Call;
 use crate::render;
-use crate::resources::{Resource, Row, Subresource, TABLE};
+use crate::resources::{Resource, Row, Subresource};
 
 /// Answers a request to a subresource.
 pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
@@ -38,7 +39,7 @@ pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response
     match (row.plural, name.as_str()) {
         (_, "scale") => scale(exchange, row).await,
         ("pods", "binding") => bind(exchange, row, sub).await,
-        ("pods", "eviction") => evict(exchange, row, sub).await,
+        ("pods", "eviction") => eviction::evict(exchange, row).await,
         ("serviceaccounts", "token") => token::request(exchange, row).await,
         ("namespaces", "finalize") => finalize(exchange, row).await,
         ("pods", "log") => {
@@ -88,6 +89,7 @@ async fn finalize(mut exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
     let call = exchange.write_call(row, "UpdateOptions")?;
     let new = exchange.own_object(&call).await?;
+    call.check_name(&new)?;
     let updated = call.finalize_namespace(new.at(&["spec", "finalizers"])).await?;
     render::one(&call, StatusCode::OK, &updated, form)
 }
@@ -199,14 +201,19 @@ fn apply_scale(call: &Call, row: &Row, old: &Value, configuration: &Value) -> Re
         return Err(ApiError::bad_request(why));
     }
     check_scale(call, &mut configuration.clone())?;
+    let set = |workload: &mut Value, replicas| match row.custom.as_ref().map(|c| c.version().scale.as_ref()) {
+        Some(Some(custom)) => custom.set(workload, replicas),
+        _ => workload.set(&["spec", "replicas"], replicas),
+    };
     let mut applied = object!({"apiVersion": (row.api_version()), "kind": (row.kind), "metadata": {"name": (call.name.as_str())}});
     if let Some(replicas) = configuration.at(&["spec", "replicas"]).as_i64() {
-        match row.custom.as_ref().and_then(|c| c.version().scale.as_ref()) {
-            Some(custom) => custom.set(&mut applied, replicas),
-            None => applied.set(&["spec", "replicas"], replicas),
-        }
+        set(&mut applied, replicas);
     }
-    call.apply_patch(Some(old), &applied).map_err(|mut error| {
+    let mut live = old.clone();
+    let mut replicas = Value::object();
+    set(&mut replicas, 0);
+    call.own_unowned(&mut live, &replicas);
+    call.apply_patch(Some(&live), &applied).map_err(|mut error| {
         // Whoever owns the replicas is told of in the words of the scale.
         let (from, to) = (format!(" using {}", row.api_version()), " using autoscaling/v1");
         let status = error.status_mut();
@@ -250,162 +257,17 @@ pub(super) async fn bind_pod(asked: &Call, call: &Call, binding: &Value) -> Resu
     if call.name != binding.name() {
         return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
     }
-    let target = binding.str_at(&["target", "kind"]);
-    if !matches!(target, "" | "Node") {
-        let error = api::field::FieldError::not_supported(
-            &api::field::Path::new("target.kind"),
-            target,
-            &["Node", "<empty>"],
-        );
-        return Err(ApiError::invalid("", "Binding", &call.name, &[error]));
+    let target = At::of(binding, "target");
+    let mut errors = Vec::new();
+    if !matches!(target.get("kind").text(), "" | "Node") {
+        target.get("kind").unsupported(&mut errors, &["Node", "<empty>"]);
+    }
+    if target.get("name").text().is_empty() {
+        target.get("name").required(&mut errors, "");
+    }
+    if !errors.is_empty() {
+        return Err(ApiError::plain(api::field::aggregate(&errors)));
     }
     admission::validate(asked, Operation::Create, Some(binding), None).await?;
-    let wanted_uid = binding.uid().to_owned();
-    call.bind(|pod| {
-        if !wanted_uid.is_empty() && wanted_uid != pod.uid() {
-            return Err(format!(
-                "Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {}",
-                pod.uid()
-            ));
-        }
-        pod::bind(pod, binding, &api::time::format(Timestamp::now()))
-    })
-    .await
-}
-
-/// Deletes a pod if its disruption budgets allow it.
-async fn evict(mut exchange: Exchange, row: &Row, sub: &Subresource) -> Result<Response<Body>> {
-    let form = exchange.form_of_action()?;
-    let mut call = exchange.write_call(row, "CreateOptions")?;
-    let ty = schema::kind("policy", "v1", sub.kind).expect("Eviction is a known kind");
-    let mut eviction = exchange.object(&call, "policy/v1", sub.kind, ty).await?;
-    admission::mutate(&call, Operation::Create, &mut eviction, None).await?;
-    if call.name != eviction.name() {
-        return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
-    }
-    admission::validate(&call, Operation::Create, Some(&eviction), None).await?;
-    let given = eviction.get("deleteOptions").clone();
-    if given.array_at(&["dryRun"]).iter().any(|d| d.as_str() == Some("All")) {
-        call.write.dry_run = true;
-    }
-    let options = match given.is_null() {
-        true => DeleteOptions::from_query(&exchange.query)?,
-        false => DeleteOptions::from_body(&given)?,
-    };
-    let pod = render::object_of(row, &*call.get(None).await?);
-    if needs_budget(&pod) {
-        spend_budget(&call, &pod).await?;
-    }
-    call.subresource = String::new();
-    if !call.write.dry_run {
-        mark_evicted(&call).await?;
-    }
-    call.delete_admitted(&options).await?;
-    let answer =
-        object!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-    Ok(render::value(StatusCode::CREATED, &answer, form))
-}
-
-/// Says in the status of a pod why it is deleted.
-async fn mark_evicted(call: &Call) -> Result<()> {
-    let now = api::time::format(Timestamp::now());
-    let marked = call.rewrite(|pod| {
-        let condition = object!({
-            "type": "DisruptionTarget", "observedGeneration": (pod.at(&["metadata", "generation"]).clone()),
-            "status": "True", "lastTransitionTime": (now.as_str()), "reason": "EvictionByEvictionAPI",
-            "message": "Eviction API: evicting",
-        });
-        let conditions = pod.make_object().entry("status").make_object().entry("conditions").make_array();
-        conditions.retain(|c| c.str_at(&["type"]) != "DisruptionTarget");
-        conditions.push(condition);
-    });
-    marked.await.map(|_| ())
-}
-
-/// Pods that have ended, or never ran, disrupt nothing.
-fn needs_budget(pod: &Value) -> bool {
-    let phase = pod.str_at(&["status", "phase"]);
-    !matches!(phase, "Succeeded" | "Failed" | "Pending") && !pod.is_terminating()
-}
-
-async fn spend_budget(call: &Call, pod: &Value) -> Result<()> {
-    let row = TABLE.find_any_version("policy", "poddisruptionbudgets").expect("a built-in resource");
-    let cache = call.server.storage.cache(TABLE.store("policy", "poddisruptionbudgets"));
-    let prefix = format!("{}/", call.namespace);
-    let snapshot = cache.snapshot();
-    let selects = |budget: &Value| {
-        LabelSelector::from_object(budget.at(&["spec", "selector"]))
-            .ok()
-            .flatten()
-            .is_some_and(|s| s.matches_object(pod))
-    };
-    let budgets: Vec<Value> = snapshot
-        .objects
-        .values()
-        .filter(|s| s.key.starts_with(&prefix))
-        .map(|s| from_storage(row, s.object()))
-        .filter(selects)
-        .collect();
-    let budget = match budgets.as_slice() {
-        [] => return Ok(()),
-        [one] => one,
-        _ => {
-            let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-            return Err(ApiError::internal(why));
-        }
-    };
-    if spares_unready(budget) && !is_ready(pod) {
-        return Ok(());
-    }
-    let mut inner = call.internal(row, &call.namespace, budget.name());
-    inner.subresource = "status".to_owned();
-    let pod_name = pod.name().to_owned();
-    let now = api::time::format(Timestamp::now());
-    inner
-        .update(|old| {
-            let observed = old.at(&["status", "observedGeneration"]).as_i64().unwrap_or(0);
-            let allowed = old.at(&["status", "disruptionsAllowed"]).as_i64().unwrap_or(0);
-            let current = observed >= old.at(&["metadata", "generation"]).as_i64().unwrap_or(0);
-            if !current || allowed < 1 {
-                return Err(budget_refusal(old, current));
-            }
-            let mut new = old.clone();
-            new.set(&["status", "disruptionsAllowed"], allowed - 1);
-            new.set(&["status", "disruptedPods", &pod_name], now.as_str());
-            Ok(new)
-        })
-        .await
-        .map(|_| ())
-}
-
-/// True when pods that are not ready go whatever the budget says.
-fn spares_unready(budget: &Value) -> bool {
-    let count = |field: &str| budget.at(&["status", field]).as_i64().unwrap_or(0);
-    let enough = count("desiredHealthy") > 0 && count("currentHealthy") >= count("desiredHealthy");
-    enough || budget.str_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow"
-}
-
-fn is_ready(pod: &Value) -> bool {
-    let ready = |c: &Value| c.str_at(&["type"]) == "Ready" && c.str_at(&["status"]) == "True";
-    pod.array_at(&["status", "conditions"]).iter().any(ready)
-}
-
-fn budget_refusal(budget: &Value, current: bool) -> ApiError {
-    let mut error = ApiError::too_many_requests(
-        "Cannot evict pod as it would violate the pod's disruption budget.",
-        if current { 0 } else { 10 },
-    );
-    let message = if current {
-        format!(
-            "The disruption budget {} needs {} healthy pods and has {} currently",
-            budget.name(),
-            budget.at(&["status", "desiredHealthy"]).as_i64().unwrap_or(0),
-            budget.at(&["status", "currentHealthy"]).as_i64().unwrap_or(0)
-        )
-    } else {
-        format!("The disruption budget {} is still being processed by the server.", budget.name())
-    };
-    error.status_mut().details.causes =
-        vec![Cause { reason: "DisruptionBudget".to_owned(), message, field: String::new() }];
-    error
+    call.bind(binding, |pod| pod::bind(pod, binding, &api::time::format(Timestamp::now()))).await
 }

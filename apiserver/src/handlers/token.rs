@@ -35,28 +35,39 @@ pub(super) async fn request(mut exchange: Exchange, row: &Row) -> Result<Respons
     if request.array_at(&["spec", "audiences"]).is_empty() {
         request.set(&["spec", "audiences"], tokens.audiences.clone());
     }
-    check(&request)?;
-    request.set(&["metadata", "uid"], api::names::new_uid());
-    request.set(&["metadata", "creationTimestamp"], api::time::format(jiff::Timestamp::now()));
+    check_name(&call, &request)?;
     let account = render::object_of(row, &*call.get(None).await?);
-    for field in ["name", "namespace"] {
+    let (asked_for, uid) = (request.uid(), account.uid());
+    if !asked_for.is_empty() && asked_for != uid {
+        let why = format!(
+            "the UID in the token request ({asked_for}) does not match the UID of the service account ({uid})"
+        );
+        return Err(ApiError::conflict("authentication.k8s.io", "TokenRequest", &call.name, &why));
+    }
+    for field in ["name", "namespace", "uid"] {
         request.set(&["metadata", field], account.at(&["metadata", field]));
     }
+    request.set(&["metadata", "creationTimestamp"], api::time::format(jiff::Timestamp::now()));
+    check(&request)?;
     admission::validate(&call, Operation::Create, Some(&request), None).await?;
-    let binding = binding(&call, request.at(&["spec", "boundObjectRef"]))?;
+    let mut binding = binding(&call, request.at(&["spec", "boundObjectRef"]))?;
     let asked = request.at(&["spec", "expirationSeconds"]).as_i64().unwrap_or(3600);
     let longest = tokens.max_expiration.map_or(i64::MAX, |d| i64::try_from(d.as_secs()).unwrap_or(i64::MAX));
     let granted = asked.min(longest);
+    if granted < asked {
+        call.warn(format!("requested expiration of {asked} seconds shortened to {granted} seconds"));
+    }
     let audiences: Vec<String> = request
         .array_at(&["spec", "audiences"])
         .iter()
         .filter_map(|a| a.as_str().map(str::to_owned))
         .collect();
-    let extended = asked == EXTENDED
+    let extended = granted == EXTENDED
         && exchange.server.config.extend_tokens
         && audiences.iter().all(|a| tokens.audiences.contains(a))
-        && binding.object.is_some();
-    let lifetime = if extended { YEAR.min(longest) } else { granted };
+        && binding.is_of("Pod");
+    binding.warn_after = extended.then_some(granted);
+    let lifetime = if extended { YEAR } else { granted };
     let who = Account { namespace: account.namespace(), name: account.name(), uid: account.uid() };
     let (token, _) = tokens.sign(&who, &binding, &audiences, lifetime)?;
     if exchange.trail.level() > Level::None
@@ -71,6 +82,17 @@ pub(super) async fn request(mut exchange: Exchange, row: &Row) -> Result<Respons
     request.set(&["status", "token"], token);
     request.set(&["status", "expirationTimestamp"], api::time::format(expiry));
     render::one(&call, StatusCode::CREATED, &request, form)
+}
+
+/// A request says the name of its account or none.
+fn check_name(call: &Call, request: &Value) -> Result<()> {
+    if request.name().is_empty() || request.name() == call.name {
+        return Ok(());
+    }
+    let path = Path::new("metadata.name");
+    let why = "must match the service account name if specified";
+    let error = FieldError::invalid(&path, request.name(), why);
+    Err(ApiError::invalid("authentication.k8s.io", "TokenRequest", &call.name, &[error]))
 }
 
 fn check(request: &Value) -> Result<()> {
@@ -94,13 +116,15 @@ fn binding(call: &Call, reference: &Value) -> Result<Binding> {
         return Ok(Binding::default());
     }
     let (kind, name) = (reference.kind(), reference.str_at(&["name"]));
-    let plural = match (reference.api_version(), kind) {
-        ("v1", "Pod") => "pods",
-        ("v1", "Secret") => "secrets",
-        ("v1", "Node") => "nodes",
-        (version, kind) => {
+    let given = api::meta::GroupVersion::parse(reference.api_version()).unwrap_or_default();
+    let plural = match (given.group.as_str(), kind) {
+        ("", "Pod") => "pods",
+        ("", "Secret") => "secrets",
+        ("", "Node") => "nodes",
+        (group, kind) => {
             return Err(ApiError::bad_request(format!(
-                "cannot bind token for serviceaccount to a type {version}, Kind={kind}"
+                "cannot bind token to object of type {group}/{}, Kind={kind}",
+                given.version
             )));
         }
     };
@@ -108,13 +132,6 @@ fn binding(call: &Call, reference: &Value) -> Result<Binding> {
     let cache = |plural| call.server.storage.cache(TABLE.store("", plural));
     let found = cache(plural).get(&row.key(&call.namespace, name)).map(|s| s.object());
     let found = found.ok_or_else(|| ApiError::not_found("", plural, name))?;
-    let uid = reference.str_at(&["uid"]);
-    if !uid.is_empty() && uid != found.uid() {
-        let why = format!(
-            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
-        );
-        return Err(ApiError::conflict("", plural, name, &why));
-    }
     if kind == "Pod" && found.str_at(&["spec", "serviceAccountName"]) != call.name {
         let why = format!(
             "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
@@ -122,10 +139,19 @@ fn binding(call: &Call, reference: &Value) -> Result<Binding> {
         );
         return Err(ApiError::bad_request(why));
     }
+    let uid = reference.str_at(&["uid"]);
+    if !uid.is_empty() && uid != found.uid() {
+        let why = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
+        return Err(ApiError::conflict("", kind, name, &why));
+    }
     let node = found.str_at(&["spec", "nodeName"]);
-    let node = (kind == "Pod").then(|| cache("nodes").get(node)).flatten().map(|s| s.object());
-    Ok(Binding {
-        object: Some((kind.to_owned(), name.to_owned(), found.uid().to_owned())),
-        node: node.map(|n| (n.name().to_owned(), n.uid().to_owned())),
-    })
+    let node = Some(node).filter(|node| kind == "Pod" && !node.is_empty()).map(|node| {
+        // Also of one that is gone the name is told.
+        let uid = cache("nodes").get(node).map(|s| s.object().uid().to_owned());
+        (node.to_owned(), uid.unwrap_or_default())
+    });
+    let object = Some((kind.to_owned(), name.to_owned(), found.uid().to_owned()));
+    Ok(Binding { object, node, warn_after: None })
 }

@@ -4,6 +4,7 @@
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/>.
 
 use api::error::Result;
+use api::field::go_quote;
 use api::{ApiError, names};
 use http::HeaderMap;
 
@@ -82,7 +83,26 @@ fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>> {
     if wanted.uid.is_empty() && wanted.groups.is_empty() && wanted.extra.is_empty() {
         return Ok(None);
     }
-    Err(ApiError::bad_request("requested impersonation without impersonating a user name"))
+    let why = format!("requested {} without impersonating a user name", go_user(&wanted));
+    Err(ApiError::bad_request(why))
+}
+
+/// A user as Go's `%#v` prints it.
+fn go_user(user: &UserInfo) -> String {
+    let list = |texts: &[String]| {
+        let quoted: Vec<String> = texts.iter().map(|text| go_quote(text)).collect();
+        format!("[]string{{{}}}", quoted.join(", "))
+    };
+    let groups = if user.groups.is_empty() { "[]string(nil)".to_owned() } else { list(&user.groups) };
+    let mut pairs: Vec<String> =
+        user.extra.iter().map(|(key, values)| format!("{}:{}", go_quote(key), list(values))).collect();
+    pairs.sort_unstable();
+    let extra = match pairs.as_slice() {
+        [] => "map[string][]string(nil)".to_owned(),
+        pairs => format!("map[string][]string{{{}}}", pairs.join(", ")),
+    };
+    let (name, uid) = (go_quote(&user.name), go_quote(&user.uid));
+    format!("&user.DefaultInfo{{Name:{name}, UID:{uid}, Groups:{groups}, Extra:{extra}}}")
 }
 
 /// Whoever the request is handed on to sees the user, and not what the sender asked for.

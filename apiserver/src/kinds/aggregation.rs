@@ -4,7 +4,7 @@ use api::{Value, names, object};
 
 use super::check::At;
 use super::metadata::check_wanted_name;
-use super::{Entry, Errors, Part, Scope, Strategy, default_to};
+use super::{Entry, Errors, Part, Strategy, default_to};
 
 pub(super) const STRATEGIES: &[Entry] = &[("apiregistration.k8s.io", "apiservices", &SERVICE)];
 
@@ -30,7 +30,7 @@ static SERVICE: Strategy = Strategy {
     unconditional_update: false,
     parts: &[Part {
         name: "status",
-        scope: Scope::Except(&[&["spec"]]),
+        fixed: &[&["spec"]],
         prepare: |_, _| {},
         validate: |new, _, errors| {
             for condition in At::of(new, "status.conditions").items() {

@@ -4,7 +4,7 @@ use api::{Value, names, object};
 
 use super::check::At;
 use super::resource_names::validate_container_resource;
-use super::{Entry, Errors, Part, Scope, Strategy, default_to};
+use super::{Entry, Errors, Part, Strategy, default_to};
 
 pub(super) const STRATEGIES: &[Entry] = &[("autoscaling", "horizontalpodautoscalers", &AUTOSCALER)];
 
@@ -16,7 +16,7 @@ static AUTOSCALER: Strategy = Strategy {
     checks_stored: true,
     parts: &[Part {
         name: "status",
-        scope: Scope::Except(&[&["spec"]]),
+        fixed: &[&["spec"]],
         prepare: |_, _| {},
         validate: |new, _, errors| {
             let status = At::of(new, "status");

@@ -9,7 +9,7 @@ use api::field::Path;
 use api::{Value, object};
 
 use super::pod::default_pod_template;
-use super::{Entry, Field, Part, Scope, Strategy, default_if_empty, default_to, is_desired_anew};
+use super::{Entry, Field, Part, Strategy, default_if_empty, default_to, is_desired_anew};
 
 pub(super) const STRATEGIES: &[Entry] = &[("batch", "jobs", &JOB), ("batch", "cronjobs", &CRON_JOB)];
 
@@ -29,12 +29,7 @@ static JOB: Strategy = Strategy {
     }),
     generation: true,
     orphans_by_default: true,
-    parts: &[Part {
-        name: "status",
-        scope: Scope::Except(&[&["spec"]]),
-        prepare: |_, _| {},
-        validate: status::validate,
-    }],
+    parts: &[Part { name: "status", fixed: &[&["spec"]], prepare: |_, _| {}, validate: status::validate }],
     ..Strategy::NEUTRAL
 };
 

@@ -2,6 +2,8 @@
 
 mod request;
 
+pub(crate) use request::requested_name;
+
 use api::Value;
 use api::field::{FieldError, Path};
 use jiff::Timestamp;
@@ -31,7 +33,7 @@ static REQUEST: Strategy = Strategy {
 /// Approvers change the conditions alone.
 const APPROVAL: Part = Part {
     name: "approval",
-    scope: super::Scope::Except(&[&["spec"], &["status", "certificate"]]),
+    fixed: &[&["spec"], &["status", "certificate"]],
     prepare: |new, old| {
         date_conditions(new, old);
         let conditions = new.at(&["status", "conditions"]).clone();
@@ -52,7 +54,7 @@ const APPROVAL: Part = Part {
 /// Signers write the certificate and say what failed.
 const STATUS: Part = Part {
     name: "status",
-    scope: super::Scope::Except(&[&["spec"], &["status", "conditions"]]),
+    fixed: &[&["spec"], &["status", "conditions"]],
     prepare: |new, old| {
         for kind in ["Approved", "Denied"] {
             keep_conditions(new, old, kind);

@@ -6,7 +6,7 @@ use api::{Value, names, object};
 
 use super::check::{At, difference};
 use super::pod::validate_quantity;
-use super::{Entry, Errors, Part, Scope, Strategy, default_if_empty, default_to};
+use super::{Entry, Errors, Part, Strategy, default_if_empty, default_to};
 
 pub(super) const STRATEGIES: &[Entry] = &[("", "persistentvolumeclaims", &CLAIM)];
 
@@ -249,7 +249,7 @@ const RESIZES: [&str; 5] = [
 
 const STATUS: Part = Part {
     name: "status",
-    scope: Scope::Except(&[&["spec"]]),
+    fixed: &[&["spec"]],
     prepare: |_, _| {},
     validate: |new, _, errors| {
         let status = At::of(new, "status");

@@ -9,8 +9,7 @@ use super::pod::{
     default_pod_spec, default_pod_template, validate_quantity, validate_taints, validate_template,
 };
 use super::{
-    Entry, Errors, Field, Part, Scope, Strategy, apps, default_if_empty, default_to, is_desired_anew,
-    metadata,
+    Entry, Errors, Field, Part, Strategy, apps, default_if_empty, default_to, is_desired_anew, metadata,
 };
 
 pub(super) const STRATEGIES: &[Entry] = &[
@@ -36,12 +35,7 @@ static NAMESPACE: Strategy = Strategy {
         }
     },
     revalidates: false,
-    parts: &[Part {
-        name: "status",
-        scope: Scope::Except(&[&["spec"]]),
-        prepare: |_, _| {},
-        validate: validate_phase,
-    }],
+    parts: &[Part { name: "status", fixed: &[&["spec"]], prepare: |_, _| {}, validate: validate_phase }],
     ..Strategy::NEUTRAL
 };
 
@@ -85,7 +79,7 @@ static NODE: Strategy = Strategy {
     },
     parts: &[Part {
         name: "status",
-        scope: Scope::Except(&[&["spec"]]),
+        fixed: &[&["spec"]],
         prepare: |_, _| {},
         validate: validate_node_update,
     }],

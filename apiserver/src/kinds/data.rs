@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::check::At;
-use super::{Entry, Errors, Field, Strategy, default_if_empty};
+use super::{Entry, Errors, Field, Strategy, default_if_empty, key_pair};
 
 pub(super) const STRATEGIES: &[Entry] = &[("", "configmaps", &CONFIG_MAP), ("", "secrets", &SECRET)];
 
@@ -85,6 +85,12 @@ static SECRET: Strategy = Strategy {
         validate_sealed(new, old, &["data"], errors);
     },
     changes_first: true,
+    warn: |secret| {
+        let decoded = |key| STANDARD.decode(secret.str_at(&["data", key])).unwrap_or_default();
+        let is_tls = secret.str_at(&["type"]) == "kubernetes.io/tls";
+        let pair = || key_pair::check(&decoded("tls.crt"), &decoded("tls.key"));
+        is_tls.then(|| pair().err()).flatten().into_iter().collect()
+    },
     ..Strategy::NEUTRAL
 };
 

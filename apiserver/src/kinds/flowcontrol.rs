@@ -3,7 +3,7 @@
 use api::{Value, names, object};
 
 use super::check::At;
-use super::{Entry, Errors, Part, Scope, Strategy, default_if_empty, default_to};
+use super::{Entry, Errors, Part, Strategy, default_if_empty, default_to};
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
@@ -20,7 +20,7 @@ const VERBS: [&str; 9] =
 /// The conditions of both kinds.
 const STATUS: Part = Part {
     name: "status",
-    scope: Scope::Except(&[&["metadata"], &["spec"]]),
+    fixed: &[&["metadata"], &["spec"]],
     prepare: |_, _| {},
     validate: |new, _, errors| validate_status(new, errors),
 };

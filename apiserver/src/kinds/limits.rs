@@ -10,7 +10,7 @@ use super::pod::validate_quantity;
 use super::resource_names::{
     can_overcommit, is_quota, validate_container_resource, validate_quota_resource, validate_resource,
 };
-use super::{Entry, Errors, Part, Scope, Strategy, default_to};
+use super::{Entry, Errors, Part, Strategy, default_to};
 
 pub(super) const STRATEGIES: &[Entry] = &[("", "limitranges", &LIMIT_RANGE), ("", "resourcequotas", &QUOTA)];
 
@@ -154,7 +154,7 @@ static QUOTA: Strategy = Strategy {
     },
     parts: &[Part {
         name: "status",
-        scope: Scope::Except(&[&["spec"]]),
+        fixed: &[&["spec"]],
         prepare: |_, _| {},
         validate: |new, _, errors| {
             validate_amounts(&At::of(new, "status.hard"), errors);

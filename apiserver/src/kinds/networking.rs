@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use api::{Value, names};
 
 use super::check::At;
-use super::{Entry, Errors, Part, Scope, Strategy, default_to};
+use super::{Entry, Errors, Part, Strategy, default_to};
 
 const GROUP: &str = "networking.k8s.io";
 
@@ -119,12 +119,7 @@ static RANGE: Strategy = Strategy {
         }
     },
     revalidates: false,
-    parts: &[Part {
-        name: "status",
-        scope: Scope::Except(&[&["spec"]]),
-        prepare: |_, _| {},
-        validate: |_, _, _| {},
-    }],
+    parts: &[Part { name: "status", fixed: &[&["spec"]], prepare: |_, _| {}, validate: |_, _, _| {} }],
     ..Strategy::NEUTRAL
 };
 

@@ -23,7 +23,7 @@ use api::field::{FieldError, Path};
 use api::{Value, object};
 
 use super::check::At;
-use super::{Entry, Errors, Field, Part, Scope, Strategy};
+use super::{Entry, Errors, Field, Part, Strategy};
 
 pub(super) use api::pod::{default_pod_spec, default_pod_template, default_volume_source};
 pub(crate) use qos::qos_class;
@@ -109,14 +109,14 @@ fn validate_create(pod: &Value, errors: &mut Errors) {
 
 const STATUS: Part = Part {
     name: "status",
-    scope: Scope::Except(&[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]]),
+    fixed: &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]],
     prepare: prepare::status,
     validate: status::validate,
 };
 
 const EPHEMERAL_CONTAINERS: Part = Part {
     name: "ephemeralcontainers",
-    scope: Scope::Only(&[&["spec", "ephemeralContainers"]]),
+    fixed: &[],
     prepare: prepare::ephemeral_containers,
     validate: |new, old, errors| {
         validate(new, errors);
@@ -127,12 +127,7 @@ const EPHEMERAL_CONTAINERS: Part = Part {
 
 const RESIZE: Part = Part {
     name: "resize",
-    scope: Scope::Only(&[
-        &["spec", "containers", "", "resources"],
-        &["spec", "containers", "", "resizePolicy"],
-        &["spec", "initContainers", "", "resources"],
-        &["spec", "initContainers", "", "resizePolicy"],
-    ]),
+    fixed: &[],
     prepare: prepare::resize,
     validate: |new, old, errors| {
         validate(new, errors);
@@ -143,7 +138,8 @@ const RESIZE: Part = Part {
 /// A refusal of the whole pod.
 fn refuse(errors: &mut Errors, why: &str) {
     errors.clear();
-    errors.push(FieldError::forbidden(&Path::new(""), why));
+    // Upstream's path of nothing.
+    errors.push(FieldError::forbidden(&Path::new("[]"), why));
 }
 
 /// Binds a pod to a node: the body of `pods/binding`.

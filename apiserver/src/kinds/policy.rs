@@ -3,7 +3,7 @@
 use api::Value;
 
 use super::check::At;
-use super::{Entry, Errors, Part, Scope, Strategy, default_to};
+use super::{Entry, Errors, Part, Strategy, default_to};
 
 pub(super) const STRATEGIES: &[Entry] = &[("policy", "poddisruptionbudgets", &BUDGET)];
 
@@ -22,7 +22,7 @@ static BUDGET: Strategy = Strategy {
     unconditional_update: false,
     parts: &[Part {
         name: "status",
-        scope: Scope::Except(&[&["spec"]]),
+        fixed: &[&["spec"]],
         prepare: |_, _| {},
         validate: |new, _, errors| {
             let status = At::of(new, "status");

@@ -15,6 +15,11 @@ const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
 const SYSTEM: [(&str, i64); 2] =
     [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
 
+/// True for a class that every cluster has.
+pub(crate) fn is_system_class(name: &str) -> bool {
+    SYSTEM.iter().any(|(system, _)| *system == name)
+}
+
 static PRIORITY: Strategy = Strategy {
     default: |p| default_to(p, "preemptionPolicy", "PreemptLowerPriority"),
     validate: validate_priority,

@@ -8,7 +8,7 @@ mod warnings;
 use api::{Value, names, object};
 
 use super::check::At;
-use super::{Entry, Field, Part, Scope, Strategy, default_if_empty, default_to};
+use super::{Entry, Field, Part, Strategy, default_if_empty, default_to};
 
 pub use addresses::{carry_over, init_families, normalize, same_dual_stack};
 
@@ -44,7 +44,7 @@ static SERVICE: Strategy = Strategy {
 
 const STATUS: Part = Part {
     name: "status",
-    scope: Scope::Except(&[&["spec"]]),
+    fixed: &[&["spec"]],
     prepare: |_, _| {},
     validate: |new, old, errors| {
         let list = At::of(new, "status.loadBalancer.ingress");

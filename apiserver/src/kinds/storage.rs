@@ -8,7 +8,7 @@ use api::{Map, Value, names};
 
 use super::check::At;
 use super::volume_sources::validate_driver_name;
-use super::{Entry, Errors, Part, Scope, Strategy, default_if_empty, default_to};
+use super::{Entry, Errors, Part, Strategy, default_if_empty, default_to};
 
 const GROUP: &str = "storage.k8s.io";
 
@@ -131,7 +131,7 @@ static ATTACHMENT: Strategy = Strategy {
     unconditional_update: false,
     parts: &[Part {
         name: "status",
-        scope: Scope::Except(&[&["metadata"], &["spec"]]),
+        fixed: &[&["metadata"], &["spec"]],
         prepare: |_, _| {},
         validate: |new, _, errors| validate_attachment(new, errors),
     }],

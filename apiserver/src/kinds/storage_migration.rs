@@ -3,7 +3,7 @@
 use api::{Value, names};
 
 use super::check::{At, view};
-use super::{Entry, Errors, Part, Scope, Strategy};
+use super::{Entry, Errors, Part, Strategy};
 
 pub(super) const STRATEGIES: &[Entry] =
     &[("storagemigration.k8s.io", "storageversionmigrations", &MIGRATION)];
@@ -21,7 +21,7 @@ static MIGRATION: Strategy = Strategy {
     unconditional_update: false,
     parts: &[Part {
         name: "status",
-        scope: Scope::Except(&[&["metadata"], &["spec"]]),
+        fixed: &[&["metadata"], &["spec"]],
         prepare: |_, _| {},
         validate: validate_status,
     }],

@@ -8,7 +8,7 @@ use super::check::{At, difference};
 use super::claim::validate_access_modes;
 use super::pod::{default_volume_source, validate_node_selector};
 use super::volume_sources::{self, Owner};
-use super::{Entry, Errors, Part, Scope, Strategy, default_if_empty, default_to};
+use super::{Entry, Errors, Part, Strategy, default_if_empty, default_to};
 
 pub(super) const STRATEGIES: &[Entry] = &[("", "persistentvolumes", &VOLUME)];
 
@@ -78,7 +78,7 @@ fn warnings(volume: &Value) -> Vec<String> {
 /// The time of the last change of phase goes with the phase.
 const STATUS: Part = Part {
     name: "status",
-    scope: Scope::Except(&[&["spec"]]),
+    fixed: &[&["spec"]],
     prepare: |new, old| {
         const TIME: [&str; 2] = ["status", "lastPhaseTransitionTime"];
         let same = new.at(&["status", "phase"]) == old.at(&["status", "phase"]);

@@ -87,17 +87,19 @@ impl Call {
         }
     }
 
-    /// The object and its status are written apart: each write keeps the other part.
+    /// Each write keeps what others are to write.
     pub(super) fn scope_to_subresource(&self, old: &Value, new: &mut Value) {
-        if self.row.has_status() {
-            self.scope_to_status(old, new);
-        }
+        self.scope_to_status(old, new);
         if let Some(part) = self.row.strategy.part(&self.subresource) {
             (part.prepare)(new, old);
         }
     }
 
-    fn scope_to_status(&self, old: &Value, new: &mut Value) {
+    /// The object and its status are written apart.
+    pub(super) fn scope_to_status(&self, old: &Value, new: &mut Value) {
+        if !self.row.has_status() {
+            return;
+        }
         if self.subresource == "status" {
             let status = new.get("status").clone();
             let metadata = new.get("metadata").clone();

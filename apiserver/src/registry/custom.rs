@@ -37,7 +37,8 @@ impl Call {
     /// What is wrong with an object by the schema of its definition.
     pub(super) fn validate_custom(&self, object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
         if let Some(custom) = &self.row.custom {
-            errors.extend(custom.version().validate(object, old, &mut |w| self.warn(w)));
+            let status_alone = self.subresource == "status";
+            errors.extend(custom.version().validate(object, old, status_alone, &mut |w| self.warn(w)));
         }
     }
 

@@ -10,6 +10,7 @@ use super::settle::{Current, Next};
 use super::{Call, ListOptions};
 use crate::admission;
 use crate::custom::controller;
+use crate::kinds::is_system_class;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -80,6 +81,10 @@ impl Call {
     async fn decide(&self, current: &Current, options: &DeleteOptions, asks: bool) -> Result<Next> {
         let old = self.view(current.object.clone()).await?;
         self.check_preconditions(&old, options)?;
+        if self.row.built_in() == "priorityclasses" && is_system_class(&self.name) {
+            let why = "this is a system priority class and cannot be deleted";
+            return Err(ApiError::forbidden(self.row.group, self.row.plural, &self.name, why));
+        }
         if asks {
             admission::delete(self, &old).await?;
         }
@@ -102,7 +107,8 @@ impl Call {
         object!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
     }
 
-    fn check_preconditions(&self, old: &Value, options: &DeleteOptions) -> Result<()> {
+    /// The object must be the one that is meant.
+    pub fn check_preconditions(&self, old: &Value, options: &DeleteOptions) -> Result<()> {
         let refuse = |what: &str, wanted: &str, found: &str, happened: &str| {
             let why = format!(
                 "the {what} in the precondition ({wanted}) does not match the {what} in record ({found}). The object might have been {happened}"

@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 
 use api::error::Result;
-use api::{ApiError, Value};
+use api::{ApiError, Value, object};
 use jiff::Timestamp;
 use schema::Ty;
 use schema::apply::{self, Filter, Request, Versions};
 
 use super::custom::at_version;
 use super::{Call, from_storage, schema_of, to_storage};
-use crate::kinds::Scope;
 use crate::resources::{Resource, TABLE};
 
 /// The versions in which a resource is served.
@@ -69,6 +68,13 @@ impl Call {
 
     /// Applies a configuration to the live object, none for a new one. The result is decoded and has its managers.
     pub fn apply_patch(&self, live: Option<&Value>, patch: &Value) -> Result<Value> {
+        if live.is_none() && !patch.uid().is_empty() {
+            let why = format!(
+                "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                patch.uid()
+            );
+            return Err(ApiError::conflict(self.row.group, self.row.plural, &self.name, &why));
+        }
         let applied = self.with_request(|request| apply::apply(live, patch, self.write.force, request))?;
         let applied = match self.row.custom {
             Some(_) => applied,
@@ -87,6 +93,21 @@ impl Call {
             forget_times_of_scales(&mut object);
         }
         Ok(object)
+    }
+
+    /// Gives the fields that `part` has to whom unmanaged objects belong to, if nobody owns any of them: a part that is
+    /// applied apart is an object of its own.
+    pub fn own_unowned(&self, live: &mut Value, part: &Value) {
+        let fields = apply::fields_of(part, self.ty());
+        let managed = apply::Managed::decode(live.at(&["metadata", "managedFields"])).unwrap_or_default();
+        if managed.iter().any(|(_, entry)| !entry.set.clone().intersection(&fields).is_empty()) {
+            return;
+        }
+        let entry = object!({
+            "manager": (apply::BEFORE_FIRST_APPLY), "operation": "Update", "apiVersion": (self.row.api_version()),
+            "fieldsType": "FieldsV1", "fieldsV1": (fields.to_value()), "subresource": (self.subresource.as_str()),
+        });
+        live.make_object().entry("metadata").make_object().entry("managedFields").make_array().push(entry);
     }
 
     /// What upstream says of an applied object with values that are none of their fields' types.
@@ -133,10 +154,7 @@ impl Call {
             return Filter::exclude(&[&["spec"], &["metadata"]]);
         }
         if let Some(part) = self.row.strategy.part(&self.subresource) {
-            return match part.scope {
-                Scope::Except(paths) => Filter::exclude(paths),
-                Scope::Only(paths) => Filter::Include(paths.iter().map(|p| p.to_vec()).collect()),
-            };
+            return Filter::exclude(part.fixed);
         }
         match self.subresource.as_str() {
             "" if !self.row.strategy.reset.is_empty() => Filter::exclude(self.row.strategy.reset),

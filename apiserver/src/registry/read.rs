@@ -9,7 +9,8 @@ use api::field::{FieldError, Path};
 use api::selector::{FieldSelector, LabelSelector};
 use api::{Value, object};
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::GeneralPurpose;
+use base64::engine::general_purpose::{NO_PAD, URL_SAFE_NO_PAD};
 
 use super::Call;
 use crate::request::Query;
@@ -42,6 +43,10 @@ pub struct ListOptions {
 /// What a continue token says whose list goes on with whatever is there.
 const ANY_REVISION: i64 = -1;
 
+/// Like Go's decoder: what is left of the last group does not matter.
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&base64::alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
+
 /// Where a page ended: the content of a continue token.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Continue {
@@ -52,7 +57,7 @@ pub struct Continue {
 impl Continue {
     fn parse(token: &str) -> Result<Self> {
         let refuse = |why: String| ApiError::bad_request(format!("invalid continue token: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| {
+        let bytes = LENIENT.decode(token.trim_end_matches('=')).map_err(|e| {
             let at = match e {
                 base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
                 // A single character is none of a group, which is what does not fit.

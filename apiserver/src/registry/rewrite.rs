@@ -36,12 +36,11 @@ impl Call {
     }
 
     /// A change by the server itself, beside the chain of ordinary writes: what is finished then is removed.
-    pub async fn rewrite(&self, change: impl Fn(&mut Value) + Send + Sync) -> Result<Value> {
+    pub async fn rewrite(&self, change: impl Fn(&mut Value) -> Result<()> + Send + Sync) -> Result<Value> {
         let mut current = self.attempt().await?;
         loop {
             let mut object = current.object.clone();
-            change(&mut object);
-            let next = self.canonical(object);
+            let next = change(&mut object).and_then(|()| self.canonical(object));
             let next = next.map(|o| if self.is_finished(&o) { Next::Remove(o) } else { Next::Put(o) });
             if let Some((object, _)) = self.settle(&mut current, next).await? {
                 return Ok(object);
@@ -49,18 +48,18 @@ impl Call {
         }
     }
 
-    /// Changes a pod by `assign`, whose refusal is a conflict.
+    /// Changes the pod that `binding` means by `assign`, whose refusal is a conflict.
     pub async fn bind(
         &self,
+        binding: &Value,
         assign: impl Fn(&mut Value) -> std::result::Result<(), String> + Send + Sync,
     ) -> Result<()> {
         let mut current = self.attempt().await?;
         loop {
             let mut pod = current.object.clone();
-            let assigned = assign(&mut pod);
-            let next = assigned
-                .map_err(|why| ApiError::conflict("", "pods/binding", &self.name, &why))
-                .and_then(|()| self.canonical(pod).map(Next::Put));
+            let refused = |why: String| ApiError::conflict("", "pods/binding", &self.name, &why);
+            let assigned = self.check_uid(binding, &pod).and_then(|()| assign(&mut pod).map_err(refused));
+            let next = assigned.and_then(|()| self.canonical(pod).map(Next::Put));
             if self.settle(&mut current, next).await?.is_some() {
                 return Ok(());
             }
@@ -72,8 +71,8 @@ impl Call {
         self.track_create(review)
     }
 
-    /// Refuses a review with findings.
-    pub fn refuse_review(&self, review: &Value, errors: &[FieldError]) -> Result<()> {
-        self.refuse_invalid(review, errors)
+    /// Refuses a review with findings; upstream does not say of what kind it is.
+    pub fn refuse_review(&self, errors: &[FieldError]) -> Result<()> {
+        if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(self.row.group, "", "", errors)) }
     }
 }

@@ -5,7 +5,7 @@ use api::{ApiError, Value};
 
 use super::Call;
 use super::convert::differs;
-use crate::storage::{KeyValue, Outcome, Precondition, set_resource_version};
+use crate::storage::{Cache, KeyValue, Outcome, Precondition, set_resource_version};
 
 /// What an update makes of an object.
 pub(super) enum Next {
@@ -44,8 +44,12 @@ impl Call {
         let mut stored = self.stored_form(object.clone()).await?;
         stored.remove_at(&["metadata", "resourceVersion"]);
         let reads_back = self.reads_back();
+        let written = self.is_stored_otherwise().then(|| stored.clone());
         match storage.put(&cache, &full, Precondition::Absent, stored, reads_back, lease).await? {
             Outcome::Done(revision) => {
+                if let Some(written) = written {
+                    return self.view(read_again(&cache, written, revision)).await;
+                }
                 set_resource_version(&mut object, revision);
                 Ok(object)
             }
@@ -69,6 +73,11 @@ impl Call {
     /// schema changes.
     fn reads_back(&self) -> bool {
         self.row.custom.is_none() && !differs(&self.row)
+    }
+
+    /// True for custom resources that are stored in another version, which may not have all that this one has.
+    fn is_stored_otherwise(&self) -> bool {
+        self.row.custom.as_ref().is_some_and(|c| c.version().api_version != c.kind.storage().api_version)
     }
 
     /// Reads an object from the cache, or from etcd when `fresh`.
@@ -137,6 +146,9 @@ impl Call {
             Next::Remove(object) => (object, storage.etcd().delete(&full, guard).await?, true),
         };
         match outcome {
+            Outcome::Done(revision) if self.is_stored_otherwise() => {
+                Ok(Some((read_again(&*self.cache()?, object, revision), removed)))
+            }
             Outcome::Done(revision) => {
                 set_resource_version(&mut object, revision);
                 Ok(Some((object, removed)))
@@ -167,6 +179,11 @@ impl Call {
             None => Ok(None),
         }
     }
+}
+
+/// An object as it is read after it has been written.
+fn read_again(cache: &Cache, object: Value, revision: i64) -> Value {
+    cache.read(&cache.write(&object), revision).unwrap_or(object)
 }
 
 fn without_version(object: &Value) -> Value {

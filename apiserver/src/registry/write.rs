@@ -231,7 +231,7 @@ impl Call {
         self.check_namespace(&mut new)?;
         self.carry_over(&old, &mut new);
         self.default_object(&mut new);
-        self.scope_to_subresource(&old, &mut new);
+        self.scope_to_status(&old, &mut new);
         self.track_update(&old, &mut new)?;
         admission::mutate(self, Operation::Update, &mut new, Some(&old)).await?;
         self.drop_repeated_owners(&mut new, " after mutating admission happens");

@@ -121,14 +121,7 @@ impl ApiError {
     /// 422: the object did not pass validation. Panics without errors in debug builds.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         debug_assert!(!errors.is_empty(), "an invalid object has something wrong");
-        let mut texts: Vec<String> = Vec::new();
-        for e in errors {
-            let text = e.to_string();
-            if !texts.contains(&text) {
-                texts.push(text);
-            }
-        }
-        let list = if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) };
+        let list = crate::field::aggregate(errors);
         let message =
             format!("{} {} is invalid: {list}", qualified_kind(group, kind), crate::field::go_quote(name));
         let mut error =

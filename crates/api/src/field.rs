@@ -213,6 +213,18 @@ fn quote(v: &Value) -> String {
     }
 }
 
+/// What is wrong, in one sentence: the finding, or a list of all in brackets, each once.
+pub fn aggregate(errors: &[FieldError]) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for error in errors {
+        let text = error.to_string();
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) }
+}
+
 /// Go's `%q`: like JSON, with non-printing characters escaped.
 pub fn go_quote(s: &str) -> String {
     let mut out = String::with_capacity(s.len() + 2);

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use crate::defaults::{default_if_empty, default_to};
-use crate::{Map, Value};
+use crate::{Map, Value, object};
 pub use level::effective;
 
 /// Fills in a pod template below `template` of a workload's spec.
@@ -70,7 +70,19 @@ pub fn default_pod(pod: &mut Value) {
             }
         }
     }
-    default_if_empty(pod.make_object().entry("status"), "phase", "Pending");
+    align_addresses(pod.make_object().entry("status"));
+}
+
+/// The address of a pod is the first of its addresses; where they differ, who wrote knows of one alone.
+fn align_addresses(status: &mut Value) {
+    let first = status.array_at(&["podIPs"]).first().map(|a| a.str_at(&["ip"]).to_owned());
+    let single = status.str_at(&["podIP"]).to_owned();
+    match first {
+        Some(first) if single.is_empty() => status.set(&["podIP"], first),
+        Some(first) if first == single => {}
+        _ if single.is_empty() => {}
+        _ => status.set(&["podIPs"], object!([{"ip": single}])),
+    }
 }
 
 fn items<'v>(object: &'v mut Value, list: &str) -> impl Iterator<Item = &'v mut Value> {

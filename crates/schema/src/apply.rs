@@ -39,6 +39,9 @@ pub use managed::{Entry, Managed, ManagerId, Operation};
 pub use overlay::overlay;
 pub use set::{Filter, Set};
 
+/// Who owns what was there before something was applied first.
+pub const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+
 /// What a write is, as far as managed fields care.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
@@ -138,7 +141,7 @@ pub fn apply(
         .map_err(|e| ApplyError::Failed(format!("failed to decode managed fields: {e}")))?;
     remove_managed(&mut live);
     if managed.is_empty() {
-        let first = Request { manager: "before-first-apply", ..*request };
+        let first = Request { manager: BEFORE_FIRST_APPLY, ..*request };
         updater::update(&empty_object(&live, request.ty), &live, &mut managed, &first);
     }
     let mut object = match updater::apply(&live, patch, &mut managed.clone(), request, force) {

@@ -101,12 +101,21 @@ impl CustomType {
 
     /// Everything about an object that is not as the schema says, in the words of upstream.
     pub fn validate(&self, object: &Value) -> Vec<FieldError> {
-        self.validate_change(object, None)
+        self.validate_change(object, None, false)
     }
 
-    /// [`CustomType::validate`] of an object that replaces `old`: what was wrong before and did not change is let pass.
-    pub fn validate_change(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        let mut errors = validate::validate(object, old, &self.schema, &self.patterns);
+    /// [`CustomType::validate`] of an object that replaces `old`: what was wrong before and did not change is let pass. When
+    /// the status alone is written, the schema of the rest is not looked at.
+    pub fn validate_change(
+        &self,
+        object: &Value,
+        old: Option<&Value>,
+        status_alone: bool,
+    ) -> Vec<FieldError> {
+        let mut errors = match status_alone {
+            true => self.validate_status(object, old),
+            false => validate::validate(object, old, &self.schema, &self.patterns),
+        };
         embedded::check(object, &self.schema, "", &mut errors);
         let mut before = Vec::new();
         if let Some(old) = old {
@@ -114,6 +123,22 @@ impl CustomType {
         }
         if before.is_empty() {
             lists::check(object, &self.schema, "", &mut errors);
+        }
+        errors
+    }
+
+    /// Sentences name what is wrong by its path below the status, as if that were all.
+    fn validate_status(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let Some(status) = object.as_object().and_then(|members| members.get("status")) else {
+            return Vec::new();
+        };
+        let schema = self.schema.at(&["properties", "status"]);
+        let mut errors = validate::validate(status, old.map(|o| o.get("status")), schema, &self.patterns);
+        for error in &mut errors {
+            error.field = match error.field.as_str() {
+                "" | "<nil>" => "status".to_owned(),
+                below => format!("status.{below}"),
+            };
         }
         errors
     }

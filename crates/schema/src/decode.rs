@@ -510,7 +510,10 @@ impl Decoder {
             return Ok(readable_members(shown, ty));
         }
         let why = error.map(|e| e.0).unwrap_or_default();
-        Err(DecodeError(format!("{}: Invalid value: {shown}: {why}", path.trim_end_matches('.'))))
+        Err(DecodeError(match path.trim_end_matches('.') {
+            "metadata" => why,
+            path => format!("{path}: Invalid value: {shown}: {why}"),
+        }))
     }
 
     fn list(

@@ -138,7 +138,7 @@ pub fn go_map(v: &Value) -> String {
 }
 
 /// Go's name of a value's type when it is decoded into an interface.
-pub(crate) fn go_type(v: &Value) -> &'static str {
+pub fn go_type(v: &Value) -> &'static str {
     match v {
         Value::Null => "%!s(<nil>)",
         Value::Bool(_) => "bool",

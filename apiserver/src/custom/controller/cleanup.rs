@@ -70,6 +70,7 @@ pub(super) async fn clean_up(server: &Arc<Server>, name: &str) -> Result<()> {
             if finalizers.is_empty() {
                 definition.remove_at(&["metadata", "finalizers"]);
             }
+            Ok(())
         })
         .await;
     match result {

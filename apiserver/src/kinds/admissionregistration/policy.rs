@@ -8,7 +8,7 @@ use super::expressions::Expressions;
 use super::rules::{validate_conditions, validate_named_rule};
 use super::{FAILURES, REINVOCATIONS, default_rules};
 use crate::kinds::check::At;
-use crate::kinds::{Errors, Part, Scope, Strategy, default_to};
+use crate::kinds::{Errors, Part, Strategy, default_to};
 
 const ANNOTATIONS: usize = 20;
 const ANNOTATION_BYTES: usize = 5 * 1024;
@@ -18,7 +18,7 @@ pub(super) static VALIDATING: Strategy = Strategy {
     validate_update: |new, old, errors| validate_validating(new, Some(old), errors),
     parts: &[Part {
         name: "status",
-        scope: Scope::Except(&[&["metadata"], &["spec"]]),
+        fixed: &[&["metadata"], &["spec"]],
         prepare: |_, _| {},
         validate: |new, _, errors| {
             let status = At::of(new, "status");

@@ -3,11 +3,11 @@
 use api::Value;
 
 use crate::kinds::check::At;
-use crate::kinds::{Errors, Part, Scope};
+use crate::kinds::{Errors, Part};
 
 /// The status as a part of its own, checked by `validate` with the new and the old object.
 pub(in crate::kinds) const fn part(validate: fn(&Value, &Value, &mut Errors)) -> Part {
-    Part { name: "status", scope: Scope::Except(&[&["spec"]]), prepare: |_, _| {}, validate }
+    Part { name: "status", fixed: &[&["spec"]], prepare: |_, _| {}, validate }
 }
 
 fn not_negative(status: &At<'_>, fields: &[&str], errors: &mut Errors) {

@@ -203,7 +203,8 @@ fn validate_pods(change: &Change<'_>, errors: &mut Errors) {
     if (change.of_end() || change.of("terminating")) && waits && is_finished(change.new) {
         change.refuse("terminating", "terminating>0 is invalid for finished job", errors);
     }
-    if (change.of("ready") || change.of("active")) && status.get("ready").int() > status.get("active").int() {
+    let (ready, active) = (status.get("ready"), status.get("active"));
+    if (change.of("ready") || change.of("active")) && ready.is_set() && ready.int() > active.int() {
         change.refuse("ready", "cannot set more ready pods than active", errors);
     }
 }

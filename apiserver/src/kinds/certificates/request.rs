@@ -107,14 +107,28 @@ fn check_labels(path: &Path<'_>, text: &str, rule: fn(&str) -> Vec<String>, erro
 
 /// The request is PEM, can be read, and is signed by the key that it is for.
 fn check_request(encoded: &str) -> Result<(), String> {
+    let der = der_of(encoded)?;
+    let request = read_request(&der)?;
+    request.verify_signature().map_err(|_| "x509: signature verification failed".to_owned())
+}
+
+/// The common name that a request for a certificate asks for.
+pub(crate) fn requested_name(encoded: &str) -> Result<String, String> {
+    let der = der_of(encoded)?;
+    let request = read_request(&der)?;
+    let mut names = request.certification_request_info.subject.iter_common_name();
+    Ok(names.next().and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned())
+}
+
+fn der_of(encoded: &str) -> Result<Vec<u8>, String> {
     let pem = STANDARD.decode(encoded).unwrap_or_default();
     let block = x509_parser::pem::parse_x509_pem(&pem).ok().map(|(_, block)| block);
-    let der = block
-        .filter(|b| b.label == "CERTIFICATE REQUEST")
-        .ok_or("PEM block type must be CERTIFICATE REQUEST")?
-        .contents;
-    let (_, request) = X509CertificationRequest::from_der(&der).map_err(|e| format!("asn1: {e}"))?;
-    request.verify_signature().map_err(|_| "x509: signature verification failed".to_owned())
+    let request = block.filter(|b| b.label == "CERTIFICATE REQUEST");
+    Ok(request.ok_or("PEM block type must be CERTIFICATE REQUEST")?.contents)
+}
+
+fn read_request(der: &[u8]) -> Result<X509CertificationRequest<'_>, String> {
+    X509CertificationRequest::from_der(der).map(|(_, request)| request).map_err(|e| format!("asn1: {e}"))
 }
 
 /// What a signer wrote is a chain of certificates and nothing else.

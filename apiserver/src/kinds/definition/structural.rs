@@ -16,6 +16,10 @@ enum Level {
 /// What keeps a schema from being structural, in order of the sentences.
 pub fn violations(schema: &Value, path: &str) -> Errors {
     let mut errors = Errors::new();
+    if refers(schema) {
+        // What stands elsewhere cannot be judged; the reference is refused by itself.
+        return errors;
+    }
     node(schema, Level::Root, path, &mut errors);
     complete(schema, schema, path, path, &mut errors);
     errors.sort_by_key(ToString::to_string);
@@ -24,6 +28,14 @@ pub fn violations(schema: &Value, path: &str) -> Errors {
 
 fn is(schema: &Value, key: &str) -> bool {
     schema.get(key).as_bool() == Some(true)
+}
+
+/// True when a schema leaves to another what it is.
+fn refers(schema: &Value) -> bool {
+    let below = |key| members(schema, key).any(|(_, property)| refers(property));
+    !schema.get("$ref").is_null()
+        || below("properties")
+        || ["items", "additionalProperties"].iter().any(|key| refers(schema.get(key)))
 }
 
 fn members<'v>(schema: &'v Value, key: &str) -> impl Iterator<Item = (&'v str, &'v Value)> {

@@ -39,7 +39,7 @@ fn columns(list: &Value, field: &str) -> Value {
 /// The versions as upstream prints them in errors.
 pub(super) fn printed(versions: &[Value]) -> Value {
     if versions.is_empty() {
-        return Value::Null;
+        return Vec::<Value>::new().into();
     }
     let part = |version: &Value, field: &str| match shared(versions, field) {
         Some(_) => Value::Null,
@@ -77,9 +77,12 @@ pub(super) fn validate_stored(definition: &Value, errors: &mut Errors) {
         return invalid(errors, PATH, Value::Null, "must have at least one stored version");
     }
     let versions = definition.array_at(&["spec", "versions"]);
-    for version in versions.iter().filter(|v| v.get("storage").as_bool() == Some(true)) {
+    // A second version of a name finds it taken.
+    let mut left = names.clone();
+    for version in versions {
         let name = version.str_at(&["name"]);
-        if !names.contains(&name) {
+        let known = left.iter().position(|stored| *stored == name).map(|at| left.remove(at));
+        if known.is_none() && version.get("storage").as_bool() == Some(true) {
             invalid(errors, PATH, stored.clone(), format!("must have the storage version {name}"));
         }
     }

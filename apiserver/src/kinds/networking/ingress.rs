@@ -4,7 +4,7 @@ use api::{Value, names};
 
 use super::validate_reference;
 use crate::kinds::check::At;
-use crate::kinds::{Errors, Part, Scope, Strategy};
+use crate::kinds::{Errors, Part, Strategy};
 
 const CLASS: &str = "kubernetes.io/ingress.class";
 
@@ -28,12 +28,7 @@ pub(super) static INGRESS: Strategy = Strategy {
         old.then(why).into_iter().collect()
     },
     generation: true,
-    parts: &[Part {
-        name: "status",
-        scope: Scope::Except(&[&["spec"]]),
-        prepare: |_, _| {},
-        validate: validate_status,
-    }],
+    parts: &[Part { name: "status", fixed: &[&["spec"]], prepare: |_, _| {}, validate: validate_status }],
     ..Strategy::NEUTRAL
 };
 

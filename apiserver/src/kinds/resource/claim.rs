@@ -12,7 +12,7 @@ use crate::kinds::pod::validate_node_selector;
 use crate::kinds::pod::validate_template_metadata;
 use crate::kinds::resource_names::is_extended;
 use crate::kinds::volume_sources::validate_driver_name;
-use crate::kinds::{Errors, Part, Scope, Strategy, default_if_empty, default_to};
+use crate::kinds::{Errors, Part, Strategy, default_if_empty, default_to};
 
 const REQUESTS: usize = 32;
 const SUBREQUESTS: usize = 8;
@@ -37,7 +37,7 @@ pub(super) static CLAIM: Strategy = Strategy {
     revalidates: false,
     parts: &[Part {
         name: "status",
-        scope: Scope::Except(&[&["metadata"], &["spec"]]),
+        fixed: &[&["metadata"], &["spec"]],
         prepare: drop_freed_devices,
         validate: validate_status,
     }],

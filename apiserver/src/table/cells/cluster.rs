@@ -82,17 +82,12 @@ pub(super) fn claim_state(o: &Value) -> String {
 
 pub(super) fn level(o: &Value, now: Timestamp) -> Vec<Value> {
     let limited = o.at(&["spec", "limited"]);
-    let shares = if limited.is_null() {
-        o.at(&["spec", "exempt", "nominalConcurrencyShares"])
-    } else {
-        limited.get("nominalConcurrencyShares")
-    };
-    let shown = |v: &Value| v.as_i64().map_or(Value::from(NONE), |n| Value::from(n.to_string()));
+    let shown = |v: &Value| v.as_i64().map_or(Value::from(NONE), Value::from);
     let queuing = limited.at(&["limitResponse", "queuing"]);
     vec![
         o.name().into(),
         o.str_at(&["spec", "type"]).into(),
-        shown(shares),
+        shown(limited.get("nominalConcurrencyShares")),
         shown(queuing.get("queues")),
         shown(queuing.get("handSize")),
         shown(queuing.get("queueLengthLimit")),

@@ -29,8 +29,6 @@ pub enum Filter {
     None,
     /// These paths and everything below them.
     Exclude(Set),
-    /// Everything but these paths and what is below them. An empty step stands for any element.
-    Include(Vec<Vec<&'static str>>),
 }
 
 impl Filter {
@@ -44,31 +42,8 @@ impl Filter {
         match self {
             Filter::None => set,
             Filter::Exclude(out) => set.recursive_difference(out),
-            Filter::Include(patterns) => {
-                let patterns: Vec<&[&str]> = patterns.iter().map(Vec::as_slice).collect();
-                include(set, &patterns)
-            }
         }
     }
-}
-
-fn include(set: Set, patterns: &[&[&str]]) -> Set {
-    if patterns.iter().any(|p| p.is_empty()) {
-        return set;
-    }
-    let mut out = Set::default();
-    for node in set.nodes {
-        let matches = |step: &str| step.is_empty() || matches!(&node.element, Element::Field(n) if n == step);
-        let rest: Vec<&[&str]> = patterns.iter().filter(|p| matches(p[0])).map(|p| &p[1..]).collect();
-        if rest.is_empty() {
-            continue;
-        }
-        let below = include(node.below, &rest);
-        if node.member || !below.is_empty() {
-            out.nodes.push(Node { element: node.element, member: node.member, below });
-        }
-    }
-    out
 }
 
 impl Set {

@@ -181,16 +181,3 @@ fn managed_fields_survive_reading_and_writing() {
     let text = r#"[{"manager":"m","operation":"Update","apiVersion":"v1","time":"2026-01-01T00:00:00Z","fieldsType":"FieldsV1","fieldsV1":{"f:a":{".":{},"k:{\"name\":\"x\",\"port\":1}":{"f:n":{}},"v:\"s\"":{},"i:2":{}}},"subresource":"status"}]"#;
     assert_eq!(Managed::decode(&value(text)).unwrap().encode().to_string(), text);
 }
-
-#[test]
-fn filters_keep_what_matches_their_patterns() {
-    let set = Set::from_value(&value(
-        r#"{"f:spec":{"f:a":{},"f:c":{"k:{\"name\":\"x\"}":{".":{},"f:resources":{"f:r":{}},"f:n":{}}}}}"#,
-    ))
-    .unwrap();
-    let filter = Filter::Include(vec![vec!["spec", "c", "", "resources"]]);
-    assert_eq!(
-        filter.apply(set).to_value().to_string(),
-        r#"{"f:spec":{"f:c":{"k:{\"name\":\"x\"}":{".":{},"f:resources":{"f:r":{}}}}}}"#
-    );
-}

@@ -40,6 +40,38 @@ pub(super) fn validate(
     walker.errors
 }
 
+/// True for a number that JavaScript counts among the integers, give or take what rounding adds.
+fn is_integer(n: f64) -> bool {
+    const LARGEST: f64 = 9_007_199_254_740_991.0;
+    let off = (n - n.round()).abs();
+    n.abs() <= LARGEST && (off == 0.0 || off < 1e-9 * n.round().abs())
+}
+
+/// True when a number of a type fits its format.
+fn in_range(value: &Value, kind: &str, format: &str) -> bool {
+    match (kind, value) {
+        ("integer", Value::Int(n)) => match format {
+            "int32" => i32::try_from(*n).is_ok(),
+            "uint32" => u32::try_from(*n).is_ok(),
+            "uint64" => *n >= 0,
+            _ => true,
+        },
+        ("integer", Value::Float(n)) => {
+            let (least, most) = match format {
+                "int32" => (f64::from(i32::MIN), f64::from(i32::MAX)),
+                "uint32" => (0.0, f64::from(u32::MAX)),
+                "uint64" => (0.0, 2_f64.powi(64).next_down()),
+                _ => (-(2_f64.powi(63)), 2_f64.powi(63).next_down()),
+            };
+            n.fract() == 0.0 && (least..=most).contains(n)
+        }
+        ("number", _) if matches!(format, "float" | "float32") => {
+            !matches!(value, Value::Float(n) if n.abs() > f64::from(f32::MAX))
+        }
+        _ => true,
+    }
+}
+
 /// The item of an old list that became `item`: only items of maps are known again, by their keys.
 fn counterpart<'v>(old: Option<&'v Value>, item: &Value, schema: &Value) -> Option<&'v Value> {
     if schema.str_at(&["x-kubernetes-list-type"]) != "map" {
@@ -108,7 +140,7 @@ impl Walker<'_> {
         };
         let fits = |want: &str| match (want, value) {
             ("number", Value::Int(_)) => true,
-            ("integer", Value::Float(n)) => n.fract() == 0.0,
+            ("integer", Value::Float(n)) => is_integer(*n),
             (want, _) => want == found,
         };
         if want.is_empty() || want.split(',').any(fits) {
@@ -168,10 +200,16 @@ impl Walker<'_> {
             _ => None,
         };
         let Some(n) = float(value) else { return };
+        let (kind, format) = (schema.str_at(&["type"]), schema.str_at(&["format"]));
+        if !in_range(value, kind, format) {
+            let format =
+                if format.is_empty() { "(default format)" } else { &format!("with format {format}") };
+            self.composite(format!("Checked value must be of type {kind} {format} in {path}"));
+        }
         let bound = |key: &str| float(schema.get(key));
         let exclusive = |key: &str| schema.get(key) == &Value::Bool(true);
         if let Some(step) = bound("multipleOf")
-            && (n / step).fract() != 0.0
+            && !is_integer(if step < 1.0 { 1.0 / step * n } else { n / step })
         {
             self.invalid(path, value.clone(), format!("should be a multiple of {}", Value::Float(step)));
         }
