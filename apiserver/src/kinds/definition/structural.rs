@@ -33,9 +33,11 @@ fn is(schema: &Value, key: &str) -> bool {
 /// True when a schema leaves to another what it is.
 fn refers(schema: &Value) -> bool {
     let below = |key| members(schema, key).any(|(_, property)| refers(property));
+    let inside = |key| Some(schema.get(key)).filter(|s| !s.is_null()).is_some_and(refers);
     !schema.get("$ref").is_null()
         || below("properties")
-        || ["items", "additionalProperties"].iter().any(|key| refers(schema.get(key)))
+        || inside("items")
+        || inside("additionalProperties")
 }
 
 fn members<'v>(schema: &'v Value, key: &str) -> impl Iterator<Item = (&'v str, &'v Value)> {
