@@ -265,13 +265,14 @@ impl Exchange {
         let group_version = versions.first().copied().unwrap_or_default();
         let body = self.body().await?;
         let mut decoded = negotiate::decode(self.headers(), &body, kind)?;
-        match &call.row.custom {
-            Some(_) if kind == call.row.kind => check_custom_type(call, &mut decoded.value)?,
-            _ => check_type(&mut decoded.value, versions, kind).map_err(|e| match e {
-                Mistaken::Unreadable(why) => negotiate::unrecognized(&why, kind, &body),
-                Mistaken::Other(error) => error,
-            })?,
-        }
+        let checked = match &call.row.custom {
+            Some(_) if kind == call.row.kind => check_custom_type(call, &decoded.value, &body),
+            _ => check_type(&mut decoded.value, versions, kind),
+        };
+        checked.map_err(|e| match e {
+            Mistaken::Unreadable(why) => negotiate::unrecognized(&why, kind, &body),
+            Mistaken::Other(error) => error,
+        })?;
         let version = group_version.rsplit('/').next().unwrap_or_default();
         let mode = call.write.validation;
         let (object, warnings) = match &call.row.custom {
@@ -305,24 +306,26 @@ enum Mistaken {
 }
 
 /// The body of a custom resource says what it is.
-fn check_custom_type(call: &Call, value: &mut Value) -> Result<()> {
+fn check_custom_type(call: &Call, value: &Value, body: &[u8]) -> std::result::Result<(), Mistaken> {
     let (want, kind) = (call.row.api_version(), call.row.kind);
-    check_object(value)?;
+    if !value.is_null() {
+        check_object(value).map_err(|e| Mistaken::Unreadable(e.to_string()))?;
+    }
     let (given, given_kind) = (value.api_version().to_owned(), value.kind().to_owned());
     if given_kind.is_empty() {
-        value.set(&["kind"], kind);
+        let body = String::from_utf8_lossy(body);
+        return Err(Mistaken::Unreadable(format!("Object 'Kind' is missing in '{body}'")));
     }
-    if given.is_empty() && given_kind.is_empty() {
-        value.set(&["apiVersion"], want.as_str());
-    } else if given != want {
-        return Err(ApiError::bad_request(format!(
+    if given != want {
+        return Err(Mistaken::Other(ApiError::bad_request(format!(
             "the API version in the data ({given}) does not match the expected API version ({want})"
-        )));
+        ))));
     }
-    if !given_kind.is_empty() && given_kind != kind {
+    if given_kind != kind {
         let path = api::field::Path::new("kind");
         let error = api::field::FieldError::invalid(&path, given_kind.as_str(), format!("must be {kind}"));
-        return Err(ApiError::invalid(call.row.group, &given_kind, value.name(), &[error]));
+        let error = ApiError::invalid(call.row.group, &given_kind, value.name(), &[error]);
+        return Err(Mistaken::Other(error));
     }
     Ok(())
 }

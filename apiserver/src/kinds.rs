@@ -49,7 +49,9 @@ use crate::authn::UserInfo;
 pub use autoscaling::default_metrics;
 pub(crate) use certificates::requested_name;
 pub use disabled::drop_disabled;
-pub use metadata::{validate_labels_and_annotations, validate_metadata, validate_metadata_update};
+pub use metadata::{
+    validate_embedded_metadata, validate_labels_and_annotations, validate_metadata, validate_metadata_update,
+};
 pub(crate) use pod::qos_class;
 pub(crate) use resource_names::is_extended as is_extended_resource;
 pub(crate) use scheduling::is_system_class;

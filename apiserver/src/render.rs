@@ -135,10 +135,19 @@ fn list_metadata_of(object: &Value) -> Value {
 }
 
 fn metadata_of(object: &Value, form: Form) -> Value {
-    object!({
-        "kind": "PartialObjectMetadata", "apiVersion": (form.meta_version()), "metadata": (object.get("metadata")),
-    })
+    let mut metadata = object.get("metadata").clone();
+    if object.kind() == "DaemonSet" && object.annotation(TEMPLATE_GENERATION).is_some() {
+        let annotations = metadata.make_object().entry("annotations").make_object();
+        annotations.remove(TEMPLATE_GENERATION);
+        if annotations.is_empty() {
+            metadata.make_object().remove("annotations");
+        }
+    }
+    object!({"kind": "PartialObjectMetadata", "apiVersion": (form.meta_version()), "metadata": metadata})
 }
+
+/// What upstream keeps as a field of a DaemonSet, and shows as an annotation of whole ones alone.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 /// True when the stored bytes are what the row serves.
 fn served_as_stored(row: &Resource) -> bool {

@@ -9,6 +9,7 @@ use cel::rules::Rules;
 use schema::custom::CustomType;
 
 use super::{Column, Scale};
+use crate::kinds::validate_embedded_metadata;
 use crate::resources::interned;
 
 /// One version of a custom resource.
@@ -71,6 +72,9 @@ impl Version {
         warn: &mut dyn FnMut(String),
     ) -> Vec<FieldError> {
         let mut errors = self.ty.validate_change(object, old, status_alone);
+        for (path, embedded) in self.ty.embedded(object) {
+            validate_embedded_metadata(&path, embedded, &mut errors);
+        }
         if let Some(scale) = &self.scale {
             scale.validate(object, status_alone, &mut errors);
         }

@@ -28,6 +28,7 @@ pub(super) async fn evict(mut exchange: Exchange, row: &Row) -> Result<Response<
     let mut call = exchange.write_call(row, "CreateOptions")?;
     let ty = schema::kind("policy", "v1", "Eviction").expect("Eviction is a known kind");
     let mut eviction = exchange.object_of(&call, &VERSIONS, "Eviction", ty).await?;
+    call.check_namespace(&mut eviction)?;
     admission::mutate(&call, Operation::Create, &mut eviction, None).await?;
     if call.name != eviction.name() {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));

@@ -243,6 +243,7 @@ async fn bind(mut exchange: Exchange, row: &Row, sub: &Subresource) -> Result<Re
     let call = exchange.write_call(row, "CreateOptions")?;
     let ty = schema::kind("", "v1", sub.kind).expect("Binding is a known kind");
     let mut binding = exchange.object(&call, "v1", sub.kind, ty).await?;
+    call.check_namespace(&mut binding)?;
     admission::mutate(&call, Operation::Create, &mut binding, None).await?;
     bind_pod(&call, &call, &binding).await?;
     Ok(render::value(

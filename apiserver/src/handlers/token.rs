@@ -26,6 +26,7 @@ pub(super) async fn request(mut exchange: Exchange, row: &Row) -> Result<Respons
     let ty =
         schema::kind("authentication.k8s.io", "v1", "TokenRequest").expect("TokenRequest is a known kind");
     let mut request = exchange.object(&call, "authentication.k8s.io/v1", "TokenRequest", ty).await?;
+    call.check_namespace(&mut request.clone())?;
     let tokens = &exchange.server.authenticator.tokens;
     if request.at(&["spec", "expirationSeconds"]).is_null() {
         request.set(&["spec", "expirationSeconds"], 3600);

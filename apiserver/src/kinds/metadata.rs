@@ -47,12 +47,31 @@ fn validate_whole(row: &Resource, object: &Value, rule: fn(&str) -> Vec<String>,
     } else if !object.namespace().is_empty() {
         errors.push(FieldError::forbidden(&path.child("namespace"), "not allowed on this type"));
     }
+    validate_beside_names(&path, metadata, errors);
+}
+
+fn validate_beside_names(path: &Path<'_>, metadata: &Value, errors: &mut Errors) {
     super::check::At { value: metadata.get("generation"), path: path.child("generation") }
         .not_negative(errors);
     validate_labels(&path.child("labels"), metadata.get("labels"), errors);
     validate_annotations(&path.child("annotations"), metadata.get("annotations"), errors);
     validate_owners(&path.child("ownerReferences"), metadata.array_at(&["ownerReferences"]), errors);
     validate_finalizer_names(&path.child("finalizers"), metadata.array_at(&["finalizers"]), errors);
+}
+
+/// Checks the metadata of an object within a custom resource: its names are what paths can hold.
+pub fn validate_embedded_metadata(path: &str, object: &Value, errors: &mut Errors) {
+    let metadata = object.get("metadata");
+    let path = Path::new(path);
+    let path = path.child("metadata");
+    for field in ["generateName", "name", "namespace"] {
+        let given = metadata.str_at(&[field]);
+        let rule = if field == "namespace" { names::dns_label } else { names::path_segment };
+        if !given.is_empty() {
+            check_name(&path.child(field), given, rule, errors);
+        }
+    }
+    validate_beside_names(&path, metadata, errors);
 }
 
 /// Checks that an object has the one name that it can have, and would have it if it were generated.

@@ -51,8 +51,9 @@ impl Call {
         let before = old.map_or(&[][..], |o| o.array_at(&["metadata", "finalizers"]));
         let added = object.array_at(&["metadata", "finalizers"]).iter().filter(|f| !before.contains(f));
         for name in added.filter_map(Value::as_str).filter(|n| !n.contains('/') && !BARE.contains(n)) {
+            let path = if name.contains('.') { " including a path (/)" } else { "" };
             self.warn(format!(
-                "metadata.finalizers: {}: prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers",
+                "metadata.finalizers: {}: prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers",
                 api::field::go_quote(name)
             ));
         }

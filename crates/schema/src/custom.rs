@@ -116,7 +116,7 @@ impl CustomType {
             true => self.validate_status(object, old),
             false => validate::validate(object, old, &self.schema, &self.patterns),
         };
-        embedded::check(object, &self.schema, "", &mut errors);
+        embedded::check(object, &self.schema, &mut errors);
         let mut before = Vec::new();
         if let Some(old) = old {
             lists::check(old, &self.schema, "", &mut before);
@@ -125,6 +125,13 @@ impl CustomType {
             lists::check(object, &self.schema, "", &mut errors);
         }
         errors
+    }
+
+    /// The objects within an object, with their paths.
+    pub fn embedded<'o>(&self, object: &'o Value) -> Vec<(String, &'o Value)> {
+        let mut found = Vec::new();
+        embedded::collect(object, &self.schema, "", &mut found);
+        found
     }
 
     /// Sentences name what is wrong by its path below the status, as if that were all.

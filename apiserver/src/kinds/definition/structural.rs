@@ -34,10 +34,7 @@ fn is(schema: &Value, key: &str) -> bool {
 fn refers(schema: &Value) -> bool {
     let below = |key| members(schema, key).any(|(_, property)| refers(property));
     let inside = |key| Some(schema.get(key)).filter(|s| !s.is_null()).is_some_and(refers);
-    !schema.get("$ref").is_null()
-        || below("properties")
-        || inside("items")
-        || inside("additionalProperties")
+    !schema.get("$ref").is_null() || below("properties") || inside("items") || inside("additionalProperties")
 }
 
 fn members<'v>(schema: &'v Value, key: &str) -> impl Iterator<Item = (&'v str, &'v Value)> {

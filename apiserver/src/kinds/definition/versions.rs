@@ -39,7 +39,7 @@ fn columns(list: &Value, field: &str) -> Value {
 /// The versions as upstream prints them in errors.
 pub(super) fn printed(versions: &[Value]) -> Value {
     if versions.is_empty() {
-        return Vec::<Value>::new().into();
+        return Value::Null;
     }
     let part = |version: &Value, field: &str| match shared(versions, field) {
         Some(_) => Value::Null,

@@ -168,7 +168,6 @@ pub(super) static CAPACITY: Strategy = Strategy {
         topology.immutable_struct(errors, old.get("nodeTopology"), "meta/v1.LabelSelector");
         At::of(new, "storageClassName").immutable(errors, old.get("storageClassName"));
     },
-    revalidates: false,
     unconditional_update: false,
     ..Strategy::NEUTRAL
 };

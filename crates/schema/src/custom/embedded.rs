@@ -1,12 +1,25 @@
-//! Objects within objects: they say what they are, and their metadata is metadata.
+//! Objects within objects: they say what they are.
 
 use api::Value;
 use api::field::{FieldError, Problem};
 
-/// Checks all embedded objects of a value. `path` is where it stands, empty for the whole object.
-pub(super) fn check(value: &Value, schema: &Value, path: &str, errors: &mut Vec<FieldError>) {
-    if !path.is_empty() && schema.get("x-kubernetes-embedded-resource") == &Value::Bool(true) {
-        resource(value, path, errors);
+/// Checks what all embedded objects of a value say they are.
+pub(super) fn check(value: &Value, schema: &Value, errors: &mut Vec<FieldError>) {
+    let mut found = Vec::new();
+    collect(value, schema, "", &mut found);
+    found.into_iter().for_each(|(path, object)| resource(object, &path, errors));
+}
+
+/// Finds all embedded objects of a value, with their paths. `path` is where it stands, empty for the whole object.
+pub(super) fn collect<'v>(
+    value: &'v Value,
+    schema: &Value,
+    path: &str,
+    found: &mut Vec<(String, &'v Value)>,
+) {
+    let embedded = schema.get("x-kubernetes-embedded-resource") == &Value::Bool(true);
+    if !path.is_empty() && embedded && matches!(value, Value::Object(_)) {
+        found.push((path.to_owned(), value));
     }
     match value {
         Value::Object(map) => {
@@ -18,13 +31,13 @@ pub(super) fn check(value: &Value, schema: &Value, path: &str, errors: &mut Vec<
                     None => (schema.get("additionalProperties"), format!("{path}[{name}]")),
                 };
                 if matches!(of, Value::Object(_)) {
-                    check(value, of, &path, errors);
+                    collect(value, of, &path, found);
                 }
             }
         }
         Value::Array(items) => {
             for (i, item) in items.iter().enumerate() {
-                check(item, schema.get("items"), &format!("{path}[{i}]"), errors);
+                collect(item, schema.get("items"), &format!("{path}[{i}]"), found);
             }
         }
         _ => {}
@@ -35,12 +48,13 @@ fn resource(object: &Value, path: &str, errors: &mut Vec<FieldError>) {
     let mut push = |field: &str, problem: Problem, detail: String| {
         errors.push(FieldError { field: format!("{path}.{field}"), problem, detail });
     };
-    if !matches!(object, Value::Object(_)) {
-        return;
-    }
     for field in ["apiVersion", "kind"] {
-        if object.str_at(&[field]).is_empty() {
-            push(field, Problem::Required, "must not be empty".to_owned());
+        match object.get(field) {
+            Value::Null => push(field, Problem::Required, String::new()),
+            value if value.is_empty() => {
+                push(field, Problem::Invalid("".into()), "must not be empty".to_owned());
+            }
+            _ => {}
         }
     }
     let version = object.api_version();
@@ -53,8 +67,5 @@ fn resource(object: &Value, path: &str, errors: &mut Vec<FieldError>) {
             let why = format!("may have mixed case, but should otherwise match: {why}");
             push("kind", Problem::Invalid(object.kind().into()), why);
         }
-    }
-    for why in api::names::path_segment(object.name()) {
-        push("metadata.name", Problem::Invalid(object.name().into()), why);
     }
 }
