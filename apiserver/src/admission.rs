@@ -184,6 +184,7 @@ async fn check_written(call: &Call, operation: Operation, object: &Value, old: O
     let at = (call, Step::Validate, operation);
     run!(at, LimitPodHardAntiAffinityTopology, placement::check_affinity(call, object));
     run!(at, LimitRanger, limit_ranger::validate(call, operation, Some(object)));
+    run!(at, ServiceAccount, service_account::validate(call, operation, object).await);
     run!(at, AlwaysPullImages, images::check_pulled(call, operation, object, old));
     if let Some(policy) = &call.server.config.admission.image_policy {
         run!(at, ImagePolicyWebhook, policy.validate(call, operation, object).await);

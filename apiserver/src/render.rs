@@ -293,7 +293,9 @@ pub fn watch(
 ) -> Response<Body> {
     let mut first = true;
     let pieces = changes.map(move |batch| {
-        let mut out = BytesMut::new();
+        const AROUND: usize = 40;
+        let size = batch.iter().map(|change| change.stored().map_or(0, |s| s.json.len()) + AROUND).sum();
+        let mut out = BytesMut::with_capacity(size);
         for change in batch {
             let before = out.len();
             event(&row, &change, form, &mut first, &mut out);

@@ -1,9 +1,11 @@
 //! ServiceAccount: every pod runs as an account, and finds a token for it.
 
+mod secrets;
+
 use api::error::Result;
 use api::{Value, names, object};
 
-use super::{Operation, forbid, is, name_of, references, unusable_name};
+use super::{Operation, forbid, is, name_of, plain, references, unusable_name};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
@@ -24,24 +26,7 @@ pub(super) async fn mutate(call: &Call, operation: Operation, pod: &mut Value) -
     }
     let name = pod.str_at(&["spec", "serviceAccountName"]).to_owned();
     pod.set(&["spec", "serviceAccount"], name.as_str());
-    let cache = call.server.storage.cache(TABLE.store("", "serviceaccounts"));
-    let key = format!("{}/{name}", call.namespace);
-    let account = match cache.get(&key) {
-        Some(account) => account,
-        None => {
-            call.server.storage.catch_up().await?;
-            cache.get(&key).ok_or_else(|| {
-                let missing = || format!("serviceaccount {} not found", api::field::go_quote(&name));
-                let why = format!(
-                    "error looking up service account {}/{name}: {}",
-                    call.namespace,
-                    unusable_name(&name).unwrap_or_else(missing)
-                );
-                forbid(call, name_of(pod), why)
-            })?
-        }
-    };
-    let account = account.object();
+    let account = account_of(call, pod).await?;
     let wanted = pod
         .at(&["spec", "automountServiceAccountToken"])
         .as_bool()
@@ -55,7 +40,59 @@ pub(super) async fn mutate(call: &Call, operation: Operation, pod: &mut Value) -
     {
         pod.set(&["spec", "imagePullSecrets"], account.get("imagePullSecrets"));
     }
-    Ok(())
+    check_secrets(call, &account, pod)
+}
+
+/// Holds pods, and containers that are added to them, to the secrets that their account names.
+pub(super) async fn validate(call: &Call, operation: Operation, pod: &Value) -> Result<()> {
+    match (operation, call.subresource.as_str()) {
+        _ if call.row.built_in() != "pods" => Ok(()),
+        (Operation::Create, "") if pod.annotation(MIRROR).is_some() => check_mirror(call, pod),
+        (Operation::Create, "") => check_secrets(call, &account_of(call, pod).await?, pod),
+        (Operation::Update, "ephemeralcontainers") => {
+            let account = account_of(call, pod).await?;
+            let added = pod.array_at(&["spec", "ephemeralContainers"]);
+            match secrets::are_limited(&account) {
+                true => secrets::check_containers(&account, added, "ephemeral container").map_err(plain),
+                false => Ok(()),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_secrets(call: &Call, account: &Value, pod: &Value) -> Result<()> {
+    if !secrets::are_limited(account) {
+        return Ok(());
+    }
+    secrets::check_pod(account, pod).map_err(|why| forbid(call, name_of(pod), why))
+}
+
+/// The account that a pod names.
+async fn account_of(call: &Call, pod: &Value) -> Result<Value> {
+    let name = pod.str_at(&["spec", "serviceAccountName"]);
+    if name.is_empty() {
+        let why = format!("no service account specified for pod {}/{}", call.namespace, pod.name());
+        return Err(forbid(call, name_of(pod), why));
+    }
+    let cache = call.server.storage.cache(TABLE.store("", "serviceaccounts"));
+    let key = format!("{}/{name}", call.namespace);
+    let account = match cache.get(&key) {
+        Some(account) => account,
+        None => {
+            call.server.storage.catch_up().await?;
+            cache.get(&key).ok_or_else(|| {
+                let missing = || format!("serviceaccount {} not found", api::field::go_quote(name));
+                let why = format!(
+                    "error looking up service account {}/{name}: {}",
+                    call.namespace,
+                    unusable_name(name).unwrap_or_else(missing)
+                );
+                forbid(call, name_of(pod), why)
+            })?
+        }
+    };
+    Ok(account.object())
 }
 
 /// A pod that mirrors a file on a node may not use what the API keeps.

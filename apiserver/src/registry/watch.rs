@@ -67,7 +67,7 @@ pub enum Change {
 
 impl Change {
     /// The object that changed.
-    fn stored(&self) -> Option<&Arc<Stored>> {
+    pub fn stored(&self) -> Option<&Arc<Stored>> {
         match self {
             Change::Added(s) | Change::Modified(s) | Change::Deleted(s) => Some(s),
             Change::Bookmark(..) | Change::Error(_) => None,

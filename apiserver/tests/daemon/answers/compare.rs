@@ -56,7 +56,11 @@ pub(super) fn neutral(value: Value) -> Value {
             let members = map.into_iter().map(|(key, value)| {
                 let keep = value.is_null() || value.as_str() == Some("None") || value.is_empty();
                 let hidden = !keep && known(&key) && value != Value::from(vec!["None"]);
-                let value = if hidden { "*".into() } else { neutral(value) };
+                let value = match &*key {
+                    _ if hidden => "*".into(),
+                    "managedFields" => in_order(neutral(value)),
+                    _ => neutral(value),
+                };
                 (key, value)
             });
             Value::Object(members.collect::<Map>())
@@ -72,10 +76,19 @@ pub(super) fn neutral(value: Value) -> Value {
     }
 }
 
+/// Managers stand in order of the seconds in which they wrote, which are nobody's to foresee.
+fn in_order(mut managers: Value) -> Value {
+    const NAMED_BY: [&str; 4] = ["manager", "operation", "apiVersion", "subresource"];
+    if let Some(entries) = managers.as_array_mut() {
+        entries.sort_by_key(|entry| NAMED_BY.map(|field| entry.str_at(&[field]).to_owned()));
+    }
+    managers
+}
+
 /// Where and how what came differs from what was recorded.
 pub(super) fn differences(want: &Value, got: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    compare(want, got, String::new(), &mut found);
+    compare(&neutral(want.clone()), got, String::new(), &mut found);
     found
 }
 
