@@ -71,7 +71,8 @@ impl Write<'_> {
         let row = TABLE.find_any_version("", plural).expect("a built-in resource");
         let cache = self.call.server.storage.cache(TABLE.store("", plural));
         let found = cache.get(&row.key(&self.call.namespace, name));
-        found.map(|s| s.object()).ok_or_else(|| ApiError::not_found("", plural, name))
+        // Upstream asks a cache of its own, which says of what kind nothing was found.
+        found.map(|s| s.object()).ok_or_else(|| ApiError::not_found("", &row.kind.to_lowercase(), name))
     }
 
     fn named(&self, what: &str) -> Result<()> {
