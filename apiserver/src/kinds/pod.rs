@@ -52,7 +52,8 @@ static POD: Strategy = Strategy {
         Field::flag("spec.hostNetwork", &["spec", "hostNetwork"]),
         Field::text("status.phase", &["status", "phase"]),
         Field::text("status.podIP", &["status", "podIP"]),
-        Field::text("status.podIPs", &["status", "podIP"]),
+        // A field that upstream takes, and by which it finds nothing.
+        Field::text("status.podIPs", &["status", ""]),
         Field::text("status.nominatedNodeName", &["status", "nominatedNodeName"]),
     ],
     default: api::pod::default_pod,

@@ -282,6 +282,7 @@ impl<'t> Parser<'t> {
                 let value = crate::field::go_quote(value);
                 format!("values[0]: Invalid value: {value}: for 'Gt', 'Lt' operators, the value must be an integer")
             })?;
+            check_value(key, value, 0)?;
             return Ok(if op == ">" { Operator::GreaterThan(n) } else { Operator::LessThan(n) });
         }
         check_value(key, value, 0)?;
@@ -502,6 +503,11 @@ mod tests {
         assert!(
             key.starts_with("unable to parse requirement: <nil>: Invalid value: \"-a\": name part"),
             "{key}"
+        );
+        let number = LabelSelector::parse("a>-1").unwrap_err();
+        assert!(
+            number.starts_with("unable to parse requirement: values[0][a]: Invalid value: \"-1\""),
+            "{number}"
         );
         let value = LabelSelector::parse("a in (b,-c)").unwrap_err();
         assert!(
