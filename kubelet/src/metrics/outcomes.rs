@@ -59,6 +59,10 @@ pub(crate) struct Outcomes {
     own_users: [IntCounter; 2],
     /// Images that are volumes: wanted, mounted, and not mounted.
     images: [IntCounter; 3],
+    /// Hooks that ask for HTTPS where HTTP is spoken.
+    pub(crate) http_fallbacks: IntCounter,
+    /// Hooks that were to wait, and could not wait for so long.
+    pub(crate) cut_sleeps: IntCounter,
     /// Requests for streams over WebSockets.
     pub(crate) websockets: IntCounterVec,
 }
@@ -104,6 +108,14 @@ impl Outcomes {
                 maker.counter("image_volume_mounted_succeed_total", "Number of successful image volume mounts."),
                 maker.counter("image_volume_mounted_errors_total", "Number of failed image volume mounts."),
             ],
+            http_fallbacks: maker.counter(
+                "lifecycle_handler_http_fallbacks_total",
+                "The number of times lifecycle handlers successfully fell back to http from https.",
+            ),
+            cut_sleeps: maker.counter(
+                "sleep_action_terminated_early_total",
+                "The number of times lifecycle sleep handler got terminated before it finishes",
+            ),
             websockets: maker.counters(
                 "websocket_streaming_requests_total",
                 "Total number of WebSocket streaming requests (exec/attach/portforward) received by the kubelet.",

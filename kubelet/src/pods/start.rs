@@ -333,7 +333,7 @@ impl Actor {
         }
         let ips = self.ips(pod);
         let target = hooks::target(pod, definition, id, &ips);
-        if let Err(error) = hooks::run(&self.kubelet.runtime, hook, &target).await {
+        if let Err(error) = hooks::run(&self.kubelet, hook, &target).await {
             tracing::warn!(pod = %spec::describe(pod), err = error, "PostStart hook failed");
             let name = definition.str_at(&["name"]);
             let recorder = &self.kubelet.recorder;
