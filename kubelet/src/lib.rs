@@ -73,6 +73,7 @@ use metrics::{Metrics, Place, Startup};
 use node::status::Capacity;
 use objects::Objects;
 use pods::manager::{Allocatable, Health};
+use pods::needs::{Needs, Wanted};
 use pods::swap::Swap;
 use pods::{Manager, resources, spec, static_pods, traces};
 use users::Ranges;
@@ -135,7 +136,7 @@ pub(crate) struct Kubelet {
 /// A pod on this node.
 pub(crate) struct Known {
     /// The pod as it is wanted.
-    pub(crate) pod: Arc<Value>,
+    pub(crate) pod: Wanted,
     /// The status that it has; null before the first.
     pub(crate) status: Value,
     /// Wakes its actor.
@@ -196,14 +197,25 @@ impl Kubelet {
 
     /// The pods that use the node's resources, but for one, with what they were given of them.
     pub(crate) fn admitted(&self, except: &str) -> Vec<Arc<Value>> {
+        let using = self.using(except, |pod| Arc::clone(pod));
+        using.iter().map(|pod| self.allocations.allocated(pod)).collect()
+    }
+
+    /// What all these pods take of the node.
+    pub(crate) fn taken(&self, except: &str) -> Vec<Arc<Needs>> {
+        let using = self.using(except, |pod| (Arc::clone(pod), pod.needs()));
+        let given = using.into_iter().map(|(pod, needs)| {
+            let allocated = self.allocations.allocated(&pod);
+            if Arc::ptr_eq(&allocated, &pod) { needs } else { Arc::new(Needs::of(&allocated)) }
+        });
+        given.collect()
+    }
+
+    fn using<T>(&self, except: &str, what: impl Fn(&Wanted) -> T) -> Vec<T> {
         let ended = |known: &Known| matches!(known.phase(), "Succeeded" | "Failed");
-        let pods: Vec<_> = {
-            let pods = self.pods.lock();
-            let counted = pods.iter().filter(|(uid, known)| *uid != except && !ended(known));
-            counted.map(|(_, known)| known.pod.clone()).collect()
-        };
-        let let_in = pods.iter().filter(|pod| self.allocations.has(pod.uid()));
-        let_in.map(|pod| self.allocations.allocated(pod)).collect()
+        let pods = self.pods.lock();
+        let others = pods.iter().filter(|(uid, known)| *uid != except && !ended(known));
+        others.filter(|(uid, _)| self.allocations.has(uid)).map(|(_, known)| what(&known.pod)).collect()
     }
 
     /// Has the figures show where pods and their volumes stand now.

@@ -15,6 +15,7 @@ mod hooks;
 mod image_volumes;
 pub(crate) mod manager;
 mod mounts;
+pub(crate) mod needs;
 pub(crate) mod observed;
 pub(crate) mod plan;
 mod relist;

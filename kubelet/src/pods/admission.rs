@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use api::Value;
-use placement::{HostPorts, NodeAffinity, NodeView, Reason};
+use api::quantity::Quantity;
+use placement::{NodeAffinity, NodeView, Reason, Resources};
 
-use super::{resources, sandbox, security, spec};
+use super::needs::Needs;
+use super::{sandbox, security, spec};
 use crate::Kubelet;
-use crate::claims::without_claimed;
 use crate::eviction;
 use crate::shutdown;
+
+/// Local storage, which only the node's object says how much there is of.
+const STORAGE: &str = "ephemeral-storage";
 
 /// The reason and message with which the pod is turned away.
 pub(crate) fn check(kubelet: &Kubelet, pod: &Arc<Value>) -> Result<(), (String, String)> {
@@ -27,17 +31,19 @@ pub(crate) fn check(kubelet: &Kubelet, pod: &Arc<Value>) -> Result<(), (String, 
         let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
         return Err(("PodOSNotSupported".to_owned(), message));
     }
-    let others = kubelet.admitted(pod.uid());
+    let (needs, others) = (Needs::of(pod), kubelet.taken(pod.uid()));
     let node = kubelet.node.read().clone();
     if let Some(node) = &node {
-        suits(pod, &others, node)?;
+        suits(pod, &needs, &others, node)?;
     }
-    fits(pod, &others, &kubelet.allocatable(), kubelet.config.file.max_pods)?;
+    enough("pods", 1, others.len() as i64, i64::from(kubelet.config.file.max_pods))?;
+    if !spec::is_static(pod) {
+        fits(&needs.requests, &others, &kubelet.allocatable())?;
+    }
     let used = |resource: &str| kubelet.devices.used(resource) as i64;
-    // Extended resources that come with a claim are no matter of device plug-ins.
-    let others: Vec<_> = others.iter().map(without_claimed).collect();
-    let pod = without_claimed(pod);
-    node.map_or(Ok(()), |node| has_extended(&pod, &others, node.at(&["status", "allocatable"]), &used))
+    node.map_or(Ok(()), |node| {
+        has_extended(&needs.requests, &others, node.at(&["status", "allocatable"]), &used)
+    })
 }
 
 /// Whether the kernel and the runtime can keep the pod as it wants to be kept.
@@ -55,7 +61,7 @@ fn secures(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, String)> {
 }
 
 /// Whether the pod's own wishes about its node and ports can be had here.
-fn suits(pod: &Value, others: &[Arc<Value>], node: &Value) -> Result<(), (String, String)> {
+fn suits(pod: &Value, needs: &Needs, others: &[Arc<Needs>], node: &Value) -> Result<(), (String, String)> {
     let failed = |predicate: &str, reason: Reason| {
         Err((predicate.to_owned(), format!("Predicate {predicate} failed: {reason}")))
     };
@@ -65,8 +71,7 @@ fn suits(pod: &Value, others: &[Arc<Value>], node: &Value) -> Result<(), (String
     if !NodeAffinity::of(pod.get("spec")).matches(&NodeView::of(node)) {
         return failed("NodeAffinity", Reason::Affinity);
     }
-    let ports = HostPorts::of(pod.get("spec"));
-    match others.iter().any(|other| ports.conflicts(&HostPorts::of(other.get("spec")))) {
+    match others.iter().any(|other| needs.ports.conflicts(&other.ports)) {
         true => failed("NodePorts", Reason::Ports),
         false => Ok(()),
     }
@@ -82,53 +87,53 @@ pub(crate) struct Allocatable {
 }
 
 fn fits(
-    pod: &Value,
-    others: &[Arc<Value>],
+    requests: &Resources,
+    others: &[Arc<Needs>],
     allocatable: &Allocatable,
-    max_pods: u32,
 ) -> Result<(), (String, String)> {
-    if others.len() >= max_pods as usize {
-        let message = format!(
-            "Node didn't have enough resource: pods, requested: 1, used: {0}, capacity: {0}",
-            max_pods
-        );
-        return Err(("OutOfpods".to_owned(), message));
-    }
-    for (resource, capacity) in [("cpu", allocatable.cpu), ("memory", allocatable.memory)] {
-        let requested = resources::request(pod, resource);
-        let used: i64 = others.iter().map(|other| resources::request(other, resource)).sum();
-        if requested > 0 && used + requested > capacity && !spec::is_static(pod) {
-            let message = format!(
-                "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
-            );
-            return Err((format!("OutOf{resource}"), message));
-        }
+    let amounts = |requests: &Resources| [requests.milli_cpu, requests.memory];
+    let (requested, capacity) = (amounts(requests), [allocatable.cpu, allocatable.memory]);
+    for (i, resource) in ["cpu", "memory"].into_iter().enumerate() {
+        let used = sum(others, |requests| amounts(requests)[i]);
+        enough(resource, requested[i], used, capacity[i])?;
     }
     Ok(())
 }
 
-/// Whether there is enough of the resources that the node has besides those that every node has. Devices that containers
-/// have stay theirs when their plug-in is gone. Resources that the node knows nothing of are somebody else's matter.
+/// Whether there is enough of the resources that not every node has, and of local storage. Devices that containers have
+/// stay theirs when their plug-in is gone. Resources that the node knows nothing of are somebody else's matter.
 fn has_extended(
-    pod: &Value,
-    others: &[Arc<Value>],
+    requests: &Resources,
+    others: &[Arc<Needs>],
     allocatable: &Value,
     devices: &dyn Fn(&str) -> i64,
 ) -> Result<(), (String, String)> {
-    let requests = placement::pod_requests(pod);
-    for (resource, requested) in requests.other.iter().filter(|(_, requested)| *requested > 0) {
-        let quantity = allocatable.str_at(&[resource.as_str()]).parse::<api::quantity::Quantity>();
-        let Ok(quantity) = quantity else { continue };
-        let capacity = quantity.units().max(devices(resource));
-        let used: i64 = others.iter().map(|other| placement::pod_requests(other).get(resource)).sum();
-        if used + requested > capacity {
-            let message = format!(
-                "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
-            );
-            return Err((format!("OutOf{resource}"), message));
-        }
+    let capacity =
+        |resource: &str| allocatable.str_at(&[resource]).parse::<Quantity>().ok().map(|q| q.units());
+    if let Some(capacity) = capacity(STORAGE) {
+        let used = sum(others, |requests| requests.storage);
+        enough(STORAGE, requests.storage, used, capacity)?;
+    }
+    for (resource, requested) in &requests.other {
+        let Some(capacity) = capacity(resource) else { continue };
+        let used = sum(others, |requests| requests.get(resource));
+        enough(resource, *requested, used, capacity.max(devices(resource)))?;
     }
     Ok(())
+}
+
+fn sum(others: &[Arc<Needs>], amount: impl Fn(&Resources) -> i64) -> i64 {
+    others.iter().fold(0, |sum, other| sum.saturating_add(amount(&other.requests)))
+}
+
+fn enough(resource: &str, requested: i64, used: i64, capacity: i64) -> Result<(), (String, String)> {
+    if requested <= 0 || used.saturating_add(requested) <= capacity {
+        return Ok(());
+    }
+    let message = format!(
+        "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+    );
+    Err((format!("OutOf{resource}"), message))
 }
 
 #[cfg(test)]
@@ -137,50 +142,61 @@ mod tests {
 
     use super::*;
 
+    fn of_spec(spec: Value) -> (Arc<Value>, Needs) {
+        let pod = Arc::new(object!({"spec": (spec)}));
+        let needs = Needs::of(&pod);
+        (pod, needs)
+    }
+
+    fn requesting(requests: Value) -> Needs {
+        of_spec(object!({"containers": [{"resources": {"requests": (requests)}}]})).1
+    }
+
     #[test]
     fn a_pod_that_wants_another_node_or_a_taken_port_is_turned_away() {
         let node = object!({"metadata": {"name": "n", "labels": {"disk": "ssd"}}});
-        let pod = |disk: &str| {
-            object!({"spec": {
-                "nodeSelector": {"disk": disk},
-                "containers": [{"ports": [{"containerPort": 80, "hostPort": 80}]}],
-            }})
+        let check = |disk: &str, others: &[Arc<Needs>]| {
+            let ports = object!([{"containerPort": 80, "hostPort": 80}]);
+            let (pod, needs) =
+                of_spec(object!({"nodeSelector": {"disk": disk}, "containers": [{"ports": (ports)}]}));
+            suits(&pod, &needs, others, &node).map(|()| needs).map_err(|(reason, _)| reason)
         };
-        assert_eq!(suits(&pod("ssd"), &[], &node), Ok(()));
-        assert_eq!(suits(&pod("hdd"), &[], &node).unwrap_err().0, "NodeAffinity");
-        assert_eq!(suits(&pod("ssd"), &[Arc::new(pod("ssd"))], &node).unwrap_err().0, "NodePorts");
+        let taken = check("ssd", &[]).unwrap();
+        assert_eq!(check("hdd", &[]).unwrap_err(), "NodeAffinity");
+        assert_eq!(check("ssd", &[Arc::new(taken)]).unwrap_err(), "NodePorts");
     }
 
     #[test]
     fn a_pod_that_does_not_fit_is_turned_away() {
-        let pod = |cpu: &str| object!({"spec": {"containers": [{"resources": {"requests": {"cpu": cpu}}}]}});
         let node = Allocatable { cpu: 2000, memory: 1 << 30 };
-        let others = [Arc::new(pod("1500m"))];
-        assert_eq!(fits(&pod("500m"), &others, &node, 110), Ok(()));
-        let (reason, message) = fits(&pod("501m"), &others, &node, 110).unwrap_err();
+        let others = [Arc::new(requesting(object!({"cpu": "1500m"})))];
+        let check = |cpu: &str| fits(&requesting(object!({"cpu": cpu})).requests, &others, &node);
+        assert_eq!(check("500m"), Ok(()));
+        let (reason, message) = check("501m").unwrap_err();
         assert_eq!(reason, "OutOfcpu");
         assert_eq!(
             message,
             "Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"
         );
-        assert_eq!(fits(&pod("1m"), &others, &node, 1).unwrap_err().0, "OutOfpods");
     }
 
     #[test]
-    fn extended_resources_count_where_the_node_has_them() {
+    fn other_resources_count_where_the_node_has_them() {
         let pod = |amount: &str| {
-            let resources =
-                object!({"requests": {"example.com/x": amount, "hugepages-2Mi": "0", "other.com/y": "9"}});
-            object!({"spec": {"containers": [{"resources": (resources)}]}})
+            requesting(object!({"example.com/x": amount, "hugepages-2Mi": "0", "other.com/y": "9"}))
         };
-        let (others, node) = ([Arc::new(pod("1"))], object!({"example.com/x": "2"}));
-        assert_eq!(has_extended(&pod("1"), &others, &node, &|_| 0), Ok(()));
-        let (reason, message) = has_extended(&pod("2"), &others, &node, &|_| 0).unwrap_err();
+        let (others, node) =
+            ([Arc::new(pod("1"))], object!({"example.com/x": "2", "ephemeral-storage": "1Mi"}));
+        let check = |needs: &Needs, devices: i64| has_extended(&needs.requests, &others, &node, &|_| devices);
+        assert_eq!(check(&pod("1"), 0), Ok(()));
+        let (reason, message) = check(&pod("2"), 0).unwrap_err();
         assert_eq!(reason, "OutOfexample.com/x");
         assert_eq!(
             message,
             "Node didn't have enough resource: example.com/x, requested: 2, used: 1, capacity: 2"
         );
-        assert_eq!(has_extended(&pod("2"), &others, &node, &|_| 3), Ok(()));
+        assert_eq!(check(&pod("2"), 3), Ok(()));
+        let stored = requesting(object!({"ephemeral-storage": "2Mi"}));
+        assert_eq!(check(&stored, 0).unwrap_err().0, "OutOfephemeral-storage");
     }
 }
