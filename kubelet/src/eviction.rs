@@ -13,7 +13,7 @@ mod usage;
 mod words;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::{Value, object};
 use client::events::Kind;
@@ -106,6 +106,7 @@ impl Manager {
         if self.tracker.is_idle() && !isolation {
             return Vec::new();
         }
+        let began = Instant::now();
         let (observations, dedicated) = observe::node(&self.kubelet).await;
         let now = Timestamp::now().as_nanosecond() as i64;
         let step = self.tracker.step(&observations, now);
@@ -117,7 +118,7 @@ impl Manager {
             }
         }
         match step.met.first() {
-            Some(first) => self.reclaim(*first, &step.met, &observations, dedicated).await,
+            Some(first) => self.reclaim(*first, &step.met, (&observations, began), dedicated).await,
             None => Vec::new(),
         }
     }
@@ -166,7 +167,7 @@ impl Manager {
         &self,
         first: Threshold,
         met: &[Threshold],
-        observations: &Observations,
+        (observations, observed): (&Observations, Instant),
         dedicated: bool,
     ) -> Vec<String> {
         let resource = first.signal.resource();
@@ -185,6 +186,9 @@ impl Manager {
         let mut pods = self.kubelet.admitted("");
         let usage = observe::pods(&self.kubelet, &pods, on_disk).await;
         rank::sort(&mut pods, &usage, first.signal, dedicated);
+        for threshold in met.iter().filter(|_| !pods.is_empty()) {
+            self.kubelet.metrics.chosen(threshold.signal.name(), observed.elapsed());
+        }
         for pod in &pods {
             let grace = match first.grace.is_zero() {
                 true => AT_ONCE,

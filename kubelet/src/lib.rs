@@ -230,6 +230,7 @@ impl Kubelet {
         let held = places.iter().zip(&pods).filter(|(place, _)| !place.over).map(|(_, pod)| pod);
         let (wanted, there) = self.volumes.count(held);
         self.metrics.storage.show(&wanted, &there);
+        self.images.count_records();
     }
 
     /// Keeps a pod's status for those who ask this node for it.
@@ -368,7 +369,8 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
     let tokens = Arc::new(Tokens::new(client.clone()));
     let metrics = Arc::new(Metrics::new(&config.node_name, cgroups.is_v2()));
     let images = images(&config, (&runtime, &recorder), &client, &tokens, metrics.clone())?;
-    let csi = Csi::new(&config.root, &config.node_name, client.clone(), recorder.clone(), tokens.clone());
+    let (api, storage) = ((client.clone(), recorder.clone()), metrics.storage.clone());
+    let csi = Csi::new(&config.root, &config.node_name, api, tokens.clone(), storage);
     let csi = Arc::new(csi.context("cannot read what there is of CSI volumes")?);
     let (sys, kept) = (Path::new(managers::machine::SYS), node::status::kept(&config, &facts));
     let managers = Managers::load(&config.file, &config.root, sys, kept, facts.memory)?;

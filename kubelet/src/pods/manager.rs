@@ -128,6 +128,7 @@ impl Manager {
         let pulling = self.kubelet.images.spent(uid);
         let mut pods = self.kubelet.pods.lock();
         let Some(known) = pods.get_mut(uid) else { return };
+        self.kubelet.metrics.outcomes.asks(&known.pod, &desired.pod);
         known.pod = desired.pod.clone().into();
         known.removed = desired.removed;
         if let Some(started) = known.startup.look(&desired.pod, Timestamp::now(), pulling) {

@@ -49,6 +49,12 @@ impl Metrics {
         let registry = Registry::new();
         let maker = Maker(&registry);
         let labels = &["method", "path", "server_type", "long_running"];
+        let provider = maker.gauges(
+            "metrics_provider",
+            "Metrics provider used by kubelet to collect container stats. Values can be 'cadvisor' and 'cri'",
+            &["provider"],
+        );
+        provider.with_label_values(&["cadvisor"]).set(1);
         Self {
             total: maker.counters(
                 "http_requests_total",
