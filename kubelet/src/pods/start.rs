@@ -364,6 +364,7 @@ impl Actor {
         let sources = env::Sources {
             objects: &kubelet.objects,
             services: &kubelet.services,
+            volumes: &self.mounted,
             downward: self.facts(&ips),
         };
         let env = env::variables(pod, definition, &sources).await.map_err(|error| error.to_string())?;
