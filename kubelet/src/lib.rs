@@ -340,6 +340,11 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
              removed in a future release; set failCgroupV1 to false to run here nevertheless"
         );
     }
+    if !cgroups.is_v2() && config.file.single_process_oom_kill == Some(false) {
+        bail!(
+            "invalid configuration: singleProcessOOMKill must not be explicitly set to false when using cgroup v1"
+        );
+    }
     let facts = linux::facts::read()?;
     if facts.swap > 0 && config.file.fail_swap_on {
         bail!(
