@@ -2,6 +2,7 @@
 
 mod access;
 mod cadvisor;
+mod checkpoint;
 mod logs;
 mod metrics;
 mod node_logs;
@@ -353,6 +354,9 @@ impl Endpoints {
             }
             ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
                 streams::port_forward(&self.kubelet, request, (namespace, pod)).await
+            }
+            ["checkpoint", namespace, pod, container] if request.method() == Method::POST => {
+                checkpoint::serve(&self.kubelet, (namespace, pod, container), request.uri().query()).await
             }
             ["run", namespace, pod, .., container] if request.method() == Method::POST => {
                 streams::run(&self.kubelet, request.uri().query(), (namespace, pod, container)).await

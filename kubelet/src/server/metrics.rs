@@ -9,8 +9,9 @@ use serve::Body;
 use crate::metrics::{Maker, SECONDS};
 
 /// The first parts of paths that are told apart.
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 19] = [
     "attach",
+    "checkpoint",
     "configz",
     "containerLogs",
     "debug",
