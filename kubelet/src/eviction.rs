@@ -47,8 +47,8 @@ pub(crate) struct Eviction {
     pub message: String,
     /// The seconds that it has.
     pub grace: i64,
-    /// Whether the node's shortage is the cause, of which a condition tells.
-    pub disruption: bool,
+    /// What a condition tells of it, when it is none of the pod's own fault.
+    pub disruption: Option<String>,
 }
 
 /// Whether the node, pressed as it is, can take the pod; the error is what it is told.
@@ -71,6 +71,27 @@ pub(crate) fn admit(kubelet: &Kubelet, pod: &Value) -> Result<(), String> {
     }
     let names: Vec<_> = pressures.iter().map(|pressure| pressure.name()).collect();
     Err(format!("The node had condition: [{}]. ", names.join(" ")))
+}
+
+/// Has a pod go in favour of one that the node cannot do without; false when it goes already.
+pub(crate) fn preempt(kubelet: &Kubelet, pod: &Value) -> bool {
+    const REASON: &str = "Preempting";
+    let message = "Preempted in order to admit critical pod".to_owned();
+    let disruption = Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned());
+    let grace = pod.at(&["spec", "terminationGracePeriodSeconds"]).as_i64().unwrap_or_default();
+    tell(kubelet, pod, Eviction { reason: REASON, message, grace, disruption })
+}
+
+/// Tells a pod to go; false when it has been told already.
+fn tell(kubelet: &Kubelet, pod: &Value, eviction: Eviction) -> bool {
+    let pods = kubelet.pods.lock();
+    let Some(known) = pods.get(pod.uid()).filter(|known| known.eviction.borrow().is_none()) else {
+        return false;
+    };
+    tracing::info!(pod = %spec::describe(pod), message = eviction.message, "Evicting a pod");
+    events::of_pod(&kubelet.recorder, pod, Kind::Warning, eviction.reason, &eviction.message);
+    known.eviction.send_replace(Some(eviction));
+    true
 }
 
 /// Reads the thresholds, so that a wrong configuration is told at the start.
@@ -154,7 +175,7 @@ impl Manager {
         for pod in &pods {
             let exceeded = usage.get(pod.uid()).and_then(|usage| limits::exceeded(pod, usage, dedicated));
             let Some((signal, message)) = exceeded else { continue };
-            let eviction = Eviction { reason: REASON, message, grace: AT_ONCE, disruption: false };
+            let eviction = Eviction { reason: REASON, message, grace: AT_ONCE, disruption: None };
             if self.evict(pod, signal, eviction) {
                 evicted.push(pod.uid().to_owned());
             }
@@ -199,7 +220,8 @@ impl Manager {
                 }
             };
             let message = words::message(first.signal, pod, usage.get(pod.uid()), met, observations);
-            let eviction = Eviction { reason: REASON, message, grace, disruption: true };
+            let disruption = Some(message.clone());
+            let eviction = Eviction { reason: REASON, message, grace, disruption };
             if self.evict(pod, first.signal.name(), eviction) {
                 return vec![pod.uid().to_owned()];
             }
@@ -209,18 +231,11 @@ impl Manager {
     }
 
     fn evict(&self, pod: &Value, signal: &str, eviction: Eviction) -> bool {
-        if resources::is_critical(pod) {
-            return false;
+        let told = !resources::is_critical(pod) && tell(&self.kubelet, pod, eviction);
+        if told {
+            self.kubelet.metrics.evicted(signal);
         }
-        let pods = self.kubelet.pods.lock();
-        let Some(known) = pods.get(pod.uid()).filter(|known| known.eviction.borrow().is_none()) else {
-            return false;
-        };
-        tracing::info!(pod = %spec::describe(pod), message = eviction.message, "Evicting a pod");
-        events::of_pod(&self.kubelet.recorder, pod, Kind::Warning, REASON, &eviction.message);
-        known.eviction.send_replace(Some(eviction));
-        self.kubelet.metrics.evicted(signal);
-        true
+        told
     }
 
     /// Waits until those who were told to go are gone, for a while.

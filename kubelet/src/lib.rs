@@ -73,7 +73,7 @@ use metrics::{Metrics, Place, Startup};
 use node::status::Capacity;
 use objects::Objects;
 use pods::manager::{Allocatable, Health};
-use pods::needs::{Needs, Wanted};
+use pods::needs::{Needs, Taken, Wanted};
 use pods::swap::Swap;
 use pods::{Manager, resources, spec, static_pods, traces};
 use users::Ranges;
@@ -201,12 +201,13 @@ impl Kubelet {
         using.iter().map(|pod| self.allocations.allocated(pod)).collect()
     }
 
-    /// What all these pods take of the node.
-    pub(crate) fn taken(&self, except: &str) -> Vec<Arc<Needs>> {
+    /// What each of these pods takes of the node.
+    pub(crate) fn taken(&self, except: &str) -> Vec<Taken> {
         let using = self.using(except, |pod| (Arc::clone(pod), pod.needs()));
         let given = using.into_iter().map(|(pod, needs)| {
             let allocated = self.allocations.allocated(&pod);
-            if Arc::ptr_eq(&allocated, &pod) { needs } else { Arc::new(Needs::of(&allocated)) }
+            let needs = if Arc::ptr_eq(&allocated, &pod) { needs } else { Arc::new(Needs::of(&allocated)) };
+            (pod, needs)
         });
         given.collect()
     }

@@ -104,6 +104,7 @@ pub(crate) struct Metrics {
     pub(crate) images: Images,
     evictions: IntCounterVec,
     stats_ages: HistogramVec,
+    preemptions: IntCounterVec,
 }
 
 impl Metrics {
@@ -131,6 +132,11 @@ impl Metrics {
                 &["eviction_signal"],
                 SECONDS.to_vec(),
             ),
+            preemptions: maker.counters(
+                "preemptions",
+                "Cumulative number of pod preemptions by preemption resource",
+                &["preemption_signal"],
+            ),
             images: Images::new(&maker),
             registry,
         }
@@ -139,6 +145,11 @@ impl Metrics {
     /// A pod has to go because of this signal.
     pub(crate) fn evicted(&self, signal: &str) {
         self.evictions.with_label_values(&[signal]).inc();
+    }
+
+    /// A pod goes in favour of another, for which there was too little of this resource.
+    pub(crate) fn preempted(&self, resource: &str) {
+        self.preemptions.with_label_values(&[resource]).inc();
     }
 
     /// Somebody is chosen to go by figures of this age.

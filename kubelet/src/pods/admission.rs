@@ -5,16 +5,14 @@ use std::sync::atomic::Ordering;
 
 use api::Value;
 use api::quantity::Quantity;
-use placement::{NodeAffinity, NodeView, Reason, Resources};
+use placement::{NodeAffinity, NodeView, Reason};
 
-use super::needs::Needs;
-use super::{sandbox, security, spec};
+use super::needs::{Needs, Taken};
+use super::preemption::{self, Missing};
+use super::{resources, sandbox, security, spec};
 use crate::Kubelet;
 use crate::eviction;
 use crate::shutdown;
-
-/// Local storage, which only the node's object says how much there is of.
-const STORAGE: &str = "ephemeral-storage";
 
 /// The reason and message with which the pod is turned away.
 pub(crate) fn check(kubelet: &Kubelet, pod: &Arc<Value>) -> Result<(), (String, String)> {
@@ -31,19 +29,35 @@ pub(crate) fn check(kubelet: &Kubelet, pod: &Arc<Value>) -> Result<(), (String, 
         let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
         return Err(("PodOSNotSupported".to_owned(), message));
     }
-    let (needs, others) = (Needs::of(pod), kubelet.taken(pod.uid()));
+    let (needs, mut others) = (Needs::of(pod), kubelet.taken(pod.uid()));
     let node = kubelet.node.read().clone();
     if let Some(node) = &node {
         suits(pod, &needs, &others, node)?;
     }
-    enough("pods", 1, others.len() as i64, i64::from(kubelet.config.file.max_pods))?;
-    if !spec::is_static(pod) {
-        fits(&needs.requests, &others, &kubelet.allocatable())?;
+    let critical = resources::is_critical(pod);
+    if critical {
+        // Whoever has been told to go leaves room for it.
+        let pods = kubelet.pods.lock();
+        others.retain(|(other, _)| {
+            pods.get(other.uid()).is_some_and(|known| known.eviction.borrow().is_none())
+        });
     }
-    let used = |resource: &str| kubelet.devices.used(resource) as i64;
-    node.map_or(Ok(()), |node| {
-        has_extended(&needs.requests, &others, node.at(&["status", "allocatable"]), &used)
-    })
+    let (own, node) = (kubelet.allocatable(), node.unwrap_or_default());
+    let lacking = lacking(&needs, &others, |resource| match resource {
+        "pods" => Some(i64::from(kubelet.config.file.max_pods)),
+        "cpu" => Some(own.cpu),
+        "memory" => Some(own.memory),
+        other => {
+            // Devices that containers have stay theirs when their plug-in is gone.
+            let capacity = node.str_at(&["status", "allocatable", other]).parse::<Quantity>().ok()?;
+            Some(capacity.units().max(kubelet.devices.used(other) as i64))
+        }
+    });
+    match lacking.first() {
+        None => Ok(()),
+        Some(_) if critical => make_room(kubelet, pod, &others, &lacking),
+        Some(first) => Err(first.refusal()),
+    }
 }
 
 /// Whether the kernel and the runtime can keep the pod as it wants to be kept.
@@ -61,7 +75,7 @@ fn secures(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, String)> {
 }
 
 /// Whether the pod's own wishes about its node and ports can be had here.
-fn suits(pod: &Value, needs: &Needs, others: &[Arc<Needs>], node: &Value) -> Result<(), (String, String)> {
+fn suits(pod: &Value, needs: &Needs, others: &[Taken], node: &Value) -> Result<(), (String, String)> {
     let failed = |predicate: &str, reason: Reason| {
         Err((predicate.to_owned(), format!("Predicate {predicate} failed: {reason}")))
     };
@@ -71,7 +85,7 @@ fn suits(pod: &Value, needs: &Needs, others: &[Arc<Needs>], node: &Value) -> Res
     if !NodeAffinity::of(pod.get("spec")).matches(&NodeView::of(node)) {
         return failed("NodeAffinity", Reason::Affinity);
     }
-    match others.iter().any(|other| needs.ports.conflicts(&other.ports)) {
+    match others.iter().any(|(_, other)| needs.ports.conflicts(&other.ports)) {
         true => failed("NodePorts", Reason::Ports),
         false => Ok(()),
     }
@@ -86,54 +100,64 @@ pub(crate) struct Allocatable {
     pub memory: i64,
 }
 
-fn fits(
-    requests: &Resources,
-    others: &[Arc<Needs>],
-    allocatable: &Allocatable,
+/// A resource of which there is not enough.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Lack {
+    resource: String,
+    requested: i64,
+    used: i64,
+    capacity: i64,
+}
+
+impl Lack {
+    fn refusal(&self) -> (String, String) {
+        let Self { resource, requested, used, capacity } = self;
+        let message = format!(
+            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+        );
+        (format!("OutOf{resource}"), message)
+    }
+
+    fn missing(&self) -> Missing {
+        let amount = self.used.saturating_add(self.requested).saturating_sub(self.capacity);
+        Missing { resource: self.resource.clone(), amount }
+    }
+}
+
+/// What there is not enough of for a pod besides others. Resources of which nobody knows how much there is are somebody
+/// else's matter.
+fn lacking(needs: &Needs, others: &[Taken], capacity: impl Fn(&str) -> Option<i64>) -> Vec<Lack> {
+    let own = needs.requests.other.iter().map(|(resource, _)| resource.as_str());
+    let all = ["pods", "cpu", "memory", "ephemeral-storage"].into_iter().chain(own);
+    let lacks = all.filter_map(|resource| {
+        let (requested, capacity) = (needs.amount(resource), capacity(resource)?);
+        let used = others.iter().fold(0_i64, |sum, (_, other)| sum.saturating_add(other.amount(resource)));
+        let lacks = requested > 0 && used.saturating_add(requested) > capacity;
+        lacks.then(|| Lack { resource: resource.to_owned(), requested, used, capacity })
+    });
+    lacks.collect()
+}
+
+/// Has others go in favour of a pod that the node cannot do without.
+// DIVERGES: upstream starts the pod when they are gone, here it starts while they go.
+fn make_room(
+    kubelet: &Kubelet,
+    pod: &Value,
+    others: &[Taken],
+    lacking: &[Lack],
 ) -> Result<(), (String, String)> {
-    let amounts = |requests: &Resources| [requests.milli_cpu, requests.memory];
-    let (requested, capacity) = (amounts(requests), [allocatable.cpu, allocatable.memory]);
-    for (i, resource) in ["cpu", "memory"].into_iter().enumerate() {
-        let used = sum(others, |requests| amounts(requests)[i]);
-        enough(resource, requested[i], used, capacity[i])?;
+    let missing: Vec<_> = lacking.iter().map(Lack::missing).collect();
+    let victims = preemption::victims(pod, &missing, others).map_err(|why| {
+        let why = format!("preemption: error finding a set of pods to preempt: {why}");
+        let message = format!("Unexpected error while attempting to recover from admission failure: {why}");
+        ("UnexpectedAdmissionError".to_owned(), message)
+    })?;
+    for victim in victims {
+        if eviction::preempt(kubelet, victim) {
+            kubelet.metrics.preempted(&lacking[0].resource);
+        }
     }
     Ok(())
-}
-
-/// Whether there is enough of the resources that not every node has, and of local storage. Devices that containers have
-/// stay theirs when their plug-in is gone. Resources that the node knows nothing of are somebody else's matter.
-fn has_extended(
-    requests: &Resources,
-    others: &[Arc<Needs>],
-    allocatable: &Value,
-    devices: &dyn Fn(&str) -> i64,
-) -> Result<(), (String, String)> {
-    let capacity =
-        |resource: &str| allocatable.str_at(&[resource]).parse::<Quantity>().ok().map(|q| q.units());
-    if let Some(capacity) = capacity(STORAGE) {
-        let used = sum(others, |requests| requests.storage);
-        enough(STORAGE, requests.storage, used, capacity)?;
-    }
-    for (resource, requested) in &requests.other {
-        let Some(capacity) = capacity(resource) else { continue };
-        let used = sum(others, |requests| requests.get(resource));
-        enough(resource, *requested, used, capacity.max(devices(resource)))?;
-    }
-    Ok(())
-}
-
-fn sum(others: &[Arc<Needs>], amount: impl Fn(&Resources) -> i64) -> i64 {
-    others.iter().fold(0, |sum, other| sum.saturating_add(amount(&other.requests)))
-}
-
-fn enough(resource: &str, requested: i64, used: i64, capacity: i64) -> Result<(), (String, String)> {
-    if requested <= 0 || used.saturating_add(requested) <= capacity {
-        return Ok(());
-    }
-    let message = format!(
-        "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
-    );
-    Err((format!("OutOf{resource}"), message))
 }
 
 #[cfg(test)]
@@ -142,61 +166,65 @@ mod tests {
 
     use super::*;
 
-    fn of_spec(spec: Value) -> (Arc<Value>, Needs) {
+    fn of_spec(spec: Value) -> Taken {
         let pod = Arc::new(object!({"spec": (spec)}));
-        let needs = Needs::of(&pod);
+        let needs = Arc::new(Needs::of(&pod));
         (pod, needs)
     }
 
-    fn requesting(requests: Value) -> Needs {
-        of_spec(object!({"containers": [{"resources": {"requests": (requests)}}]})).1
+    fn requesting(requests: Value) -> Taken {
+        of_spec(object!({"containers": [{"resources": {"requests": (requests)}}]}))
     }
 
     #[test]
     fn a_pod_that_wants_another_node_or_a_taken_port_is_turned_away() {
         let node = object!({"metadata": {"name": "n", "labels": {"disk": "ssd"}}});
-        let check = |disk: &str, others: &[Arc<Needs>]| {
+        let check = |disk: &str, others: &[Taken]| {
             let ports = object!([{"containerPort": 80, "hostPort": 80}]);
-            let (pod, needs) =
+            let taken =
                 of_spec(object!({"nodeSelector": {"disk": disk}, "containers": [{"ports": (ports)}]}));
-            suits(&pod, &needs, others, &node).map(|()| needs).map_err(|(reason, _)| reason)
+            suits(&taken.0, &taken.1, others, &node).map(|()| taken).map_err(|(reason, _)| reason)
         };
         let taken = check("ssd", &[]).unwrap();
         assert_eq!(check("hdd", &[]).unwrap_err(), "NodeAffinity");
-        assert_eq!(check("ssd", &[Arc::new(taken)]).unwrap_err(), "NodePorts");
+        assert_eq!(check("ssd", &[taken]).unwrap_err(), "NodePorts");
     }
 
     #[test]
     fn a_pod_that_does_not_fit_is_turned_away() {
-        let node = Allocatable { cpu: 2000, memory: 1 << 30 };
-        let others = [Arc::new(requesting(object!({"cpu": "1500m"})))];
-        let check = |cpu: &str| fits(&requesting(object!({"cpu": cpu})).requests, &others, &node);
-        assert_eq!(check("500m"), Ok(()));
-        let (reason, message) = check("501m").unwrap_err();
-        assert_eq!(reason, "OutOfcpu");
-        assert_eq!(
-            message,
-            "Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"
-        );
-    }
-
-    #[test]
-    fn other_resources_count_where_the_node_has_them() {
-        let pod = |amount: &str| {
-            requesting(object!({"example.com/x": amount, "hugepages-2Mi": "0", "other.com/y": "9"}))
+        let others = [requesting(object!({"cpu": "1500m", "example.com/x": "1"}))];
+        let check = |requests: Value, expected: &[(&str, &str)]| {
+            let capacity = |resource: &str| match resource {
+                "pods" | "example.com/x" => Some(2),
+                "cpu" => Some(2000),
+                "ephemeral-storage" => Some(1 << 20),
+                _ => None,
+            };
+            let found: Vec<_> =
+                lacking(&requesting(requests).1, &others, capacity).iter().map(Lack::refusal).collect();
+            let found: Vec<_> = found.iter().map(|(reason, why)| (reason.as_str(), why.as_str())).collect();
+            let whole = |why: &str| format!("Node didn't have enough resource: {why}");
+            let expected: Vec<_> = expected.iter().map(|(reason, why)| (*reason, whole(why))).collect();
+            assert_eq!(found, expected.iter().map(|(r, why)| (*r, why.as_str())).collect::<Vec<_>>());
         };
-        let (others, node) =
-            ([Arc::new(pod("1"))], object!({"example.com/x": "2", "ephemeral-storage": "1Mi"}));
-        let check = |needs: &Needs, devices: i64| has_extended(&needs.requests, &others, &node, &|_| devices);
-        assert_eq!(check(&pod("1"), 0), Ok(()));
-        let (reason, message) = check(&pod("2"), 0).unwrap_err();
-        assert_eq!(reason, "OutOfexample.com/x");
-        assert_eq!(
-            message,
-            "Node didn't have enough resource: example.com/x, requested: 2, used: 1, capacity: 2"
+        check(object!({"cpu": "500m", "memory": "1Ti", "example.com/x": "1", "other.com/y": "9"}), &[]);
+        check(
+            object!({"cpu": "501m", "example.com/x": "2"}),
+            &[
+                ("OutOfcpu", "cpu, requested: 501, used: 1500, capacity: 2000"),
+                ("OutOfexample.com/x", "example.com/x, requested: 2, used: 1, capacity: 2"),
+            ],
         );
-        assert_eq!(check(&pod("2"), 3), Ok(()));
-        let stored = requesting(object!({"ephemeral-storage": "2Mi"}));
-        assert_eq!(check(&stored, 0).unwrap_err().0, "OutOfephemeral-storage");
+        check(
+            object!({"ephemeral-storage": "2Mi"}),
+            &[(
+                "OutOfephemeral-storage",
+                "ephemeral-storage, requested: 2097152, used: 0, capacity: 1048576",
+            )],
+        );
+        check(
+            object!({"cpu": "8Ei"}),
+            &[("OutOfcpu", "cpu, requested: 9223372036854775807, used: 1500, capacity: 2000")],
+        );
     }
 }

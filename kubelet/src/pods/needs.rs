@@ -22,7 +22,21 @@ impl Needs {
         let requests = placement::pod_requests(&without_claimed(pod));
         Self { requests, ports: HostPorts::of(pod.get("spec")) }
     }
+
+    /// How much it asks for of a resource.
+    pub(super) fn amount(&self, resource: &str) -> i64 {
+        match resource {
+            "pods" => 1,
+            "cpu" => self.requests.milli_cpu,
+            "memory" => self.requests.memory,
+            "ephemeral-storage" => self.requests.storage,
+            other => self.requests.get(other),
+        }
+    }
 }
+
+/// A pod that is here, and what it takes.
+pub(crate) type Taken = (Arc<Value>, Arc<Needs>);
 
 /// A pod as it is wanted: another form of it is another of these, with needs of its own.
 pub(crate) struct Wanted {
