@@ -171,9 +171,12 @@ where
     let mut request = Request::builder().uri(path);
     let mut named = Vec::new();
     for header in get.array_at(&["httpHeaders"]) {
-        let name = header.str_at(&["name"]);
-        named.push(name.to_ascii_lowercase());
-        request = request.header(name, header.str_at(&["value"]));
+        let (name, value) = (header.str_at(&["name"]).to_ascii_lowercase(), header.str_at(&["value"]));
+        // Whoever says that nothing is accepted wants nothing to be said of that.
+        if name != "accept" || !value.is_empty() {
+            request = request.header(&name, value);
+        }
+        named.push(name);
     }
     let host = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
     for (name, value) in [("host", host), ("user-agent", agent), ("accept", "*/*"), ("connection", "close")] {
@@ -258,6 +261,29 @@ mod tests {
             assert_eq!(read.starts_with("GET /x HTTP/1.1\r\n"), host, "{read}");
             assert_eq!(read.to_lowercase().contains("x-other: y"), host, "{read}");
             assert!(!read.contains("secret"), "{read}");
+        }
+    }
+
+    #[tokio::test]
+    async fn given_headers_replace_those_that_are_always_sent() {
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        for (name, value, expected) in [
+            ("X-Other", "y", ["accept: */*", "user-agent: kube-probe/1.36"]),
+            ("Accept", "text/html", ["accept: text/html", "user-agent: kube-probe/1.36"]),
+            ("Accept", "", ["host: 127.0.0.1", "user-agent: kube-probe/1.36"]),
+            ("User-Agent", "me", ["accept: */*", "user-agent: me"]),
+        ] {
+            let (outcome, read) = against(answer, async |mut get, target| {
+                get.set(&["scheme"], "HTTP");
+                get.set(&["httpHeaders"], object!([{"name": name, "value": value}]));
+                probe(&get, &target).await
+            })
+            .await;
+            assert_eq!(outcome, Outcome::Success);
+            for header in expected {
+                assert!(read.contains(header), "{name}: {value}: {read}");
+            }
+            assert_eq!(read.contains("accept:"), name != "Accept" || !value.is_empty(), "{read}");
         }
     }
 
