@@ -23,6 +23,7 @@ use rcgen::KeyPair;
 use serde_json::{Value as Json, json};
 
 use crate::config::Config;
+use crate::metrics::Rotation;
 use crate::{Kubelet, user_agent};
 use request::{Ask, Naming};
 use store::Store;
@@ -81,12 +82,14 @@ pub(crate) async fn rotate(kubelet: Arc<Kubelet>) {
             return std::future::pending().await;
         }
     };
+    let metrics = Rotation::client(&kubelet.metrics.registry, store.link());
     let mut pause = Duration::ZERO;
     loop {
         tokio::time::sleep(pause).await;
         pause = match renew(&kubelet, &store).await {
             Ok(wait) => wait,
             Err(error) => {
+                metrics.failed();
                 tracing::error!(err = format!("{error:#}"), "Cannot renew the client certificate");
                 Duration::from_secs(60)
             }

@@ -352,6 +352,19 @@ impl Runtime {
         Ok(())
     }
 
+    /// Writes a container's state to a file, for which there is at least as much time as for everything else.
+    pub(crate) async fn checkpoint(&self, id: &str, location: &str, patience: Duration) -> Result<()> {
+        let patience = patience.max(self.timeout);
+        let request = cri::CheckpointContainerRequest {
+            container_id: id.to_owned(),
+            location: location.to_owned(),
+            timeout: patience.as_secs() as i64,
+        };
+        let request = self.request_within(request, patience);
+        self.ask(Operation::Checkpoint, self.runtime.clone().checkpoint_container(request)).await?;
+        Ok(())
+    }
+
     /// Runs a command in a container: its exit code, standard output and standard error.
     pub(crate) async fn exec_sync(
         &self,

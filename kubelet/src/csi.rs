@@ -23,6 +23,7 @@ use client::{Client, Recorder};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedMutexGuard};
 
+use crate::metrics::Storage;
 use crate::volumes::Tokens;
 use driver::Driver;
 pub(crate) use driver::Registration;
@@ -129,6 +130,7 @@ pub(crate) struct Csi {
     client: Client,
     recorder: Recorder,
     tokens: Arc<Tokens>,
+    metrics: Arc<Storage>,
     /// Held while the node's objects are changed.
     node_turn: tokio::sync::Mutex<()>,
 }
@@ -138,9 +140,9 @@ impl Csi {
     pub(crate) fn new(
         root: &Path,
         node_name: &str,
-        client: Client,
-        recorder: Recorder,
+        (client, recorder): (Client, Recorder),
         tokens: Arc<Tokens>,
+        metrics: Arc<Storage>,
     ) -> io::Result<Self> {
         Ok(Self {
             local: Local::new(root, node_name)?,
@@ -148,6 +150,7 @@ impl Csi {
             client,
             recorder,
             tokens,
+            metrics,
             node_turn: tokio::sync::Mutex::default(),
         })
     }

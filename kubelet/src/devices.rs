@@ -78,11 +78,11 @@ impl Devices {
         let label = &["resource_name"];
         let registrations = Opts::new(
             "kubelet_device_plugin_registration_total",
-            "Cumulative number of device plugin registrations. Broken down by resource name.",
+            "[ALPHA] Cumulative number of device plugin registrations. Broken down by resource name.",
         );
         let durations = HistogramOpts::new(
             "kubelet_device_plugin_alloc_duration_seconds",
-            "Duration in seconds to serve a device plugin Allocation request. Broken down by resource name.",
+            "[ALPHA] Duration in seconds to serve a device plugin Allocation request. Broken down by resource name.",
         );
         Ok(Self {
             dir,

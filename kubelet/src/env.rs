@@ -1,5 +1,7 @@
 //! The environment of a container.
 
+mod file;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::downward;
 use crate::objects::Objects;
+use crate::volumes::Mounted;
 
 /// Why a container cannot have its environment; shown as `CreateContainerConfigError`.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +118,8 @@ pub(crate) struct Sources<'a> {
     pub objects: &'a Objects,
     /// Services.
     pub services: &'a Services,
+    /// The pod's volumes.
+    pub volumes: &'a Mounted,
     /// What the pod may know of itself.
     pub downward: downward::Facts<'a>,
 }
@@ -246,6 +251,10 @@ async fn value_from(
             .map(Some)
             .map_err(Error::Missing);
     }
+    let file = from.get("fileKeyRef");
+    if !file.is_null() {
+        return from_file(file, sources.volumes);
+    }
     for (kind, field) in [("configmap", "configMapKeyRef"), ("secret", "secretKeyRef")] {
         let reference = from.get(field);
         if reference.is_null() {
@@ -268,6 +277,26 @@ async fn value_from(
         "unsupported valueFrom of variable in container {:?}",
         container.str_at(&["name"])
     )))
+}
+
+/// A value from a file in a volume. That there is none is an error only when there has to be one.
+fn from_file(reference: &Value, volumes: &Mounted) -> Result<Option<String>, Error> {
+    let [volume, path, key] = ["volumeName", "path", "key"].map(|field| reference.str_at(&[field]));
+    let missing = || Error::Missing(format!("cannot find the volume {volume:?} referenced by FileKeyRef"));
+    let folder = volumes.get(volume).ok_or_else(missing)?;
+    let unreadable = |why: String| {
+        tracing::error!(volume, path, err = why, "Cannot read a file of variables");
+        Error::Missing("couldn't parse env file".to_owned())
+    };
+    let text = file::read(folder, path).map_err(|error| unreadable(error.to_string()))?;
+    match file::find(&text, key).map_err(unreadable)? {
+        "" if reference.get("optional").as_bool().unwrap_or_default() => Ok(None),
+        "" => {
+            let file = folder.join(path);
+            Err(Error::Missing(format!("environment variable key {key:?} not found in file {file:?}")))
+        }
+        value => Ok(Some(value.to_owned())),
+    }
 }
 
 /// Expands `$(NAME)`; `$$` stands for `$`, and what is not known stays as it is.

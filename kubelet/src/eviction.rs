@@ -13,7 +13,7 @@ mod usage;
 mod words;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::{Value, object};
 use client::events::Kind;
@@ -47,8 +47,8 @@ pub(crate) struct Eviction {
     pub message: String,
     /// The seconds that it has.
     pub grace: i64,
-    /// Whether the node's shortage is the cause, of which a condition tells.
-    pub disruption: bool,
+    /// What a condition tells of it, when it is none of the pod's own fault.
+    pub disruption: Option<String>,
 }
 
 /// Whether the node, pressed as it is, can take the pod; the error is what it is told.
@@ -71,6 +71,27 @@ pub(crate) fn admit(kubelet: &Kubelet, pod: &Value) -> Result<(), String> {
     }
     let names: Vec<_> = pressures.iter().map(|pressure| pressure.name()).collect();
     Err(format!("The node had condition: [{}]. ", names.join(" ")))
+}
+
+/// Has a pod go in favour of one that the node cannot do without; false when it goes already.
+pub(crate) fn preempt(kubelet: &Kubelet, pod: &Value) -> bool {
+    const REASON: &str = "Preempting";
+    let message = "Preempted in order to admit critical pod".to_owned();
+    let disruption = Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned());
+    let grace = pod.at(&["spec", "terminationGracePeriodSeconds"]).as_i64().unwrap_or_default();
+    tell(kubelet, pod, Eviction { reason: REASON, message, grace, disruption })
+}
+
+/// Tells a pod to go; false when it has been told already.
+fn tell(kubelet: &Kubelet, pod: &Value, eviction: Eviction) -> bool {
+    let pods = kubelet.pods.lock();
+    let Some(known) = pods.get(pod.uid()).filter(|known| known.eviction.borrow().is_none()) else {
+        return false;
+    };
+    tracing::info!(pod = %spec::describe(pod), message = eviction.message, "Evicting a pod");
+    events::of_pod(&kubelet.recorder, pod, Kind::Warning, eviction.reason, &eviction.message);
+    known.eviction.send_replace(Some(eviction));
+    true
 }
 
 /// Reads the thresholds, so that a wrong configuration is told at the start.
@@ -106,6 +127,7 @@ impl Manager {
         if self.tracker.is_idle() && !isolation {
             return Vec::new();
         }
+        let began = Instant::now();
         let (observations, dedicated) = observe::node(&self.kubelet).await;
         let now = Timestamp::now().as_nanosecond() as i64;
         let step = self.tracker.step(&observations, now);
@@ -117,7 +139,7 @@ impl Manager {
             }
         }
         match step.met.first() {
-            Some(first) => self.reclaim(*first, &step.met, &observations, dedicated).await,
+            Some(first) => self.reclaim(*first, &step.met, (&observations, began), dedicated).await,
             None => Vec::new(),
         }
     }
@@ -153,7 +175,7 @@ impl Manager {
         for pod in &pods {
             let exceeded = usage.get(pod.uid()).and_then(|usage| limits::exceeded(pod, usage, dedicated));
             let Some((signal, message)) = exceeded else { continue };
-            let eviction = Eviction { reason: REASON, message, grace: AT_ONCE, disruption: false };
+            let eviction = Eviction { reason: REASON, message, grace: AT_ONCE, disruption: None };
             if self.evict(pod, signal, eviction) {
                 evicted.push(pod.uid().to_owned());
             }
@@ -166,7 +188,7 @@ impl Manager {
         &self,
         first: Threshold,
         met: &[Threshold],
-        observations: &Observations,
+        (observations, observed): (&Observations, Instant),
         dedicated: bool,
     ) -> Vec<String> {
         let resource = first.signal.resource();
@@ -185,6 +207,9 @@ impl Manager {
         let mut pods = self.kubelet.admitted("");
         let usage = observe::pods(&self.kubelet, &pods, on_disk).await;
         rank::sort(&mut pods, &usage, first.signal, dedicated);
+        for threshold in met.iter().filter(|_| !pods.is_empty()) {
+            self.kubelet.metrics.chosen(threshold.signal.name(), observed.elapsed());
+        }
         for pod in &pods {
             let grace = match first.grace.is_zero() {
                 true => AT_ONCE,
@@ -195,7 +220,8 @@ impl Manager {
                 }
             };
             let message = words::message(first.signal, pod, usage.get(pod.uid()), met, observations);
-            let eviction = Eviction { reason: REASON, message, grace, disruption: true };
+            let disruption = Some(message.clone());
+            let eviction = Eviction { reason: REASON, message, grace, disruption };
             if self.evict(pod, first.signal.name(), eviction) {
                 return vec![pod.uid().to_owned()];
             }
@@ -205,18 +231,11 @@ impl Manager {
     }
 
     fn evict(&self, pod: &Value, signal: &str, eviction: Eviction) -> bool {
-        if resources::is_critical(pod) {
-            return false;
+        let told = !resources::is_critical(pod) && tell(&self.kubelet, pod, eviction);
+        if told {
+            self.kubelet.metrics.evicted(signal);
         }
-        let pods = self.kubelet.pods.lock();
-        let Some(known) = pods.get(pod.uid()).filter(|known| known.eviction.borrow().is_none()) else {
-            return false;
-        };
-        tracing::info!(pod = %spec::describe(pod), message = eviction.message, "Evicting a pod");
-        events::of_pod(&self.kubelet.recorder, pod, Kind::Warning, REASON, &eviction.message);
-        known.eviction.send_replace(Some(eviction));
-        self.kubelet.metrics.evicted(signal);
-        true
+        told
     }
 
     /// Waits until those who were told to go are gone, for a while.

@@ -28,7 +28,7 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// A failed call, in the words of upstream's gRPC library, as they show in events.
 #[derive(Debug, thiserror::Error)]
-#[error("rpc error: code = {code:?} desc = {message}")]
+#[error("rpc error: code = {} desc = {message}", name(*code))]
 pub(crate) struct Error {
     /// The gRPC code.
     pub code: Code,
@@ -39,6 +39,15 @@ pub(crate) struct Error {
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         Self { code: status.code(), message: status.message().to_owned() }
+    }
+}
+
+/// What upstream's gRPC library calls a code.
+pub(crate) fn name(code: Code) -> String {
+    match code {
+        Code::Ok => "OK".to_owned(),
+        Code::Cancelled => "Canceled".to_owned(),
+        other => format!("{other:?}"),
     }
 }
 

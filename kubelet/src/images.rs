@@ -53,6 +53,13 @@ pub(crate) struct Request<'a> {
     pub now: i64,
 }
 
+/// What was found out about an image that a pod needs.
+#[derive(Debug, Default)]
+struct Found {
+    present: Option<bool>,
+    must_pull: Option<bool>,
+}
+
 /// The node's images.
 pub(crate) struct Images {
     runtime: Runtime,
@@ -100,6 +107,13 @@ impl Images {
         Ok(())
     }
 
+    /// Has the figures show how many records there are.
+    pub(crate) fn count_records(&self) {
+        let (intents, records) = self.records.count();
+        self.metrics.images.intents.set(intents);
+        self.metrics.images.records.set(records);
+    }
+
     /// Forgets who may use images that are gone since before `since`.
     fn prune(&self, images: &[cri::Image], since: jiff::Timestamp) {
         let ids: Vec<String> = images.iter().map(|image| image.id.clone()).collect();
@@ -113,6 +127,19 @@ impl Images {
         objects: &Objects,
         backoffs: &mut Backoffs,
     ) -> Result<cri::Image, Waiting> {
+        let (policy, mut found) = (request.policy, Found::default());
+        let ensured = self.ensure_noting(request, objects, backoffs, &mut found).await;
+        self.metrics.images.requested(policy, found.present, found.must_pull);
+        ensured
+    }
+
+    async fn ensure_noting(
+        &self,
+        request: Request<'_>,
+        objects: &Objects,
+        backoffs: &mut Backoffs,
+        found: &mut Found,
+    ) -> Result<cri::Image, Waiting> {
         let Request { pod, image, policy, .. } = request;
         if let Err(why) = name::check(image) {
             let why = format!("couldn't parse image name {image:?}: {why}");
@@ -121,6 +148,7 @@ impl Images {
             return Err(Waiting { reason: "InvalidImageName", message });
         }
         if policy == "Always" {
+            found.must_pull = Some(true);
             return self.pull(request, objects, backoffs).await;
         }
         let present = match self.runtime.image(image).await {
@@ -131,9 +159,14 @@ impl Images {
                 return Err(Waiting { reason: "ImageInspectError", message });
             }
         };
+        found.present = Some(present.is_some());
+        found.must_pull = (policy != "Never").then_some(true);
         if let Some(present) = present {
             let credentials = self.credentials(pod, image, objects);
-            if !self.records.must_pull(image, &present.id, credentials).await {
+            let check = self.records.check(image, &present.id, credentials).await;
+            self.metrics.images.checked(check);
+            found.must_pull = Some(check.must_pull());
+            if !check.must_pull() {
                 let message = format!(
                     "Container image {image:?} already present on machine and can be accessed by the pod"
                 );
@@ -178,7 +211,7 @@ impl Images {
                 self.failures.lock().remove(&key);
                 let spent = waiting_since.elapsed();
                 *self.spent.lock().entry(pod.uid().to_owned()).or_default() += spent;
-                self.metrics.pulled(found.size, spent.as_secs_f64());
+                self.metrics.images.pulled(found.size, spent.as_secs_f64());
                 let took = |since: Instant| {
                     let milliseconds = since.elapsed().as_millis() as u64;
                     daemon::GoDuration(std::time::Duration::from_millis(milliseconds))

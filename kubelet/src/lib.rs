@@ -73,6 +73,7 @@ use metrics::{Metrics, Place, Startup};
 use node::status::Capacity;
 use objects::Objects;
 use pods::manager::{Allocatable, Health};
+use pods::needs::{Needs, Taken, Wanted};
 use pods::swap::Swap;
 use pods::{Manager, resources, spec, static_pods, traces};
 use users::Ranges;
@@ -135,7 +136,7 @@ pub(crate) struct Kubelet {
 /// A pod on this node.
 pub(crate) struct Known {
     /// The pod as it is wanted.
-    pub(crate) pod: Arc<Value>,
+    pub(crate) pod: Wanted,
     /// The status that it has; null before the first.
     pub(crate) status: Value,
     /// Wakes its actor.
@@ -196,14 +197,26 @@ impl Kubelet {
 
     /// The pods that use the node's resources, but for one, with what they were given of them.
     pub(crate) fn admitted(&self, except: &str) -> Vec<Arc<Value>> {
+        let using = self.using(except, |pod| Arc::clone(pod));
+        using.iter().map(|pod| self.allocations.allocated(pod)).collect()
+    }
+
+    /// What each of these pods takes of the node.
+    pub(crate) fn taken(&self, except: &str) -> Vec<Taken> {
+        let using = self.using(except, |pod| (Arc::clone(pod), pod.needs()));
+        let given = using.into_iter().map(|(pod, needs)| {
+            let allocated = self.allocations.allocated(&pod);
+            let needs = if Arc::ptr_eq(&allocated, &pod) { needs } else { Arc::new(Needs::of(&allocated)) };
+            (pod, needs)
+        });
+        given.collect()
+    }
+
+    fn using<T>(&self, except: &str, what: impl Fn(&Wanted) -> T) -> Vec<T> {
         let ended = |known: &Known| matches!(known.phase(), "Succeeded" | "Failed");
-        let pods: Vec<_> = {
-            let pods = self.pods.lock();
-            let counted = pods.iter().filter(|(uid, known)| *uid != except && !ended(known));
-            counted.map(|(_, known)| known.pod.clone()).collect()
-        };
-        let let_in = pods.iter().filter(|pod| self.allocations.has(pod.uid()));
-        let_in.map(|pod| self.allocations.allocated(pod)).collect()
+        let pods = self.pods.lock();
+        let others = pods.iter().filter(|(uid, known)| *uid != except && !ended(known));
+        others.filter(|(uid, _)| self.allocations.has(uid)).map(|(_, known)| what(&known.pod)).collect()
     }
 
     /// Has the figures show where pods and their volumes stand now.
@@ -218,6 +231,7 @@ impl Kubelet {
         let held = places.iter().zip(&pods).filter(|(place, _)| !place.over).map(|(_, pod)| pod);
         let (wanted, there) = self.volumes.count(held);
         self.metrics.storage.show(&wanted, &there);
+        self.images.count_records();
     }
 
     /// Keeps a pod's status for those who ask this node for it.
@@ -327,6 +341,11 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
              removed in a future release; set failCgroupV1 to false to run here nevertheless"
         );
     }
+    if !cgroups.is_v2() && config.file.single_process_oom_kill == Some(false) {
+        bail!(
+            "invalid configuration: singleProcessOOMKill must not be explicitly set to false when using cgroup v1"
+        );
+    }
     let facts = linux::facts::read()?;
     if facts.swap > 0 && config.file.fail_swap_on {
         bail!(
@@ -356,7 +375,8 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
     let tokens = Arc::new(Tokens::new(client.clone()));
     let metrics = Arc::new(Metrics::new(&config.node_name, cgroups.is_v2()));
     let images = images(&config, (&runtime, &recorder), &client, &tokens, metrics.clone())?;
-    let csi = Csi::new(&config.root, &config.node_name, client.clone(), recorder.clone(), tokens.clone());
+    let (api, storage) = ((client.clone(), recorder.clone()), metrics.storage.clone());
+    let csi = Csi::new(&config.root, &config.node_name, api, tokens.clone(), storage);
     let csi = Arc::new(csi.context("cannot read what there is of CSI volumes")?);
     let (sys, kept) = (Path::new(managers::machine::SYS), node::status::kept(&config, &facts));
     let managers = Managers::load(&config.file, &config.root, sys, kept, facts.memory)?;

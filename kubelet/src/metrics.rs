@@ -1,5 +1,7 @@
 //! The kubelet's own figures, by upstream's names, labels and buckets. What is counted often is looked up once.
 
+mod certificates;
+mod images;
 mod node_start;
 mod outcomes;
 mod pods;
@@ -7,12 +9,15 @@ mod startup;
 mod storage;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+pub(crate) use certificates::Rotation;
+pub(crate) use images::{Check, Images};
 pub(crate) use node_start::NodeStart;
 pub(crate) use outcomes::Outcomes;
 pub(crate) use pods::{ContainerType, Place, Worker};
@@ -26,28 +31,12 @@ const STARTS: [f64; 25] = [
     0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0,
     480.0, 600.0, 900.0, 1200.0, 1800.0, 2700.0, 3600.0,
 ];
-/// The buckets of pulls, in seconds.
-const PULLS: [f64; 18] = [
-    1.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0, 1200.0, 1800.0,
-    2700.0, 3600.0,
-];
-/// The sizes of images that are told apart: the words for those that are not smaller than this.
-const SIZES: [(u64, &str); 12] = [
-    (0, "0-10MB"),
-    (10 << 20, "10MB-100MB"),
-    (100 << 20, "100MB-500MB"),
-    (500 << 20, "500MB-1GB"),
-    (1 << 30, "1GB-5GB"),
-    (5 << 30, "5GB-10GB"),
-    (10 << 30, "10GB-20GB"),
-    (20 << 30, "20GB-30GB"),
-    (30 << 30, "30GB-40GB"),
-    (40 << 30, "40GB-60GB"),
-    (60 << 30, "60GB-100GB"),
-    (100 << 30, "GT100GB"),
-];
+/// The help of a metric that upstream promises nothing about, as of nearly all of a kubelet.
+pub(crate) fn alpha(help: &str) -> String {
+    format!("[ALPHA] {help}")
+}
 
-/// Makes families of `kubelet_*` and shows them at an endpoint.
+/// Makes families of `kubelet_*` and shows them at an endpoint. They are alpha unless their help says something else.
 pub(crate) struct Maker<'r>(pub(crate) &'r Registry);
 
 impl Maker<'_> {
@@ -58,6 +47,7 @@ impl Maker<'_> {
     }
 
     fn options(name: &str, help: &str) -> Opts {
+        let help = if help.starts_with('[') { help.to_owned() } else { alpha(help) };
         Opts::new(format!("kubelet_{name}"), help)
     }
 
@@ -110,9 +100,11 @@ pub(crate) struct Metrics {
     pub(crate) node_start: NodeStart,
     /// The looks at all containers.
     pub(crate) relists: Relists,
+    /// What is done about images.
+    pub(crate) images: Images,
     evictions: IntCounterVec,
-    pulls: HistogramVec,
-    collected: IntCounterVec,
+    stats_ages: HistogramVec,
+    preemptions: IntCounterVec,
 }
 
 impl Metrics {
@@ -134,17 +126,18 @@ impl Metrics {
                 "Cumulative number of pod evictions by eviction signal",
                 &["eviction_signal"],
             ),
-            pulls: maker.histograms(
-                "image_pull_duration_seconds",
-                "Duration in seconds to pull an image.",
-                &["image_size_in_bytes"],
-                PULLS.to_vec(),
+            stats_ages: maker.histograms(
+                "eviction_stats_age_seconds",
+                "Time between when stats are collected, and when pod is evicted based on those stats by eviction signal",
+                &["eviction_signal"],
+                SECONDS.to_vec(),
             ),
-            collected: maker.counters(
-                "image_garbage_collected_total",
-                "Total number of images garbage collected by the kubelet, whether through disk usage or image age.",
-                &["reason"],
+            preemptions: maker.counters(
+                "preemptions",
+                "Cumulative number of pod preemptions by preemption resource",
+                &["preemption_signal"],
             ),
+            images: Images::new(&maker),
             registry,
         }
     }
@@ -154,15 +147,14 @@ impl Metrics {
         self.evictions.with_label_values(&[signal]).inc();
     }
 
-    /// An image of so many bytes was pulled in so many seconds.
-    pub(crate) fn pulled(&self, bytes: u64, seconds: f64) {
-        let size = SIZES.iter().rev().find(|(least, _)| bytes >= *least).map_or("", |(_, words)| words);
-        self.pulls.with_label_values(&[size]).observe(seconds);
+    /// A pod goes in favour of another, for which there was too little of this resource.
+    pub(crate) fn preempted(&self, resource: &str) {
+        self.preemptions.with_label_values(&[resource]).inc();
     }
 
-    /// An image was removed: for its `age`, or for `space`.
-    pub(crate) fn collected(&self, reason: &str) {
-        self.collected.with_label_values(&[reason]).inc();
+    /// Somebody is chosen to go by figures of this age.
+    pub(crate) fn chosen(&self, signal: &str, age: Duration) {
+        self.stats_ages.with_label_values(&[signal]).observe(age.as_secs_f64());
     }
 }
 
@@ -217,27 +209,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn images_are_told_apart_by_size() {
-        let metrics = Metrics::new("n", true);
-        for (bytes, words) in
-            [(0, "0-10MB"), ((10 << 20) - 1, "0-10MB"), (10 << 20, "10MB-100MB"), (u64::MAX, "GT100GB")]
-        {
-            let series =
-                format!(r#"kubelet_image_pull_duration_seconds_count{{image_size_in_bytes="{words}"}}"#);
-            let count = |metrics: &Metrics| {
-                let text = text(&metrics.registry);
-                let line = text.lines().find(|line| line.starts_with(&series));
-                line.and_then(|line| line.rsplit(' ').next()?.parse::<u32>().ok()).unwrap_or_default()
-            };
-            let before = count(&metrics);
-            metrics.pulled(bytes, 1.0);
-            assert_eq!(count(&metrics), before + 1, "{bytes}");
-        }
-    }
-
-    #[test]
     fn the_node_is_named() {
         let text = text(&Metrics::new("n1", false).registry);
+        assert!(text.contains("# HELP kubelet_node_name [ALPHA] The node's name. The count is always 1.\n"));
         assert!(text.contains("kubelet_node_name{node=\"n1\"} 1\n"));
         assert!(text.contains("kubelet_cgroup_version 1\n"));
         assert!(text.contains("kubelet_running_containers{container_state=\"running\"} 0\n"));

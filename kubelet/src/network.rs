@@ -13,6 +13,9 @@ const MAX_SERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 const MAX_SEARCH_CHARS: usize = 2048;
 
+/// The longest name that the kernel takes.
+const MAX_KERNEL_NAME: usize = 64;
+
 /// The resolver settings of a pod, by its DNS policy. `host` is the text of the host's resolver file.
 pub(crate) fn dns(pod: &Value, config: &KubeletConfiguration, host: &str) -> cri::DnsConfig {
     let from_host = parse_resolv_conf(host);
@@ -137,6 +140,23 @@ pub(crate) fn hostname(pod: &Value, config: &KubeletConfiguration) -> (String, S
     (name.to_owned(), domain)
 }
 
+/// The host name that the kernel has for a pod: with its domain, where the pod wants that. An error is a sentence.
+pub(crate) fn kernel_hostname(pod: &Value, config: &KubeletConfiguration) -> Result<String, String> {
+    let (name, domain) = hostname(pod, config);
+    if domain.is_empty() || pod.at(&["spec", "setHostnameAsFQDN"]).as_bool() != Some(true) {
+        return Ok(name);
+    }
+    let full = format!("{name}.{domain}");
+    if full.len() > MAX_KERNEL_NAME {
+        return Err(format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long ({MAX_KERNEL_NAME} \
+             characters is the max, {} characters requested)",
+            full.len()
+        ));
+    }
+    Ok(full)
+}
+
 #[cfg(test)]
 mod tests {
     use api::object;
@@ -192,6 +212,19 @@ mod tests {
         let text = hosts(&pod, &["10.42.0.2".to_owned()], "web-0", "web.ns.svc.cluster.local", "");
         assert!(text.contains("10.42.0.2\tweb-0.web.ns.svc.cluster.local\tweb-0\n"), "{text}");
         assert!(text.ends_with("# Entries added by HostAliases.\n192.0.2.7\ta\tb\n"), "{text}");
+    }
+
+    #[test]
+    fn the_kernel_knows_a_pod_by_its_whole_name_if_that_is_wished_and_fits() {
+        let named = |name: &str, full: bool| {
+            let spec = object!({"subdomain": "web", "setHostnameAsFQDN": full});
+            let pod = object!({"metadata": {"name": name, "namespace": "ns"}, "spec": (spec)});
+            kernel_hostname(&pod, &config())
+        };
+        assert_eq!(named("p", false).as_deref(), Ok("p"));
+        assert_eq!(named("p", true).as_deref(), Ok("p.web.ns.svc.cluster.local"));
+        let why = named(&"a".repeat(40), true).unwrap_err();
+        assert!(why.ends_with("is too long (64 characters is the max, 65 characters requested)"), "{why}");
     }
 
     #[test]

@@ -36,18 +36,22 @@ impl Metrics {
     /// Nothing asked yet.
     pub(crate) fn new() -> Self {
         let counter = |name: &str, of: &str| {
-            let help = format!(
-                "Cumulative number of requests to the PodResource {of}. Broken down by server api version."
-            );
+            let help = format!("[ALPHA] {of}. Broken down by server api version.");
             let options = Opts::new(format!("kubelet_pod_resources_endpoint_{name}"), help);
             IntCounterVec::new(options, &["server_api_version"]).expect("the names are valid")
         };
         Self {
-            all: counter("requests_total", "endpoint"),
-            lists: counter("requests_list", "List endpoint"),
-            allocatable: counter("requests_get_allocatable", "GetAllocatableResources endpoint"),
-            gets: counter("requests_get", "Get endpoint"),
-            failed_gets: counter("errors_get", "Get endpoint which returned error"),
+            all: counter("requests_total", "Cumulative number of requests to the PodResource endpoint"),
+            lists: counter("requests_list", "Number of requests to the PodResource List endpoint"),
+            allocatable: counter(
+                "requests_get_allocatable",
+                "Number of requests to the PodResource GetAllocatableResources endpoint",
+            ),
+            gets: counter("requests_get", "Number of requests to the PodResource Get endpoint"),
+            failed_gets: counter(
+                "errors_get",
+                "Number of requests to the PodResource Get endpoint which returned error",
+            ),
         }
     }
 

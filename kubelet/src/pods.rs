@@ -3,7 +3,7 @@
 //! - `manager` knows the actors; `relist` wakes those whose containers changed; `traces` finds what is left of pods;
 //! - `actor` is the loop of one pod, with `start`, `image_volumes`, `mounts`, `stop` and `report` as its hands;
 //! - `echo` knows what the actor's own reports come back as;
-//! - `plan`, `resize`, `status`, `resources`, `swap`, `sandbox` and `container` decide, and touch nothing.
+//! - `plan`, `preemption`, `resize`, `status`, `resources`, `swap`, `sandbox` and `container` decide, and touch nothing.
 
 mod actor;
 pub(crate) mod admission;
@@ -15,8 +15,10 @@ mod hooks;
 mod image_volumes;
 pub(crate) mod manager;
 mod mounts;
+pub(crate) mod needs;
 pub(crate) mod observed;
 pub(crate) mod plan;
+mod preemption;
 mod relist;
 mod report;
 mod resize;

@@ -1,6 +1,7 @@
 //! Probes: one task for each probe of a running container, whose verdicts wake the pod's actor.
 
 mod check;
+mod http;
 mod metrics;
 mod redirect;
 
@@ -21,7 +22,8 @@ use crate::pods::observed::{Observed, State};
 use crate::pods::plan::Verdicts;
 use crate::pods::spec;
 
-pub(crate) use check::{Outcome, Target, http_get};
+pub(crate) use check::{Outcome, Target};
+pub(crate) use http::hook as http_hook;
 pub(crate) use metrics::Metrics;
 
 /// The kinds of probes, in the words of events.

@@ -2,6 +2,7 @@
 
 mod access;
 mod cadvisor;
+mod checkpoint;
 mod logs;
 mod metrics;
 mod node_logs;
@@ -129,6 +130,9 @@ async fn start_secure(kubelet: &Arc<Kubelet>, endpoints: Arc<Endpoints>) -> anyh
     let bootstrap = kubelet.config.file.server_tls_bootstrap;
     let signed = if bootstrap { Some(serving::start(kubelet)?) } else { None };
     let own = if bootstrap { None } else { Some(tls(kubelet)?) };
+    let (tasks, stop) = (kubelet.tasks.clone(), kubelet.tasks.token());
+    let clients = endpoints.guard.authenticator.clone();
+    let policy = kubelet.config.tls_policy.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let endpoints = endpoints.clone();
         async move {
@@ -137,8 +141,6 @@ async fn start_secure(kubelet: &Arc<Kubelet>, endpoints: Arc<Endpoints>) -> anyh
             Ok::<_, Infallible>(endpoints.requests.watch("readwrite", (&method, &path), answer).await)
         }
     });
-    let (tasks, stop) = (kubelet.tasks.clone(), kubelet.tasks.token());
-    let policy = kubelet.config.tls_policy.clone();
     kubelet.tasks.critical("server", async move {
         let tls = match (own, signed) {
             (Some(tls), _) => tls,
@@ -148,12 +150,13 @@ async fn start_secure(kubelet: &Arc<Kubelet>, endpoints: Arc<Endpoints>) -> anyh
             },
             (None, None) => anyhow::bail!("there is no serving certificate"),
         };
+        let tls = tls.with_clients(clients)?;
         let (watched, until) = (tls.clone(), stop.clone());
         tasks.plain("certificates", async move {
             watched.watch(until).await;
             Ok(())
         });
-        Server::https(tls).serve(listener, service, stop).await;
+        Server::https(Arc::new(tls)).serve(listener, service, stop).await;
         Ok(())
     });
     tracing::info!(%address, "Serving");
@@ -211,7 +214,7 @@ fn health(kubelet: &Arc<Kubelet>) -> Health {
     health
 }
 
-fn tls(kubelet: &Kubelet) -> anyhow::Result<Arc<Tls>> {
+fn tls(kubelet: &Kubelet) -> anyhow::Result<Tls> {
     let file = &kubelet.config.file;
     let tls = if file.tls_cert_file.is_empty() {
         let mut hosts = vec![kubelet.config.node_name.clone()];
@@ -220,7 +223,7 @@ fn tls(kubelet: &Kubelet) -> anyhow::Result<Arc<Tls>> {
     } else {
         Tls::from_files(Path::new(&file.tls_cert_file), Path::new(&file.tls_private_key_file))?
     };
-    Ok(Arc::new(tls.with_policy(&kubelet.config.tls_policy)?))
+    Ok(tls.with_policy(&kubelet.config.tls_policy)?)
 }
 
 /// Waits until a certificate is signed, and turns callers away until then; none when the kubelet ends before that.
@@ -229,11 +232,11 @@ async fn signed_tls(
     mut signed: Current,
     policy: &Policy,
     stop: &CancellationToken,
-) -> anyhow::Result<Option<Arc<Tls>>> {
+) -> anyhow::Result<Option<Tls>> {
     loop {
         let file = signed.borrow_and_update().clone();
         if let Some(file) = file {
-            return Ok(Some(Arc::new(Tls::from_files(&file, &file)?.with_policy(policy)?)));
+            return Ok(Some(Tls::from_files(&file, &file)?.with_policy(policy)?));
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(None),
@@ -351,6 +354,9 @@ impl Endpoints {
             }
             ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
                 streams::port_forward(&self.kubelet, request, (namespace, pod)).await
+            }
+            ["checkpoint", namespace, pod, container] if request.method() == Method::POST => {
+                checkpoint::serve(&self.kubelet, (namespace, pod, container), request.uri().query()).await
             }
             ["run", namespace, pod, .., container] if request.method() == Method::POST => {
                 streams::run(&self.kubelet, request.uri().query(), (namespace, pod, container)).await

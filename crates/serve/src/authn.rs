@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::request::Parts;
 use http::{Method, Response, StatusCode, header};
+use rustls::DistinguishedName;
 
 use crate::accept::PeerCertificates;
 use crate::body::{Body, BoxError, json, text};
@@ -37,6 +38,11 @@ impl User {
 pub trait Authenticator: Send + Sync {
     /// The caller; none when the request carries no credentials of the kind looked at; an error when it carries wrong ones.
     async fn authenticate(&self, request: &Parts) -> Result<Option<User>, BoxError>;
+
+    /// Those whose certificates it takes, for clients that have several to choose from.
+    fn authorities(&self) -> Vec<DistinguishedName> {
+        Vec::new()
+    }
 }
 
 /// What a caller wants to do, in the words of RBAC.
@@ -87,6 +93,10 @@ impl Authenticator for CertificateAuthenticator {
         groups.push("system:authenticated".to_owned());
         Ok(Some(User { name: subject.common_name, uid: subject.uid, groups, ..User::default() }))
     }
+
+    fn authorities(&self) -> Vec<DistinguishedName> {
+        self.0.names()
+    }
 }
 
 /// Tries authenticators in turn; errors only count when none knows the caller.
@@ -104,6 +114,10 @@ impl Authenticator for Union {
             }
         }
         failure.map_or(Ok(None), Err)
+    }
+
+    fn authorities(&self) -> Vec<DistinguishedName> {
+        self.0.iter().flat_map(|one| one.authorities()).collect()
     }
 }
 

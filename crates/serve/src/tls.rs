@@ -21,6 +21,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::authn::Authenticator;
+
 mod policy;
 
 pub use policy::Policy;
@@ -67,6 +69,7 @@ pub struct Tls {
     config: Arc<ArcSwap<ServerConfig>>,
     policy: Policy,
     pairs: Arc<Vec<FilePair>>,
+    clients: Option<Arc<dyn Authenticator>>,
 }
 
 /// A certificate and key on disk, with the parsed form of their last good content.
@@ -119,7 +122,7 @@ impl Tls {
     fn new(pairs: Vec<FilePair>) -> Result<Self, TlsError> {
         let (pairs, policy) = (Arc::new(pairs), Policy::default());
         let config = Arc::new(ArcSwap::from_pointee(config(&pairs, &policy, Vec::new())?));
-        Ok(Self { config, policy, pairs })
+        Ok(Self { config, policy, pairs, clients: None })
     }
 
     /// Offers what a policy lets it offer.
@@ -127,8 +130,23 @@ impl Tls {
     /// # Errors
     /// Versions and suites that do not go together.
     pub fn with_policy(self, policy: &Policy) -> Result<Self, TlsError> {
-        let config = Arc::new(ArcSwap::from_pointee(config(&self.pairs, policy, Vec::new())?));
-        Ok(Self { config, policy: policy.clone(), pairs: self.pairs })
+        let this = Self { policy: policy.clone(), ..self };
+        this.name_authorities(this.authorities())?;
+        Ok(this)
+    }
+
+    /// Tells clients whose certificates this authenticator takes; again whenever that changes, once [`Tls::watch`] runs.
+    ///
+    /// # Errors
+    /// Settings of TLS that do not go together.
+    pub fn with_clients(self, clients: Arc<dyn Authenticator>) -> Result<Self, TlsError> {
+        let this = Self { clients: Some(clients), ..self };
+        this.name_authorities(this.authorities())?;
+        Ok(this)
+    }
+
+    fn authorities(&self) -> Vec<DistinguishedName> {
+        self.clients.as_ref().map(|clients| clients.authorities()).unwrap_or_default()
     }
 
     /// Tells clients, from the next handshake on, which authorities vouch for them, so that they know which of their
@@ -149,6 +167,7 @@ impl Tls {
     /// Reads the files again whenever they change, until `stop`. A broken file is logged and the last good content stays.
     pub async fn watch(&self, stop: CancellationToken) {
         let mut seen: Vec<_> = self.pairs.iter().map(FilePair::modified).collect();
+        let mut named = self.authorities();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -161,8 +180,19 @@ impl Tls {
                     pair.reload();
                 }
             }
+            let authorities = self.authorities();
+            if !same(&authorities, &named) {
+                match self.name_authorities(authorities.clone()) {
+                    Ok(()) => named = authorities,
+                    Err(e) => error!(err = %e, "Clients are not told of changed authorities"),
+                }
+            }
         }
     }
+}
+
+fn same(one: &[DistinguishedName], other: &[DistinguishedName]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.as_ref() == other.as_ref())
 }
 
 fn config(

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::{DistinguishedName, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Name};
@@ -95,6 +95,11 @@ impl ClientCa {
             }
         }
         Arc::clone(&state.verifier)
+    }
+
+    /// The subjects of the authorities.
+    pub fn names(&self) -> Vec<DistinguishedName> {
+        self.current().root_hint_subjects().to_vec()
     }
 
     /// The subject of the leaf, if its chain leads to an authority now and it is good for clients.

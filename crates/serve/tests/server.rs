@@ -3,15 +3,21 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
+use rustls::sign::CertifiedKey;
+use serve::authn::{CertificateAuthenticator, Union};
 use serve::outbound::{self, Options};
 use serve::x509::ClientCa;
 use serve::{Body, Diagnostics, Health, PeerCertificates, Server, Tls, empty, text};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 /// Tells the caller who they are by their certificate.
@@ -31,8 +37,13 @@ struct Authority {
 
 impl Authority {
     fn new() -> Self {
+        Self::named("authority")
+    }
+
+    fn named(name: &str) -> Self {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         Self { cert: params.self_signed(&key).unwrap(), issuer: rcgen::Issuer::new(params, key) }
     }
@@ -86,6 +97,64 @@ async fn callers_are_known_by_their_certificates() {
         stop.cancel();
     };
     tokio::join!(server, asking);
+}
+
+/// A client without certificates that notes whose it is asked for.
+#[derive(Debug, Default)]
+struct Asked(Mutex<Vec<Vec<u8>>>);
+
+impl ResolvesClientCert for Asked {
+    fn resolve(&self, authorities: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        *self.0.lock().unwrap() = authorities.iter().map(|name| name.to_vec()).collect();
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Which authorities a server names in a handshake.
+async fn named(tls: &Tls) -> Vec<Vec<u8>> {
+    let asked = Arc::new(Asked::default());
+    let options = Options { insecure: true, ..Options::default() };
+    let mut config = outbound::tls_config(&options).unwrap();
+    config.client_auth_cert_resolver = asked.clone();
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let client = TlsConnector::from(Arc::new(config));
+    let name = "localhost".try_into().unwrap();
+    let (client, server) = tokio::join!(client.connect(name, near), tls.acceptor().accept(far));
+    client.unwrap();
+    server.unwrap();
+    asked.0.lock().unwrap().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_are_told_whose_certificates_count() {
+    let (old, new) = (Authority::named("old"), Authority::named("new"));
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("ca.crt");
+    std::fs::write(&bundle, old.cert.pem()).unwrap();
+    let subject = |authority: &Authority| {
+        let ca = ClientCa::from_pem(authority.cert.pem().as_bytes()).unwrap();
+        vec![ca.names()[0].as_ref().to_vec()]
+    };
+    let tls = Tls::self_signed("test", &[], None).unwrap();
+    assert!(named(&tls).await.is_empty());
+    let clients = CertificateAuthenticator(ClientCa::from_file(&bundle).unwrap());
+    let tls = tls.with_clients(Arc::new(Union(vec![Arc::new(clients)]))).unwrap();
+    assert_eq!(named(&tls).await, subject(&old));
+
+    let stop = CancellationToken::new();
+    let asking = async {
+        while named(&tls).await != subject(&new) {
+            // Written again, for the clock of files is a coarse one.
+            std::fs::write(&bundle, new.cert.pem()).unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        stop.cancel();
+    };
+    tokio::join!(tls.watch(stop.clone()), asking);
 }
 
 #[tokio::test]

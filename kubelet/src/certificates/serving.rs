@@ -14,6 +14,7 @@ use super::request::{self, Ask, Naming};
 use super::store::Store;
 use super::{due, wait_until};
 use crate::Kubelet;
+use crate::metrics::Rotation;
 
 /// Where the certificate in use lies with its key; nothing before there is one.
 pub(crate) type Current = watch::Receiver<Option<PathBuf>>;
@@ -23,10 +24,11 @@ pub(crate) fn start(kubelet: &Arc<Kubelet>) -> anyhow::Result<Current> {
     let store = Store::open(&kubelet.config.cert_dir, "kubelet-server")?;
     let usable = is_usable(&fs::read(store.link()).unwrap_or_default());
     let (tell, told) = watch::channel(usable.then(|| store.link()));
+    let metrics = Rotation::server(&kubelet.metrics.registry, store.link());
     let (this, stop) = (kubelet.clone(), kubelet.tasks.token());
     kubelet.tasks.critical("serving-certificate", async move {
         tokio::select! {
-            () = keep(&this, &store, &tell) => {}
+            () = keep(&this, &store, &metrics, &tell) => {}
             () = stop.cancelled() => {}
         }
         Ok(())
@@ -38,14 +40,15 @@ fn is_usable(pem: &[u8]) -> bool {
     serve::x509::validity(pem).is_ok_and(|(_, ends)| ends > Timestamp::now().as_second())
 }
 
-async fn keep(kubelet: &Kubelet, store: &Store, tell: &watch::Sender<Option<PathBuf>>) {
+async fn keep(kubelet: &Kubelet, store: &Store, metrics: &Rotation, tell: &watch::Sender<Option<PathBuf>>) {
     loop {
-        let pause = match renew(kubelet, store).await {
+        let pause = match renew(kubelet, store, metrics).await {
             Ok(wait) => {
                 tell.send_if_modified(|current| current.replace(store.link()).is_none());
                 wait
             }
             Err(error) => {
+                metrics.failed();
                 tracing::error!(err = format!("{error:#}"), "Cannot get a serving certificate");
                 Duration::from_secs(60)
             }
@@ -55,7 +58,7 @@ async fn keep(kubelet: &Kubelet, store: &Store, tell: &watch::Sender<Option<Path
 }
 
 /// Gets a certificate if there is none, or it is time for another; how long to wait before the next look.
-async fn renew(kubelet: &Kubelet, store: &Store) -> anyhow::Result<Duration> {
+async fn renew(kubelet: &Kubelet, store: &Store, metrics: &Rotation) -> anyhow::Result<Duration> {
     let current = fs::read(store.link()).unwrap_or_default();
     if is_usable(&current)
         && let Some(wait) = wait_until(due(&current, rand::random_range(0.7..0.9))?)
@@ -67,6 +70,7 @@ async fn renew(kubelet: &Kubelet, store: &Store) -> anyhow::Result<Duration> {
     let ask = Ask::Serving { ips: &kubelet.config.node_ips };
     let certificate = request::certificate(&kubelet.client, name, &key, Naming::Generated, ask).await?;
     store.keep(&certificate, &key)?;
+    metrics.renewed(&current);
     tracing::info!("Got a serving certificate");
     Ok(Duration::from_secs(60))
 }

@@ -10,6 +10,7 @@ use prometheus::{HistogramOpts, HistogramVec, IntGaugeVec, Opts, Registry};
 use tonic::Code;
 
 use super::Claims;
+use crate::grpc;
 
 /// How long things took.
 #[derive(Clone)]
@@ -27,7 +28,7 @@ impl Metrics {
     /// Nothing done yet.
     pub(super) fn new() -> Self {
         let histogram = |name: &str, help: &str, labels: &[&str]| {
-            let options = HistogramOpts::new(name, help).buckets(buckets());
+            let options = HistogramOpts::new(name, crate::metrics::alpha(help)).buckets(buckets());
             HistogramVec::new(options, labels).expect("the names are valid")
         };
         Self {
@@ -50,7 +51,7 @@ impl Metrics {
     }
 
     pub(super) fn call(&self, driver: &str, method: &str, failure: Option<Code>, took: Duration) {
-        let code = failure.map_or_else(|| "OK".to_owned(), |code| format!("{code:?}"));
+        let code = grpc::name(failure.unwrap_or(Code::Ok));
         self.calls.with_label_values(&[driver, method, &code]).observe(took.as_secs_f64());
     }
 
@@ -67,7 +68,7 @@ pub(super) fn register(claims: &Arc<Claims>, registry: &Registry) {
     serve::metrics::register(registry, claims.metrics.calls.clone());
     let options = Opts::new(
         "dra_resource_claims_in_use",
-        "The number of ResourceClaims that are currently in use on the node, by driver name (driver_name label value) and across all drivers (special value <any> for driver_name). Note that the sum of all by-driver counts is not the total number of in-use ResourceClaims because the same ResourceClaim might use devices from different drivers. Instead, use the count for the <any> driver_name.",
+        "[ALPHA] The number of ResourceClaims that are currently in use on the node, by driver name (driver_name label value) and across all drivers (special value <any> for driver_name). Note that the sum of all by-driver counts is not the total number of in-use ResourceClaims because the same ResourceClaim might use devices from different drivers. Instead, use the count for the <any> driver_name.",
     );
     let gauge = IntGaugeVec::new(options, &["driver_name"]).expect("the names are valid");
     serve::metrics::register(registry, InUse { claims: claims.clone(), gauge });

@@ -109,6 +109,8 @@ pub struct KubeletConfiguration {
     pub container_runtime_endpoint: String,
     pub image_service_endpoint: String,
     pub fail_cgroup_v1: bool,
+    #[serde(rename = "singleProcessOOMKill")]
+    pub single_process_oom_kill: Option<bool>,
     pub seccomp_default: bool,
     pub allowed_unsafe_sysctls: Vec<String>,
     #[serde(rename = "providerID")]
@@ -322,6 +324,7 @@ impl Default for KubeletConfiguration {
             container_runtime_endpoint: "unix:///run/containerd/containerd.sock".to_owned(),
             image_service_endpoint: String::new(),
             fail_cgroup_v1: true,
+            single_process_oom_kill: None,
             seccomp_default: false,
             allowed_unsafe_sysctls: Vec::new(),
             provider_id: String::new(),

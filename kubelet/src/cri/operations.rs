@@ -11,6 +11,7 @@ use crate::metrics::{Maker, SECONDS};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
     Attach,
+    Checkpoint,
     ContainerStats,
     ContainerStatus,
     CreateContainer,
@@ -41,8 +42,9 @@ pub(super) enum Operation {
 }
 
 /// Upstream's names, in the order of the operations.
-const NAMES: [&str; 28] = [
+const NAMES: [&str; 29] = [
     "attach",
+    "checkpoint_container",
     "container_stats",
     "container_status",
     "create_container",

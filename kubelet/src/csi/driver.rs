@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use prost::Message;
@@ -12,6 +12,7 @@ use tonic::Code;
 use super::api::{CAPABILITIES, CapabilitiesResponse, Capability, INFO, InfoResponse, Nothing};
 use super::{Csi, Local};
 use crate::grpc::{self, Plugin};
+use crate::metrics::Storage;
 use crate::plugins::Handler;
 
 /// How long a driver may take for anything.
@@ -20,14 +21,17 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// A driver on this node.
 #[derive(Debug)]
 pub(super) struct Driver {
+    name: String,
     plugin: Plugin,
+    metrics: Arc<Storage>,
     version: Version,
     capabilities: OnceLock<Vec<i32>>,
 }
 
 impl Driver {
-    pub(super) fn new(endpoint: &Path, version: Version) -> Self {
-        Self { plugin: Plugin::new(endpoint), version, capabilities: OnceLock::new() }
+    pub(super) fn new(name: &str, endpoint: &Path, version: Version, metrics: Arc<Storage>) -> Self {
+        let (name, plugin) = (name.to_owned(), Plugin::new(endpoint));
+        Self { name, plugin, metrics, version, capabilities: OnceLock::new() }
     }
 
     /// Asks the driver for something.
@@ -36,7 +40,11 @@ impl Driver {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        self.plugin.call(method, question, LIMIT).await
+        let began = Instant::now();
+        let answer = self.plugin.call(method, question, LIMIT).await;
+        let code = answer.as_ref().err().map_or(Code::Ok, |error: &grpc::Error| error.code);
+        self.metrics.called(&self.name, method, &grpc::name(code), began.elapsed());
+        answer
     }
 
     /// Whether the driver can do something. It is asked once.
@@ -126,7 +134,7 @@ impl Handler for Registration {
 
     async fn register(&self, name: &str, endpoint: &Path, versions: &[String]) -> Result<(), String> {
         let version = self.0.local.version(name, versions, "RegisterPlugin")?;
-        let driver = Arc::new(Driver::new(endpoint, version));
+        let driver = Arc::new(Driver::new(name, endpoint, version, self.0.metrics.clone()));
         self.0.local.drivers.lock().insert(name.to_owned(), driver.clone());
         let install = async {
             let info: InfoResponse =

@@ -17,6 +17,7 @@ use super::facts::Facts;
 use super::mount::{Source, Wanted};
 use super::{Local, unique};
 use crate::grpc::{self, Answer, Service};
+use crate::metrics::{Metrics, Storage};
 
 const D: &str = "hostpath.csi.example.com";
 
@@ -110,6 +111,10 @@ impl Service for Fake {
     }
 }
 
+fn metrics() -> Arc<Storage> {
+    Metrics::new("n", true).storage.clone()
+}
+
 struct Setup {
     dir: tempfile::TempDir,
     local: Local,
@@ -135,7 +140,7 @@ impl Setup {
             grpc::serve(listener, service, until).await;
             Ok(())
         });
-        let driver = Arc::new(Driver::new(&socket, "1.0.0".parse().unwrap()));
+        let driver = Arc::new(Driver::new(D, &socket, "1.0.0".parse().unwrap(), metrics()));
         let local = Local::new(dir.path(), "n").unwrap();
         local.drivers.lock().insert(D.to_owned(), driver.clone());
         Some(Self { dir, local, fake, driver, _stop: stop.drop_guard() })

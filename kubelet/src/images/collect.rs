@@ -142,7 +142,7 @@ impl Kubelet {
         for id in ids {
             match self.runtime.remove_image(&id).await {
                 Ok(()) => {
-                    self.metrics.collected(reason);
+                    self.metrics.images.collected(reason);
                     let gone = self.collector.records.lock().remove(&id);
                     freed += gone.map_or(0, |record| record.size);
                     tracing::info!(image = id, "Removed an image that nobody uses");

@@ -34,15 +34,15 @@ impl Metrics {
         let valid = "the names are valid";
         let errors = Opts::new(
             "kubelet_credential_provider_plugin_errors_total",
-            "Number of errors from credential provider plugin",
+            "[ALPHA] Number of errors from credential provider plugin",
         );
         let durations = HistogramOpts::new(
             "kubelet_credential_provider_plugin_duration",
-            "Duration of execution in seconds for credential provider plugin",
+            "[ALPHA] Duration of execution in seconds for credential provider plugin",
         );
         let config = Opts::new(
             "kubelet_credential_provider_config_info",
-            "Information about the last applied credential provider configuration with hash as label",
+            "[ALPHA] Information about the last applied credential provider configuration with hash as label",
         );
         Self {
             errors: IntCounterVec::new(errors, &["plugin_name"]).expect(valid),

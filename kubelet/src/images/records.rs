@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::keyring::{Coordinates, Credential, Source, hex, without_tag};
+use crate::metrics::Check;
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
 /// Above so many credentials of an image, those that fit are not added any more.
@@ -268,12 +269,12 @@ impl Records {
 
     /// Whether a pod has to pull an image that is here, because it has not shown that it may use it. `credentials` are those
     /// it has, asked for only when they matter.
-    pub(super) async fn must_pull(
+    pub(super) async fn check(
         &self,
         image: &str,
         image_ref: &str,
         credentials: impl Future<Output = Vec<Credential>>,
-    ) -> bool {
+    ) -> Check {
         let access = {
             let _alone = self.under_way.lock();
             let record = match read::<Pulled>(&self.pulled, image_ref) {
@@ -281,29 +282,36 @@ impl Records {
                 Err(error) => {
                     // Whoever it was for, it was not for everybody.
                     tracing::error!(image, err = %error, "Cannot read the record of an image");
-                    return true;
+                    return Check::Error;
                 }
             };
             let pulled_here = record.is_some() || self.pulling.join(file_name(image)).exists();
             if !self.verification.needed(image, pulled_here) {
-                return false;
+                return Check::ByPolicy;
             }
             record.and_then(|mut record| record.credential_mapping.remove(without_tag(image)))
         };
-        let Some(access) = access else { return true };
+        let Some(access) = access else { return Check::MustPull };
         if access.node_pods_accessible {
-            return false;
+            return Check::ByCredentials;
         }
         let many = access.kubernetes_secrets.len() >= MANY;
         let fits = credentials.await.into_iter().find(|credential| fits(&access, credential, many));
-        let Some(credential) = fits else { return true };
+        let Some(credential) = fits else { return Check::MustPull };
         if !many {
             let _alone = self.under_way.lock();
             if let Err(error) = self.add(image, image_ref, Some(Access::by(Some(&credential)))) {
                 tracing::warn!(image, err = %error, "Cannot record who uses an image");
             }
         }
-        false
+        Check::ByCredentials
+    }
+
+    /// How many pulls were begun and not ended, and how many images were pulled.
+    pub(super) fn count(&self) -> (i64, i64) {
+        let _alone = self.under_way.lock();
+        let files = |dir: &Path| fs::read_dir(dir).map_or(0, |entries| entries.count() as i64);
+        (files(&self.pulling), files(&self.pulled))
     }
 
     fn add(&self, image: &str, image_ref: &str, more: Option<Access>) -> io::Result<()> {
@@ -398,7 +406,7 @@ mod tests {
         image_ref: &str,
         credentials: Vec<Credential>,
     ) -> bool {
-        records.must_pull(image, image_ref, ready(credentials)).await
+        records.check(image, image_ref, ready(credentials)).await.must_pull()
     }
 
     #[tokio::test]

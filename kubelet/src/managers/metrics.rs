@@ -31,7 +31,8 @@ pub(super) const CACHES: [&str; 2] = ["container", "uncore_cache"];
 impl Metrics {
     /// Nothing counted yet.
     pub(super) fn new() -> Self {
-        let options = |name: &str, help: &str| Opts::new(format!("kubelet_{name}"), help);
+        let options =
+            |name: &str, help: &str| Opts::new(format!("kubelet_{name}"), crate::metrics::alpha(help));
         let counter =
             |name: &str, help: &str| IntCounter::with_opts(options(name, help)).expect("the names are valid");
         let gauge =
@@ -42,7 +43,7 @@ impl Metrics {
         let buckets = exponential_buckets(0.05, 2.0, 15).expect("the numbers are positive");
         let durations = HistogramOpts::new(
             "kubelet_topology_manager_admission_duration_ms",
-            "Duration in milliseconds to serve a pod admission request.",
+            "[ALPHA] Duration in milliseconds to serve a pod admission request.",
         );
         Self {
             cpu_requests: counter(

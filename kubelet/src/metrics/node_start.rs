@@ -45,7 +45,7 @@ impl NodeStart {
     fn show(&self, part: &str, words: &str, duration: f64) {
         let (name, help) = (
             format!("kubelet_node_startup_{part}duration_seconds"),
-            format!("Duration in seconds of node startup {words}."),
+            format!("[ALPHA] Duration in seconds of node startup {words}."),
         );
         let gauge = Gauge::new(name, help).expect("the names are valid");
         gauge.set(duration);

@@ -7,6 +7,7 @@ use api::Value;
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::Maker;
+use crate::pods::{resources, spec};
 
 /// How long changes of resources take, in milliseconds.
 const RESIZES: [f64; 14] = [
@@ -50,6 +51,7 @@ const LISTS: [(&str, &str); 3] = [
 pub(crate) struct Outcomes {
     rejections: IntCounterVec,
     terminations: IntCounterVec,
+    asked: IntCounterVec,
     resizes: HistogramVec,
     pending: IntGaugeVec,
     in_progress: IntGauge,
@@ -59,6 +61,10 @@ pub(crate) struct Outcomes {
     own_users: [IntCounter; 2],
     /// Images that are volumes: wanted, mounted, and not mounted.
     images: [IntCounter; 3],
+    /// Hooks that ask for HTTPS where HTTP is spoken.
+    pub(crate) http_fallbacks: IntCounter,
+    /// Hooks that were to wait, and could not wait for so long.
+    pub(crate) cut_sleeps: IntCounter,
     /// Requests for streams over WebSockets.
     pub(crate) websockets: IntCounterVec,
 }
@@ -75,6 +81,11 @@ impl Outcomes {
                 "terminated_containers_total",
                 "Cumulative number of container terminations.",
                 &["container_type", "exit_code", "reason"],
+            ),
+            asked: maker.counters(
+                "container_requested_resizes_total",
+                "Number of requested resizes, counted at the container level. Different resources on the same container are counted separately. The 'requirement' label refers to 'memory' or 'limits'; the 'operation' label can be one of 'add', 'remove', 'increase' or 'decrease'.",
+                &["resource", "requirement", "operation"],
             ),
             resizes: maker.histograms(
                 "pod_resize_duration_milliseconds",
@@ -100,10 +111,18 @@ impl Outcomes {
                 ),
             ],
             images: [
-                maker.counter("image_volume_requested_total", "Number of requested image volumes."),
-                maker.counter("image_volume_mounted_succeed_total", "Number of successful image volume mounts."),
-                maker.counter("image_volume_mounted_errors_total", "Number of failed image volume mounts."),
+                maker.counter("image_volume_requested_total", "[BETA] Number of requested image volumes."),
+                maker.counter("image_volume_mounted_succeed_total", "[BETA] Number of successful image volume mounts."),
+                maker.counter("image_volume_mounted_errors_total", "[BETA] Number of failed image volume mounts."),
             ],
+            http_fallbacks: maker.counter(
+                "lifecycle_handler_http_fallbacks_total",
+                "The number of times lifecycle handlers successfully fell back to http from https.",
+            ),
+            cut_sleeps: maker.counter(
+                "sleep_action_terminated_early_total",
+                "The number of times lifecycle sleep handler got terminated before it finishes",
+            ),
             websockets: maker.counters(
                 "websocket_streaming_requests_total",
                 "Total number of WebSocket streaming requests (exec/attach/portforward) received by the kubelet.",
@@ -137,6 +156,29 @@ impl Outcomes {
                 }
                 let code = ended.get("exitCode").as_i64().unwrap_or_default().to_string();
                 self.terminations.with_label_values(&[kind, &code, ended.str_at(&["reason"])]).inc();
+            }
+        }
+    }
+
+    /// A pod becomes another: what its containers ask for differently is counted.
+    pub(crate) fn asks(&self, before: &Value, now: &Value) {
+        let generation = |pod: &Value| pod.at(&["metadata", "generation"]).as_i64();
+        if generation(before) == generation(now) {
+            return;
+        }
+        for (old, new) in spec::all_containers(before).zip(spec::all_containers(now)) {
+            for (resource, requirement) in
+                [("memory", "requests"), ("memory", "limits"), ("cpu", "requests"), ("cpu", "limits")]
+            {
+                let amount = |container| resources::of_container(container, requirement, resource);
+                let operation = match (amount(old).unwrap_or_default(), amount(new).unwrap_or_default()) {
+                    (old, new) if old == new => continue,
+                    (0, _) => "add",
+                    (_, 0) => "remove",
+                    (old, new) if old < new => "increase",
+                    _ => "decrease",
+                };
+                self.asked.with_label_values(&[resource, requirement, operation]).inc();
             }
         }
     }
@@ -205,6 +247,32 @@ mod tests {
                 r#"kubelet_terminated_containers_total{container_type="init_container",exit_code="0",reason="Completed"} 2"#,
             ],
         );
+    }
+
+    #[test]
+    fn requests_for_other_resources_are_counted_by_what_they_are() {
+        let registry = Registry::new();
+        let outcomes = Outcomes::new(&Maker(&registry));
+        let pod = |generation: i64, cpu: &str, limits: Value| {
+            let resources = object!({"requests": {"cpu": cpu}, "limits": (limits)});
+            object!({
+                "metadata": {"generation": generation},
+                "spec": {"containers": [{"name": "c", "resources": (resources)}]},
+            })
+        };
+        let old = pod(1, "1", object!({"memory": "1Gi"}));
+        outcomes.asks(&old, &pod(2, "500m", object!({"cpu": "1"})));
+        outcomes.asks(&old, &pod(2, "1000m", object!({"memory": "1024Mi"})));
+        let line = |labels: &str| format!("kubelet_container_requested_resizes_total{{{labels}}} 1");
+        let lines = [
+            r#"operation="decrease",requirement="requests",resource="cpu""#,
+            r#"operation="add",requirement="limits",resource="cpu""#,
+            r#"operation="remove",requirement="limits",resource="memory""#,
+        ]
+        .map(line);
+        let text = text(&registry);
+        check(&text, &lines.each_ref().map(String::as_str));
+        assert_eq!(text.matches("kubelet_container_requested_resizes_total{").count(), 3);
     }
 
     #[test]

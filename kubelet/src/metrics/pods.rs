@@ -285,7 +285,7 @@ impl Pods {
 fn first_network(registry: &Registry, took: Duration) {
     let gauge = Gauge::new(
         "kubelet_first_network_pod_start_sli_duration_seconds",
-        "Duration in seconds to start the first network pod, excluding time to pull images and run init containers, measured from pod creation timestamp to when all its containers are reported as started and observed via watch",
+        "[INTERNAL] Duration in seconds to start the first network pod, excluding time to pull images and run init containers, measured from pod creation timestamp to when all its containers are reported as started and observed via watch",
     );
     let gauge = gauge.expect("the name is valid");
     gauge.set(took.as_secs_f64());

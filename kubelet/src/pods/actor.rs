@@ -396,7 +396,7 @@ impl Actor {
             verdicts: &self.probes.verdicts(),
             waiting: &|name| self.waiting.get(name).cloned(),
             verdict: self.verdict.as_ref(),
-            disruption: self.evicted.as_ref().filter(|e| e.disruption).map(|e| e.message.as_str()),
+            disruption: self.evicted.as_ref().and_then(|eviction| eviction.disruption.as_deref()),
             ending,
             host_ips: &self.kubelet.host_ips,
             now: &now,

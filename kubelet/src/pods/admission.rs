@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use api::Value;
-use placement::{HostPorts, NodeAffinity, NodeView, Reason};
+use api::quantity::Quantity;
+use placement::{NodeAffinity, NodeView, Reason};
 
+use super::needs::{Needs, Taken};
+use super::preemption::{self, Missing};
 use super::{resources, sandbox, security, spec};
 use crate::Kubelet;
-use crate::claims::without_claimed;
 use crate::eviction;
 use crate::shutdown;
 
@@ -27,17 +29,35 @@ pub(crate) fn check(kubelet: &Kubelet, pod: &Arc<Value>) -> Result<(), (String, 
         let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
         return Err(("PodOSNotSupported".to_owned(), message));
     }
-    let others = kubelet.admitted(pod.uid());
+    let (needs, mut others) = (Needs::of(pod), kubelet.taken(pod.uid()));
     let node = kubelet.node.read().clone();
     if let Some(node) = &node {
-        suits(pod, &others, node)?;
+        suits(pod, &needs, &others, node)?;
     }
-    fits(pod, &others, &kubelet.allocatable(), kubelet.config.file.max_pods)?;
-    let used = |resource: &str| kubelet.devices.used(resource) as i64;
-    // Extended resources that come with a claim are no matter of device plug-ins.
-    let others: Vec<_> = others.iter().map(without_claimed).collect();
-    let pod = without_claimed(pod);
-    node.map_or(Ok(()), |node| has_extended(&pod, &others, node.at(&["status", "allocatable"]), &used))
+    let critical = resources::is_critical(pod);
+    if critical {
+        // Whoever has been told to go leaves room for it.
+        let pods = kubelet.pods.lock();
+        others.retain(|(other, _)| {
+            pods.get(other.uid()).is_some_and(|known| known.eviction.borrow().is_none())
+        });
+    }
+    let (own, node) = (kubelet.allocatable(), node.unwrap_or_default());
+    let lacking = lacking(&needs, &others, |resource| match resource {
+        "pods" => Some(i64::from(kubelet.config.file.max_pods)),
+        "cpu" => Some(own.cpu),
+        "memory" => Some(own.memory),
+        other => {
+            // Devices that containers have stay theirs when their plug-in is gone.
+            let capacity = node.str_at(&["status", "allocatable", other]).parse::<Quantity>().ok()?;
+            Some(capacity.units().max(kubelet.devices.used(other) as i64))
+        }
+    });
+    match lacking.first() {
+        None => Ok(()),
+        Some(_) if critical => make_room(kubelet, pod, &others, &lacking),
+        Some(first) => Err(first.refusal()),
+    }
 }
 
 /// Whether the kernel and the runtime can keep the pod as it wants to be kept.
@@ -55,7 +75,7 @@ fn secures(kubelet: &Kubelet, pod: &Value) -> Result<(), (String, String)> {
 }
 
 /// Whether the pod's own wishes about its node and ports can be had here.
-fn suits(pod: &Value, others: &[Arc<Value>], node: &Value) -> Result<(), (String, String)> {
+fn suits(pod: &Value, needs: &Needs, others: &[Taken], node: &Value) -> Result<(), (String, String)> {
     let failed = |predicate: &str, reason: Reason| {
         Err((predicate.to_owned(), format!("Predicate {predicate} failed: {reason}")))
     };
@@ -65,8 +85,7 @@ fn suits(pod: &Value, others: &[Arc<Value>], node: &Value) -> Result<(), (String
     if !NodeAffinity::of(pod.get("spec")).matches(&NodeView::of(node)) {
         return failed("NodeAffinity", Reason::Affinity);
     }
-    let ports = HostPorts::of(pod.get("spec"));
-    match others.iter().any(|other| ports.conflicts(&HostPorts::of(other.get("spec")))) {
+    match others.iter().any(|(_, other)| needs.ports.conflicts(&other.ports)) {
         true => failed("NodePorts", Reason::Ports),
         false => Ok(()),
     }
@@ -81,51 +100,61 @@ pub(crate) struct Allocatable {
     pub memory: i64,
 }
 
-fn fits(
-    pod: &Value,
-    others: &[Arc<Value>],
-    allocatable: &Allocatable,
-    max_pods: u32,
-) -> Result<(), (String, String)> {
-    if others.len() >= max_pods as usize {
-        let message = format!(
-            "Node didn't have enough resource: pods, requested: 1, used: {0}, capacity: {0}",
-            max_pods
-        );
-        return Err(("OutOfpods".to_owned(), message));
-    }
-    for (resource, capacity) in [("cpu", allocatable.cpu), ("memory", allocatable.memory)] {
-        let requested = resources::request(pod, resource);
-        let used: i64 = others.iter().map(|other| resources::request(other, resource)).sum();
-        if requested > 0 && used + requested > capacity && !spec::is_static(pod) {
-            let message = format!(
-                "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
-            );
-            return Err((format!("OutOf{resource}"), message));
-        }
-    }
-    Ok(())
+/// A resource of which there is not enough.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Lack {
+    resource: String,
+    requested: i64,
+    used: i64,
+    capacity: i64,
 }
 
-/// Whether there is enough of the resources that the node has besides those that every node has. Devices that containers
-/// have stay theirs when their plug-in is gone. Resources that the node knows nothing of are somebody else's matter.
-fn has_extended(
+impl Lack {
+    fn refusal(&self) -> (String, String) {
+        let Self { resource, requested, used, capacity } = self;
+        let message = format!(
+            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+        );
+        (format!("OutOf{resource}"), message)
+    }
+
+    fn missing(&self) -> Missing {
+        let amount = self.used.saturating_add(self.requested).saturating_sub(self.capacity);
+        Missing { resource: self.resource.clone(), amount }
+    }
+}
+
+/// What there is not enough of for a pod besides others. Resources of which nobody knows how much there is are somebody
+/// else's matter.
+fn lacking(needs: &Needs, others: &[Taken], capacity: impl Fn(&str) -> Option<i64>) -> Vec<Lack> {
+    let own = needs.requests.other.iter().map(|(resource, _)| resource.as_str());
+    let all = ["pods", "cpu", "memory", "ephemeral-storage"].into_iter().chain(own);
+    let lacks = all.filter_map(|resource| {
+        let (requested, capacity) = (needs.amount(resource), capacity(resource)?);
+        let used = others.iter().fold(0_i64, |sum, (_, other)| sum.saturating_add(other.amount(resource)));
+        let lacks = requested > 0 && used.saturating_add(requested) > capacity;
+        lacks.then(|| Lack { resource: resource.to_owned(), requested, used, capacity })
+    });
+    lacks.collect()
+}
+
+/// Has others go in favour of a pod that the node cannot do without.
+// DIVERGES: upstream starts the pod when they are gone, here it starts while they go.
+fn make_room(
+    kubelet: &Kubelet,
     pod: &Value,
-    others: &[Arc<Value>],
-    allocatable: &Value,
-    devices: &dyn Fn(&str) -> i64,
+    others: &[Taken],
+    lacking: &[Lack],
 ) -> Result<(), (String, String)> {
-    let requests = placement::pod_requests(pod);
-    for (resource, requested) in requests.other.iter().filter(|(_, requested)| *requested > 0) {
-        let quantity = allocatable.str_at(&[resource.as_str()]).parse::<api::quantity::Quantity>();
-        let Ok(quantity) = quantity else { continue };
-        let capacity = quantity.units().max(devices(resource));
-        let used: i64 = others.iter().map(|other| placement::pod_requests(other).get(resource)).sum();
-        if used + requested > capacity {
-            let message = format!(
-                "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
-            );
-            return Err((format!("OutOf{resource}"), message));
+    let missing: Vec<_> = lacking.iter().map(Lack::missing).collect();
+    let victims = preemption::victims(pod, &missing, others).map_err(|why| {
+        let why = format!("preemption: error finding a set of pods to preempt: {why}");
+        let message = format!("Unexpected error while attempting to recover from admission failure: {why}");
+        ("UnexpectedAdmissionError".to_owned(), message)
+    })?;
+    for victim in victims {
+        if eviction::preempt(kubelet, victim) {
+            kubelet.metrics.preempted(&lacking[0].resource);
         }
     }
     Ok(())
@@ -137,50 +166,65 @@ mod tests {
 
     use super::*;
 
+    fn of_spec(spec: Value) -> Taken {
+        let pod = Arc::new(object!({"spec": (spec)}));
+        let needs = Arc::new(Needs::of(&pod));
+        (pod, needs)
+    }
+
+    fn requesting(requests: Value) -> Taken {
+        of_spec(object!({"containers": [{"resources": {"requests": (requests)}}]}))
+    }
+
     #[test]
     fn a_pod_that_wants_another_node_or_a_taken_port_is_turned_away() {
         let node = object!({"metadata": {"name": "n", "labels": {"disk": "ssd"}}});
-        let pod = |disk: &str| {
-            object!({"spec": {
-                "nodeSelector": {"disk": disk},
-                "containers": [{"ports": [{"containerPort": 80, "hostPort": 80}]}],
-            }})
+        let check = |disk: &str, others: &[Taken]| {
+            let ports = object!([{"containerPort": 80, "hostPort": 80}]);
+            let taken =
+                of_spec(object!({"nodeSelector": {"disk": disk}, "containers": [{"ports": (ports)}]}));
+            suits(&taken.0, &taken.1, others, &node).map(|()| taken).map_err(|(reason, _)| reason)
         };
-        assert_eq!(suits(&pod("ssd"), &[], &node), Ok(()));
-        assert_eq!(suits(&pod("hdd"), &[], &node).unwrap_err().0, "NodeAffinity");
-        assert_eq!(suits(&pod("ssd"), &[Arc::new(pod("ssd"))], &node).unwrap_err().0, "NodePorts");
+        let taken = check("ssd", &[]).unwrap();
+        assert_eq!(check("hdd", &[]).unwrap_err(), "NodeAffinity");
+        assert_eq!(check("ssd", &[taken]).unwrap_err(), "NodePorts");
     }
 
     #[test]
     fn a_pod_that_does_not_fit_is_turned_away() {
-        let pod = |cpu: &str| object!({"spec": {"containers": [{"resources": {"requests": {"cpu": cpu}}}]}});
-        let node = Allocatable { cpu: 2000, memory: 1 << 30 };
-        let others = [Arc::new(pod("1500m"))];
-        assert_eq!(fits(&pod("500m"), &others, &node, 110), Ok(()));
-        let (reason, message) = fits(&pod("501m"), &others, &node, 110).unwrap_err();
-        assert_eq!(reason, "OutOfcpu");
-        assert_eq!(
-            message,
-            "Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"
-        );
-        assert_eq!(fits(&pod("1m"), &others, &node, 1).unwrap_err().0, "OutOfpods");
-    }
-
-    #[test]
-    fn extended_resources_count_where_the_node_has_them() {
-        let pod = |amount: &str| {
-            let resources =
-                object!({"requests": {"example.com/x": amount, "hugepages-2Mi": "0", "other.com/y": "9"}});
-            object!({"spec": {"containers": [{"resources": (resources)}]}})
+        let others = [requesting(object!({"cpu": "1500m", "example.com/x": "1"}))];
+        let check = |requests: Value, expected: &[(&str, &str)]| {
+            let capacity = |resource: &str| match resource {
+                "pods" | "example.com/x" => Some(2),
+                "cpu" => Some(2000),
+                "ephemeral-storage" => Some(1 << 20),
+                _ => None,
+            };
+            let found: Vec<_> =
+                lacking(&requesting(requests).1, &others, capacity).iter().map(Lack::refusal).collect();
+            let found: Vec<_> = found.iter().map(|(reason, why)| (reason.as_str(), why.as_str())).collect();
+            let whole = |why: &str| format!("Node didn't have enough resource: {why}");
+            let expected: Vec<_> = expected.iter().map(|(reason, why)| (*reason, whole(why))).collect();
+            assert_eq!(found, expected.iter().map(|(r, why)| (*r, why.as_str())).collect::<Vec<_>>());
         };
-        let (others, node) = ([Arc::new(pod("1"))], object!({"example.com/x": "2"}));
-        assert_eq!(has_extended(&pod("1"), &others, &node, &|_| 0), Ok(()));
-        let (reason, message) = has_extended(&pod("2"), &others, &node, &|_| 0).unwrap_err();
-        assert_eq!(reason, "OutOfexample.com/x");
-        assert_eq!(
-            message,
-            "Node didn't have enough resource: example.com/x, requested: 2, used: 1, capacity: 2"
+        check(object!({"cpu": "500m", "memory": "1Ti", "example.com/x": "1", "other.com/y": "9"}), &[]);
+        check(
+            object!({"cpu": "501m", "example.com/x": "2"}),
+            &[
+                ("OutOfcpu", "cpu, requested: 501, used: 1500, capacity: 2000"),
+                ("OutOfexample.com/x", "example.com/x, requested: 2, used: 1, capacity: 2"),
+            ],
         );
-        assert_eq!(has_extended(&pod("2"), &others, &node, &|_| 3), Ok(()));
+        check(
+            object!({"ephemeral-storage": "2Mi"}),
+            &[(
+                "OutOfephemeral-storage",
+                "ephemeral-storage, requested: 2097152, used: 0, capacity: 1048576",
+            )],
+        );
+        check(
+            object!({"cpu": "8Ei"}),
+            &[("OutOfcpu", "cpu, requested: 9223372036854775807, used: 1500, capacity: 2000")],
+        );
     }
 }

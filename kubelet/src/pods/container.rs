@@ -136,7 +136,8 @@ pub(crate) fn linux_resources(
         out.cpu_period = period as i64;
         out.cpu_quota = resources::quota(limit, period);
     }
-    if machine.cgroup_v2 {
+    // A process that takes too much memory goes with all others of its container, unless it is to go alone.
+    if machine.cgroup_v2 && file.single_process_oom_kill != Some(true) {
         out.unified.insert("memory.oom.group".to_owned(), "1".to_owned());
     }
     machine.swap.apply(pod, container, &mut out);

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Value;
+use client::events::Kind;
+use prometheus::IntCounter;
 
-use crate::cri::Runtime;
-use crate::probes::{Outcome, Target, http_get};
+use crate::probes::{Target, http_hook};
+use crate::{Kubelet, events};
 
 /// How long a hook that has no limit of its own may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -22,16 +24,29 @@ pub(super) fn target(pod: &Arc<Value>, definition: &Value, id: &str, ips: &[Stri
     }
 }
 
+/// Counts a sleep that is given up before it ends.
+struct Asleep<'m>(Option<&'m IntCounter>);
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        if let Some(cut) = self.0 {
+            cut.inc();
+        }
+    }
+}
+
 /// Runs a hook; an error is a sentence.
-pub(super) async fn run(runtime: &Runtime, hook: &Value, target: &Target) -> Result<(), String> {
+pub(super) async fn run(kubelet: &Kubelet, hook: &Value, target: &Target) -> Result<(), String> {
     if let Some(seconds) = hook.at(&["sleep", "seconds"]).as_i64() {
+        let mut asleep = Asleep(Some(&kubelet.metrics.outcomes.cut_sleeps));
         tokio::time::sleep(Duration::from_secs(seconds.max(0).unsigned_abs())).await;
+        asleep.0 = None;
         return Ok(());
     }
     if !hook.get("exec").is_null() {
         let words = hook.array_at(&["exec", "command"]).iter().filter_map(Value::as_str).map(str::to_owned);
         let words: Vec<String> = words.collect();
-        return match runtime.exec_sync(&target.id, &words, PATIENCE).await {
+        return match kubelet.runtime.exec_sync(&target.id, &words, PATIENCE).await {
             Ok(answer) if answer.exit_code == 0 => Ok(()),
             Ok(answer) => Err(format!(
                 "command {:?} exited with {}: {}",
@@ -43,10 +58,15 @@ pub(super) async fn run(runtime: &Runtime, hook: &Value, target: &Target) -> Res
         };
     }
     if !hook.get("httpGet").is_null() {
-        return match http_get(hook.get("httpGet"), target, "kube-lifecycle/1.36").await {
-            Outcome::Success | Outcome::Warning(_) => Ok(()),
-            Outcome::Failure(why) | Outcome::Unknown(why) => Err(why),
-        };
+        if let Some(host) = http_hook(hook.get("httpGet"), target).await? {
+            kubelet.metrics.outcomes.http_fallbacks.inc();
+            let message = format!(
+                "request to HTTPS lifecycle hook {host} got HTTP response, retry with HTTP succeeded"
+            );
+            let (recorder, pod) = (&kubelet.recorder, &target.pod);
+            events::of_pod(recorder, pod, Kind::Warning, "LifecycleHTTPFallback", &message);
+        }
+        return Ok(());
     }
     Err("invalid handler".to_owned())
 }

@@ -27,11 +27,10 @@ impl Actor {
         let Some(attempt) = self.observed.sandbox(pod).map(|sandbox| sandbox.attempt) else { return found };
         let of_sandbox = async {
             let handler = runtime_handler(&kubelet, pod).await?;
-            Ok::<_, String>((self.users(pod, &handler)?, handler))
+            Ok::<_, String>((self.sandbox_config(pod, attempt, self.users(pod, &handler)?)?, handler))
         };
         // Every container that starts is told the same.
-        let Ok((users, handler)) = of_sandbox.await else { return found };
-        let sandbox = self.sandbox_config(pod, attempt, users);
+        let Ok((sandbox, handler)) = of_sandbox.await else { return found };
         for volume in spec::volumes(pod).iter().filter(is_image) {
             let source = volume.get("image");
             let reference = source.str_at(&["reference"]);

@@ -128,7 +128,8 @@ impl Manager {
         let pulling = self.kubelet.images.spent(uid);
         let mut pods = self.kubelet.pods.lock();
         let Some(known) = pods.get_mut(uid) else { return };
-        known.pod = desired.pod.clone();
+        self.kubelet.metrics.outcomes.asks(&known.pod, &desired.pod);
+        known.pod = desired.pod.clone().into();
         known.removed = desired.removed;
         if let Some(started) = known.startup.look(&desired.pod, Timestamp::now(), pulling) {
             self.kubelet.metrics.pods.has_started(&started);
@@ -139,7 +140,7 @@ impl Manager {
         let wake = Arc::new(Notify::new());
         let (eviction, evictions) = watch::channel(None);
         let known = Known {
-            pod: desired.pod.clone(),
+            pod: desired.pod.clone().into(),
             status: Value::Null,
             wake: wake.clone(),
             eviction,

@@ -189,9 +189,6 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_named_by_quality_of_service() {}
-
-    #[test]
     fn small_burstable_containers_go_before_big_ones() {
         let container = |memory: &str| object!({"resources": {"requests": {"memory": memory}}});
         for (memory, score) in [("1", 999), ("512Mi", 500), ("1Gi", 3)] {

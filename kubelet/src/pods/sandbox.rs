@@ -9,22 +9,22 @@ use crate::cri::labels;
 use crate::network;
 use crate::users::Users;
 
-/// The configuration. `resolv_conf` is the text of the host's resolver file; without `users` the pod has the node's.
+/// The configuration; an error is a sentence. `resolv_conf` is the text of the host's resolver file; without `users` the pod has the node's.
 pub(crate) fn config(
     pod: &Value,
     config: &Config,
     attempt: u32,
     resolv_conf: &str,
     users: Option<Users>,
-) -> cri::PodSandboxConfig {
+) -> Result<cri::PodSandboxConfig, String> {
     let logs = config.pod_logs(pod.namespace(), pod.name(), pod.uid());
     let hostname = match spec::host_network(pod) {
         true => String::new(),
-        false => network::hostname(pod, &config.file).0,
+        false => network::kernel_hostname(pod, &config.file)?,
     };
     let mut annotations = labels::strings(pod.at(&["metadata", "annotations"]));
     annotations.entry(spec::SOURCE.to_owned()).or_insert_with(|| "api".to_owned());
-    cri::PodSandboxConfig {
+    Ok(cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata {
             name: pod.name().to_owned(),
             uid: pod.uid().to_owned(),
@@ -44,7 +44,7 @@ pub(crate) fn config(
             ..Default::default()
         }),
         windows: None,
-    }
+    })
 }
 
 fn ports(pod: &Value) -> Vec<cri::PortMapping> {

@@ -181,7 +181,7 @@ impl Actor {
         pod: &Value,
         attempt: u32,
         users: Option<Users>,
-    ) -> cri::PodSandboxConfig {
+    ) -> Result<cri::PodSandboxConfig, String> {
         let resolv_conf = fs::read_to_string(&self.kubelet.config.file.resolv_conf).unwrap_or_default();
         sandbox::config(pod, &self.kubelet.config, attempt, &resolv_conf, users)
     }
@@ -226,7 +226,7 @@ impl Actor {
         })?;
         let made = async {
             let handler = runtime_handler(&kubelet, pod).await?;
-            let config = self.sandbox_config(pod, attempt, self.users(pod, &handler)?);
+            let config = self.sandbox_config(pod, attempt, self.users(pod, &handler)?)?;
             kubelet.runtime.run_sandbox(config, &handler).await.map_err(|error| error.to_string())
         };
         let made = made.await;
@@ -261,12 +261,12 @@ impl Actor {
         };
         let of_sandbox = async {
             let handler = runtime_handler(&kubelet, pod).await?;
-            Ok((self.users(pod, &handler)?, handler))
+            let users = self.users(pod, &handler)?;
+            Ok((self.sandbox_config(pod, sandbox.attempt, users)?, users, handler))
         };
-        let (users, handler) =
+        let (sandbox_config, users, handler) =
             of_sandbox.await.map_err(|why: String| ("CreateContainerConfigError".to_owned(), why))?;
         self.handler.clone_from(&handler);
-        let sandbox_config = self.sandbox_config(pod, sandbox.attempt, users);
         let warn = |reason: &str, message: &str| {
             events::of_container(&kubelet.recorder, pod, name, Kind::Warning, reason, message);
         };
@@ -333,7 +333,7 @@ impl Actor {
         }
         let ips = self.ips(pod);
         let target = hooks::target(pod, definition, id, &ips);
-        if let Err(error) = hooks::run(&self.kubelet.runtime, hook, &target).await {
+        if let Err(error) = hooks::run(&self.kubelet, hook, &target).await {
             tracing::warn!(pod = %spec::describe(pod), err = error, "PostStart hook failed");
             let name = definition.str_at(&["name"]);
             let recorder = &self.kubelet.recorder;
@@ -364,6 +364,7 @@ impl Actor {
         let sources = env::Sources {
             objects: &kubelet.objects,
             services: &kubelet.services,
+            volumes: &self.mounted,
             downward: self.facts(&ips),
         };
         let env = env::variables(pod, definition, &sources).await.map_err(|error| error.to_string())?;

@@ -97,7 +97,7 @@ impl Actor {
         let target = hooks::target(pod, &definition.unwrap_or_default(), &container.id, &ips);
         let began = tokio::time::Instant::now();
         let limit = Duration::from_secs(grace.unsigned_abs());
-        match tokio::time::timeout(limit, hooks::run(&self.kubelet.runtime, &hook, &target)).await {
+        match tokio::time::timeout(limit, hooks::run(&self.kubelet, &hook, &target)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::warn!(pod = %spec::describe(pod), err = error, "PreStop hook failed");

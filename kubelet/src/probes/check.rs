@@ -4,23 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Value;
-use bytes::Bytes;
-use http::header::LOCATION;
-use http::{Request, Uri};
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::redirect;
+use super::http;
 use crate::cri::Runtime;
 
 /// How much of an answer is looked at.
-const MAX_BODY: usize = 10 << 10;
-
-/// After so many redirects a probe gives up.
-const MAX_REDIRECTS: usize = 10;
+pub(super) const MAX_BODY: usize = 10 << 10;
 
 /// What an attempt came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +42,7 @@ pub(crate) struct Target {
 
 impl Target {
     /// A port by number or by the name that the container gives it.
-    fn port(&self, port: &Value) -> Option<u16> {
+    pub(super) fn port(&self, port: &Value) -> Option<u16> {
         if let Some(number) = port.as_i64() {
             return u16::try_from(number).ok();
         }
@@ -72,7 +62,7 @@ pub(super) async fn run(probe: &Value, target: &Target, runtime: &Runtime, timeo
     }
     let network = async {
         if !probe.get("httpGet").is_null() {
-            http_get(probe.get("httpGet"), target, "kube-probe/1.36").await
+            http::probe(probe.get("httpGet"), target).await
         } else if !probe.get("tcpSocket").is_null() {
             tcp(probe.get("tcpSocket"), target).await
         } else if !probe.get("grpc").is_null() {
@@ -96,7 +86,7 @@ fn late(probe: &Value, target: &Target) -> String {
         (Value::Null, _) => "timeout: health rpc did not complete within the time limit".to_owned(),
         (get, _) => format!(
             "Get \"{}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
-            url(get, target).map(|(uri, _)| uri.to_string()).unwrap_or_default()
+            http::url(get, target).map(|uri| uri.to_string()).unwrap_or_default()
         ),
     }
 }
@@ -121,143 +111,15 @@ async fn exec(action: &Value, target: &Target, runtime: &Runtime, timeout: Durat
     }
 }
 
-fn bracketed(host: &str, port: u16) -> String {
+pub(super) fn bracketed(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// The URL of an HTTP action, and the address behind it.
-fn url(get: &Value, target: &Target) -> Option<(Uri, String)> {
-    let port = target.port(get.get("port"))?;
-    let host = match get.str_at(&["host"]) {
-        "" => target.ip.as_str(),
-        host => host,
-    };
-    let scheme = if get.str_at(&["scheme"]).eq_ignore_ascii_case("https") { "https" } else { "http" };
-    let authority = bracketed(host, port);
-    let path = get.str_at(&["path"]);
-    let slash = if path.starts_with('/') { "" } else { "/" };
-    let uri = format!("{scheme}://{authority}{slash}{path}").parse().ok()?;
-    Some((uri, authority))
-}
-
-/// Does a GET; any answer from 200 to 399 is a success. Redirects are followed on the same host; one that leads elsewhere
-/// is a success with a warning.
-pub(crate) async fn http_get(get: &Value, target: &Target, agent: &str) -> Outcome {
-    let Some((first, _)) = url(get, target) else {
-        return Outcome::Unknown("the probe's URL or port is invalid".to_owned());
-    };
-    let mut uri = first.clone();
-    for _ in 0..MAX_REDIRECTS {
-        let answer = match ask(get, &uri, agent).await {
-            Ok(answer) => answer,
-            Err(why) => return Outcome::Failure(format!("Get \"{uri}\": {why}")),
-        };
-        match answer.code {
-            200..300 => return Outcome::Success,
-            300..400 => {}
-            code => return Outcome::Failure(format!("HTTP probe failed with statuscode: {code}")),
-        }
-        let follows = matches!(answer.code, 301 | 302 | 303 | 307 | 308);
-        let next =
-            answer.location.filter(|_| follows).and_then(|location| redirect::resolve(&uri, &location));
-        match next {
-            Some(next) if next.host() == first.host() => uri = next,
-            _ => {
-                let body = answer.body;
-                return Outcome::Warning(format!("Probe terminated redirects, Response body: {body}"));
-            }
-        }
-    }
-    Outcome::Failure(format!("Get \"{uri}\": stopped after {MAX_REDIRECTS} redirects"))
-}
-
-async fn ask(get: &Value, uri: &Uri, agent: &str) -> Result<Answer, String> {
-    let address = redirect::address(uri);
-    let stream = TcpStream::connect(&address).await;
-    let stream = stream.map_err(|error| format!("dial tcp {address}: connect: {}", lower(&error)))?;
-    if uri.scheme_str() == Some("https") {
-        exchange(tls(stream, uri.host().unwrap_or_default()).await?, get, uri, agent).await
-    } else {
-        exchange(stream, get, uri, agent).await
-    }
-}
-
-fn lower(error: &std::io::Error) -> String {
+pub(super) fn lower(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         std::io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
         _ => error.to_string(),
-    }
-}
-
-async fn tls(
-    stream: TcpStream,
-    host: &str,
-) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static, String> {
-    // A probe asks whether something is alive, not who it is.
-    let options = serve::outbound::Options { insecure: true, ..Default::default() };
-    let config = serve::outbound::tls_config(&options).map_err(|error| error.to_string())?;
-    let host = host.trim_matches(['[', ']']).to_owned();
-    let name = ServerName::try_from(host).map_err(|error| error.to_string())?;
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    connector.connect(name, stream).await.map_err(|error| error.to_string())
-}
-
-/// An answer, as far as it matters.
-struct Answer {
-    code: u16,
-    location: Option<String>,
-    body: String,
-}
-
-/// Sends the request and reads the answer.
-async fn exchange<S>(stream: S, get: &Value, uri: &Uri, agent: &str) -> Result<Answer, String>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::builder().uri(path);
-    let mut named = Vec::new();
-    for header in get.array_at(&["httpHeaders"]) {
-        let name = header.str_at(&["name"]);
-        named.push(name.to_ascii_lowercase());
-        request = request.header(name, header.str_at(&["value"]));
-    }
-    let host = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    for (name, value) in [("host", host), ("user-agent", agent), ("accept", "*/*"), ("connection", "close")] {
-        if !named.iter().any(|given| given == name) {
-            request = request.header(name, value);
-        }
-    }
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    let answer = async {
-        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let code = answer.status().as_u16();
-        let location =
-            answer.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let (mut content, mut body) = (Vec::new(), answer.into_body());
-        // What comes beyond the limit is nobody's business.
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| error.to_string())?;
-            content.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
-            if content.len() >= MAX_BODY {
-                content.truncate(MAX_BODY);
-                break;
-            }
-        }
-        Ok(Answer { code, location, body: String::from_utf8_lossy(&content).into_owned() })
-    };
-    tokio::pin!(answer);
-    tokio::select! {
-        biased;
-        answer = &mut answer => answer,
-        ended = connection => {
-            ended.map_err(|error| error.to_string())?;
-            answer.await
-        }
     }
 }
 

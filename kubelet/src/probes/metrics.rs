@@ -21,11 +21,14 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Nothing probed yet.
     pub(crate) fn new() -> Self {
-        let help = "Cumulative number of a liveness, readiness or startup probe for a container by result.";
+        let help =
+            "[BETA] Cumulative number of a liveness, readiness or startup probe for a container by result.";
         let labels = ["probe_type", "result", "container", "pod", "namespace", "pod_uid"];
         let results = CounterVec::new(Opts::new("prober_probe_total", help), &labels);
-        let options =
-            HistogramOpts::new("prober_probe_duration_seconds", "Duration in seconds for a probe response.");
+        let options = HistogramOpts::new(
+            "prober_probe_duration_seconds",
+            "[ALPHA] Duration in seconds for a probe response.",
+        );
         let durations = HistogramVec::new(options, &["probe_type", "container", "pod", "namespace"]);
         let metrics = Self {
             registry: Registry::new(),

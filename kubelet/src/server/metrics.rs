@@ -9,8 +9,9 @@ use serve::Body;
 use crate::metrics::{Maker, SECONDS};
 
 /// The first parts of paths that are told apart.
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 19] = [
     "attach",
+    "checkpoint",
     "configz",
     "containerLogs",
     "debug",
@@ -49,6 +50,12 @@ impl Metrics {
         let registry = Registry::new();
         let maker = Maker(&registry);
         let labels = &["method", "path", "server_type", "long_running"];
+        let provider = maker.gauges(
+            "metrics_provider",
+            "Metrics provider used by kubelet to collect container stats. Values can be 'cadvisor' and 'cri'",
+            &["provider"],
+        );
+        provider.with_label_values(&["cadvisor"]).set(1);
         Self {
             total: maker.counters(
                 "http_requests_total",

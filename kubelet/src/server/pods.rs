@@ -13,7 +13,7 @@ use crate::cri::labels;
 pub(super) fn list(kubelet: &Kubelet) -> Response<Body> {
     let pods = kubelet.pods.lock();
     let with_status = pods.values().map(|known| {
-        let mut pod = (*known.pod).clone();
+        let mut pod = Value::clone(&known.pod);
         if !known.status.is_null() {
             pod.set(&["status"], known.status.clone());
         }

@@ -43,7 +43,7 @@ pub(super) async fn gather(kubelet: &Kubelet) -> Registry {
 fn registry(volumes: &[(String, String, Value)]) -> Registry {
     let registry = Registry::new();
     for (name, help, field) in FAMILIES {
-        let options = Opts::new(format!("kubelet_volume_stats_{name}"), help);
+        let options = Opts::new(format!("kubelet_volume_stats_{name}"), crate::metrics::alpha(help));
         let family = GaugeVec::new(options, &["namespace", "persistentvolumeclaim"]);
         let family = family.expect("the names are valid");
         for (namespace, claim, figures) in volumes {

@@ -28,7 +28,8 @@ impl Pods for NodePods {
         let pods = self.0.pods.lock();
         if let Some(known) = pods.get(uid).filter(|known| known.eviction.borrow().is_none()) {
             let message = MESSAGE.to_owned();
-            known.eviction.send_replace(Some(Eviction { reason: REASON, message, grace, disruption: true }));
+            let disruption = Some(message.clone());
+            known.eviction.send_replace(Some(Eviction { reason: REASON, message, grace, disruption }));
         }
     }
 

@@ -20,7 +20,9 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// No shutdown yet.
     pub(crate) fn new() -> Self {
-        let gauge = |name: &str, help: &str| IntGauge::new(name, help).expect("the names are valid");
+        let gauge = |name: &str, help: &str| {
+            IntGauge::new(name, crate::metrics::alpha(help)).expect("the names are valid")
+        };
         Self {
             start: gauge(
                 "kubelet_graceful_shutdown_start_time_seconds",

@@ -1,5 +1,12 @@
 //! What an API server would have refused of a pod and this node would act upon: paths that lead elsewhere, things that name
-//! what is not there, values that nothing can be made of. In its words.
+//! what is not there, values that nothing can be made of. In its words. What holds for one field alone is in the tables of
+//! `rules`.
+
+mod actions;
+mod rules;
+mod security;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 
@@ -11,8 +18,6 @@ use crate::pods::spec;
 /// All annotations together, in bytes.
 const ANNOTATIONS: usize = 256 << 10;
 const NO_BACKSTEPS: &str = "must not contain '..'";
-const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
-const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
 
 type Checked = Result<(), FieldError>;
 
@@ -34,22 +39,49 @@ pub(super) fn first(pod: &Value) -> Checked {
     for list in ["initContainers", "containers"] {
         let path = root.child(list);
         for (i, container) in pod.array_at(&["spec", list]).iter().enumerate() {
-            self::container(container, &known, &path.index(i))?;
+            let path = path.index(i);
+            self::container(pod, container, &known, &path)?;
+            match list {
+                "initContainers" if !spec::is_sidecar(container) => has_no_life(container, &path)?,
+                _ => {
+                    let grace =
+                        pod.at(&["spec", "terminationGracePeriodSeconds"]).as_i64().unwrap_or_default();
+                    actions::hooks(container, grace, &path)?;
+                    actions::probes(container, &path)?;
+                }
+            }
         }
     }
-    let deadline = pod.at(&["spec", "activeDeadlineSeconds"]);
-    if deadline.as_i64().is_some_and(|seconds| !(1..=i64::from(i32::MAX)).contains(&seconds)) {
-        let why = "must be between 1 and 2147483647, inclusive";
-        return Err(FieldError::invalid(&root.child("activeDeadlineSeconds"), deadline.clone(), why));
-    }
-    for field in ["hostname", "subdomain"] {
-        let name = pod.str_at(&["spec", field]);
-        if let Some(why) = Some(name).filter(|name| !name.is_empty()).and_then(|n| names::dns_label(n).pop())
-        {
-            return Err(FieldError::invalid(&root.child(field), name, why));
+    dns(pod, &root.child("dnsConfig"))?;
+    rules::hold(rules::POD, pod.get("spec"), &root)?;
+    security::of_pod(pod, &root)
+}
+
+/// Init containers that come to an end are neither probed nor told of anything.
+fn has_no_life(container: &Value, path: &Path<'_>) -> Checked {
+    let mut fields = ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"].into_iter();
+    match fields.find(|field| !container.get(field).is_null()) {
+        None => Ok(()),
+        Some(field) => {
+            let why = "may not be set for init containers without restartPolicy=Always";
+            Err(FieldError::forbidden(&path.child(field), why))
         }
     }
-    one_of(pod.get("spec"), "restartPolicy", &RESTART_POLICIES, &root)
+}
+
+/// Without a policy there have to be servers.
+fn dns(pod: &Value, path: &Path<'_>) -> Checked {
+    let config = pod.at(&["spec", "dnsConfig"]);
+    match pod.str_at(&["spec", "dnsPolicy"]) {
+        "None" if config.is_null() => {
+            Err(FieldError::required(path, "must provide `dnsConfig` when `dnsPolicy` is None"))
+        }
+        "None" if config.array_at(&["nameservers"]).is_empty() => {
+            let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+            Err(FieldError::required(&path.child("nameservers"), why))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn annotations(pod: &Value, path: &Path<'_>) -> Checked {
@@ -62,13 +94,6 @@ fn annotations(pod: &Value, path: &Path<'_>) -> Checked {
         size += key.len() + value.as_str().map_or(0, str::len);
     }
     if size > ANNOTATIONS { Err(FieldError::too_long(path, ANNOTATIONS)) } else { Ok(()) }
-}
-
-fn one_of(object: &Value, field: &str, supported: &[&str], path: &Path<'_>) -> Checked {
-    match object.str_at(&[field]) {
-        text if text.is_empty() || supported.contains(&text) => Ok(()),
-        text => Err(FieldError::not_supported(&path.child(field), text, supported)),
-    }
 }
 
 /// Checks the volumes, and returns their names.
@@ -88,6 +113,7 @@ fn volumes<'p>(pod: &'p Value, path: &Path<'_>) -> Result<HashSet<&'p str>, Fiel
                 "may not specify more than 1 volume type",
             ));
         }
+        rules::hold(rules::VOLUME, volume, &path)?;
         if let Some((kind, source)) = sources.first() {
             volume_source(kind, source, &path.child(kind))?;
         }
@@ -96,13 +122,13 @@ fn volumes<'p>(pod: &'p Value, path: &Path<'_>) -> Result<HashSet<&'p str>, Fiel
 }
 
 fn volume_source(kind: &str, source: &Value, path: &Path<'_>) -> Checked {
-    let field = path.child("path");
-    match (kind, source.str_at(&["path"])) {
-        ("hostPath", "") => return Err(FieldError::required(&field, "")),
-        ("hostPath", host) if has_backsteps(host) => {
-            return Err(FieldError::invalid(&field, host, NO_BACKSTEPS));
-        }
-        _ => {}
+    let host = source.str_at(&["path"]);
+    if kind == "hostPath" && has_backsteps(host) {
+        return Err(FieldError::invalid(&path.child("path"), host, NO_BACKSTEPS));
+    }
+    if rules::amount(source.get("sizeLimit")).is_some_and(|limit| limit.is_negative()) {
+        let why = "SizeLimit field must be a valid resource quantity";
+        return Err(FieldError::forbidden(&path.child("sizeLimit"), why));
     }
     items(source, path)?;
     for (i, part) in source.array_at(&["sources"]).iter().enumerate() {
@@ -142,29 +168,52 @@ fn below(text: &str, path: &Path<'_>) -> Checked {
     }
 }
 
-fn container(container: &Value, volumes: &HashSet<&str>, path: &Path<'_>) -> Checked {
+fn container(pod: &Value, container: &Value, volumes: &HashSet<&str>, path: &Path<'_>) -> Checked {
+    rules::hold(rules::CONTAINER, container, path)?;
     let image = container.str_at(&["image"]);
-    if image.is_empty() {
-        return Err(FieldError::required(&path.child("image"), ""));
-    }
     if image.trim() != image {
         let why = "must not have leading or trailing whitespace";
         return Err(FieldError::invalid(&path.child("image"), image, why));
     }
-    one_of(container, "imagePullPolicy", &PULL_POLICIES, path)?;
+    let privileged = container.at(&["securityContext", "privileged"]).as_bool() == Some(true);
     let mut seen = HashSet::new();
     for (i, mount) in container.array_at(&["volumeMounts"]).iter().enumerate() {
-        self::mount(mount, (volumes, &mut seen), &path.child("volumeMounts").index(i))?;
+        let list = path.child("volumeMounts");
+        self::mount(mount, (volumes, &mut seen), &list.index(i))?;
+        if mount.str_at(&["mountPropagation"]) == "Bidirectional" && !privileged {
+            let why = "Bidirectional mount propagation is available only to privileged containers";
+            return Err(FieldError::forbidden(&list.child("mountPropagation"), why));
+        }
     }
-    for (i, port) in container.array_at(&["ports"]).iter().enumerate() {
-        for (field, least) in [("containerPort", 1), ("hostPort", 0)] {
-            let number = port.get(field).as_i64().unwrap_or(least);
-            if !(least..=65535).contains(&number) {
-                let ports = path.child("ports");
-                let path = ports.index(i);
-                let why = "must be between 1 and 65535, inclusive";
-                return Err(FieldError::invalid(&path.child(field), number, why));
-            }
+    if let Some(device) = container.array_at(&["volumeDevices"]).first() {
+        let (list, name) = (path.child("volumeDevices"), device.str_at(&["name"]));
+        let item = list.index(0);
+        let path = item.child("name");
+        let why = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+        return Err(match volumes.contains(name) {
+            true => FieldError::invalid(&path, name, why),
+            false => FieldError::not_found(&path, name),
+        });
+    }
+    let rules = container.array_at(&["restartPolicyRules"]);
+    if !rules.is_empty() && container.str_at(&["restartPolicy"]).is_empty() {
+        let why = "must specify restartPolicy when restart rules are used";
+        return Err(FieldError::required(&path.child("restartPolicy"), why));
+    }
+    requests(container.get("resources"), &path.child("resources"))?;
+    security::of_container(pod, container, path)
+}
+
+/// Nobody asks for more than they may have.
+fn requests(resources: &Value, path: &Path<'_>) -> Checked {
+    let requests = resources.get("requests").as_object();
+    for (name, request) in requests.into_iter().flat_map(|map| map.iter()) {
+        let (asked, limit) = (rules::amount(request), rules::amount(resources.at(&["limits", name])));
+        if let (Some(asked), Some(limit)) = (asked, limit)
+            && asked > limit
+        {
+            let why = format!("must be less than or equal to {name} limit of {limit}");
+            return Err(FieldError::invalid(&path.child("requests"), request.clone(), why));
         }
     }
     Ok(())
@@ -192,134 +241,4 @@ fn mount<'p>(
     }
     below(part, &path.child("subPath"))?;
     below(expression, &path.child("subPathExpr"))
-}
-
-#[cfg(test)]
-mod tests {
-    use api::object;
-
-    use super::*;
-
-    fn check(path: &[&str], value: Value, expected: &str) {
-        let mut pod = object!({
-            "metadata": {"name": "p"},
-            "spec": {
-                "containers": [{"name": "c", "image": "x"}],
-                "volumes": [{"name": "v", "emptyDir": {}}],
-            },
-        });
-        pod.set(path, value);
-        let found = first(&pod).err().map(|error| error.to_string()).unwrap_or_default();
-        assert_eq!(found, expected, "{path:?}");
-    }
-
-    fn check_container(more: Value, expected: &str) {
-        let mut container = object!({"name": "c", "image": "x"});
-        for (field, value) in more.as_object().unwrap().iter() {
-            container.set(&[field], value.clone());
-        }
-        check(&["spec", "containers"], Value::Array(vec![container]), expected);
-    }
-
-    fn check_mount(more: Value, expected: &str) {
-        let mut mount = object!({"name": "v", "mountPath": "/m"});
-        for (field, value) in more.as_object().unwrap().iter() {
-            mount.set(&[field], value.clone());
-        }
-        let expected = match expected {
-            "" => String::new(),
-            expected => format!("spec.containers[0].volumeMounts[0].{expected}"),
-        };
-        check_container(object!({"volumeMounts": [mount]}), &expected);
-    }
-
-    #[test]
-    fn mounts_stay_in_their_volumes() {
-        check_mount(object!({}), "");
-        check_mount(object!({"subPath": "a/b..c"}), "");
-        check_mount(object!({"subPath": "../x"}), r#"subPath: Invalid value: "../x": must not contain '..'"#);
-        check_mount(
-            object!({"subPath": "a/../../x"}),
-            r#"subPath: Invalid value: "a/../../x": must not contain '..'"#,
-        );
-        check_mount(
-            object!({"subPath": "/etc"}),
-            r#"subPath: Invalid value: "/etc": must be a relative path"#,
-        );
-        check_mount(
-            object!({"subPathExpr": "$(A)/.."}),
-            r#"subPathExpr: Invalid value: "$(A)/..": must not contain '..'"#,
-        );
-        check_mount(object!({"name": "other"}), r#"name: Not found: "other""#);
-        check_mount(object!({"mountPath": ""}), "mountPath: Required value");
-    }
-
-    #[test]
-    fn volumes_lead_nowhere_else() {
-        let volumes =
-            |volume: Value, expected: &str| check(&["spec", "volumes"], Value::Array(vec![volume]), expected);
-        volumes(object!({"name": "v", "hostPath": {"path": "/var/log"}}), "");
-        volumes(
-            object!({"name": "v", "hostPath": {"path": "/var/../etc"}}),
-            r#"spec.volumes[0].hostPath.path: Invalid value: "/var/../etc": must not contain '..'"#,
-        );
-        volumes(
-            object!({"name": "v", "downwardAPI": {"items": [{"path": "../../x"}]}}),
-            r#"spec.volumes[0].downwardAPI.items[0].path: Invalid value: "../../x": must not start with '..'"#,
-        );
-        volumes(
-            object!({"name": "v", "projected": {"sources": [{"downwardAPI": {"items": [{"path": "/x"}]}}]}}),
-            r#"spec.volumes[0].projected.sources[0].downwardAPI.items[0].path: Invalid value: "/x": must be a relative path"#,
-        );
-        volumes(
-            object!({"name": "v", "emptyDir": {}, "hostPath": {"path": "/"}}),
-            "spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
-        );
-        let twice = object!([{"name": "v", "emptyDir": {}}, {"name": "v", "emptyDir": {}}]);
-        check(&["spec", "volumes"], twice, r#"spec.volumes[1].name: Duplicate value: "v""#);
-    }
-
-    #[test]
-    fn annotations_have_their_limit() {
-        let annotations = |size: usize| object!({"a": ("x".repeat(size))});
-        check(&["metadata", "annotations"], annotations(ANNOTATIONS - 1), "");
-        let too_long = "metadata.annotations: Too long: may not be more than 262144 bytes";
-        check(&["metadata", "annotations"], annotations(ANNOTATIONS), too_long);
-        let many: Value =
-            Value::Object((0..4000).map(|n| (format!("k{n}"), Value::from("x".repeat(100)))).collect());
-        check(&["metadata", "annotations"], many, too_long);
-    }
-
-    #[test]
-    fn values_that_nothing_can_be_made_of_are_refused() {
-        check(&["spec", "containers"], Value::Array(Vec::new()), "spec.containers: Required value");
-        check_container(object!({"image": ""}), "spec.containers[0].image: Required value");
-        check_container(
-            object!({"imagePullPolicy": "Sometimes"}),
-            r#"spec.containers[0].imagePullPolicy: Unsupported value: "Sometimes": supported values: "Always", "IfNotPresent", "Never""#,
-        );
-        check_container(
-            object!({"ports": [{"containerPort": 70000}]}),
-            "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
-        );
-        check(
-            &["spec", "activeDeadlineSeconds"],
-            0.into(),
-            "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
-        );
-        check(
-            &["spec", "restartPolicy"],
-            "Perhaps".into(),
-            r#"spec.restartPolicy: Unsupported value: "Perhaps": supported values: "Always", "OnFailure", "Never""#,
-        );
-    }
-
-    #[test]
-    fn a_thousand_containers_are_looked_at() {
-        let container = |n: usize, image: &str| object!({"name": (format!("c{n}")), "image": image});
-        let mut all: Vec<_> = (0..1000).map(|n| container(n, "x")).collect();
-        check(&["spec", "containers"], Value::Array(all.clone()), "");
-        all[999] = container(999, "");
-        check(&["spec", "containers"], Value::Array(all), "spec.containers[999].image: Required value");
-    }
 }
