@@ -24,7 +24,6 @@ mod policy;
 mod priority;
 mod quota;
 mod rbac;
-mod references;
 mod request;
 mod rounds;
 mod runtime_class;

@@ -3,9 +3,10 @@
 mod secrets;
 
 use api::error::Result;
+use api::pod::references;
 use api::{Value, names, object};
 
-use super::{Operation, forbid, is, name_of, plain, references, unusable_name};
+use super::{Operation, forbid, is, name_of, plain, unusable_name};
 use crate::registry::Call;
 use crate::resources::TABLE;
 
@@ -100,7 +101,7 @@ fn check_mirror(call: &Call, pod: &Value) -> Result<()> {
     if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
         return Err(forbid(call, name_of(pod), "a mirror pod may not reference service accounts"));
     }
-    if references::names_secrets(pod) {
+    if references::names_secret(pod) {
         return Err(forbid(call, name_of(pod), "a mirror pod may not reference secrets"));
     }
     let projects_token = |v: &Value| {

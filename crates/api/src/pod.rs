@@ -4,6 +4,7 @@
 //! Source: <https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/>.
 
 mod level;
+pub mod references;
 
 use std::sync::LazyLock;
 

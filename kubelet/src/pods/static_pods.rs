@@ -4,7 +4,6 @@ mod check;
 mod fetch;
 mod identity;
 mod read;
-mod references;
 mod types;
 
 use std::collections::{HashMap, HashSet};

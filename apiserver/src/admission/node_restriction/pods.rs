@@ -2,9 +2,10 @@
 
 use api::Value;
 use api::error::Result;
+use api::pod::references;
 
 use super::Write;
-use crate::admission::{Operation, references};
+use crate::admission::Operation;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use api::pod::references;
 use api::{Value, names, object};
 
-use super::{Source, check, identity, references, types};
+use super::{Source, check, identity, types};
 use crate::pods::spec;
 
 /// The longest manifest that is read, in bytes.

@@ -1,8 +1,6 @@
-//! What static pods may not name: objects of the API server, which a node alone cannot look up.
+//! What a pod refers to in the API: static pods, and those that mirror them, may not.
 
-use api::Value;
-
-use crate::pods::spec;
+use crate::Value;
 
 /// Sources of volumes that stand for an object, and what upstream calls them.
 const VOLUMES: [(&str, &str); 7] = [
@@ -37,8 +35,8 @@ const SECRETS: [(&str, &str); 9] = [
     ("azureFile", "secretName"),
 ];
 
-/// The first kind of object that a pod names, if it names any.
-pub(super) fn first(pod: &Value) -> Option<&'static str> {
+/// The first kind of object that a pod names, if it names any, in the words of upstream's refusals.
+pub fn first(pod: &Value) -> Option<&'static str> {
     if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
         return Some("serviceaccounts");
     }
@@ -51,37 +49,43 @@ pub(super) fn first(pod: &Value) -> Option<&'static str> {
     if !pod.array_at(&["spec", "resourceClaims"]).is_empty() {
         return Some("resourceclaims");
     }
-    spec::volumes(pod).iter().find_map(of_volume)
+    volumes(pod).find_map(of_volume)
 }
 
 fn of_volume(volume: &Value) -> Option<&'static str> {
     let of = |object: &Value, table: &[(&str, &'static str)]| {
         table.iter().find(|(field, _)| !object.get(field).is_null()).map(|(_, what)| *what)
     };
-    let sources = volume.at(&["projected"]).array_at(&["sources"]);
+    let sources = volume.array_at(&["projected", "sources"]);
     of(volume, &VOLUMES).or_else(|| sources.iter().find_map(|source| of(source, &PROJECTED)))
 }
 
 fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
-    spec::all_containers(pod).chain(spec::ephemeral_containers(pod))
+    const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
+    LISTS.into_iter().flat_map(|list| pod.array_at(&["spec", list]))
 }
 
-fn names_secret(pod: &Value) -> bool {
+fn volumes(pod: &Value) -> impl Iterator<Item = &Value> {
+    pod.array_at(&["spec", "volumes"]).iter()
+}
+
+/// True when a pod names a secret anywhere.
+pub fn names_secret(pod: &Value) -> bool {
     let env = |container: &Value| named(container, "secretRef", "secretKeyRef");
     let volume = |volume: &Value| {
-        !volume.at(&["secret", "secretName"]).is_empty()
+        !volume.get("secret").is_null()
             || SECRETS.iter().any(|(source, field)| !volume.at(&[source, field]).is_null())
             || projects(volume, "secret")
     };
     !pod.array_at(&["spec", "imagePullSecrets"]).is_empty()
         || containers(pod).any(env)
-        || spec::volumes(pod).iter().any(volume)
+        || volumes(pod).any(volume)
 }
 
 fn names_config_map(pod: &Value) -> bool {
     let volume = |volume: &Value| !volume.get("configMap").is_null() || projects(volume, "configMap");
     containers(pod).any(|container| named(container, "configMapRef", "configMapKeyRef"))
-        || spec::volumes(pod).iter().any(volume)
+        || volumes(pod).any(volume)
 }
 
 fn projects(volume: &Value, kind: &str) -> bool {
@@ -92,4 +96,37 @@ fn projects(volume: &Value, kind: &str) -> bool {
 fn named(container: &Value, whole: &str, part: &str) -> bool {
     container.array_at(&["envFrom"]).iter().any(|from| !from.get(whole).is_null())
         || container.array_at(&["env"]).iter().any(|env| !env.at(&["valueFrom", part]).is_null())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_pods_refer_to_is_found_wherever_it_stands() {
+        for (spec, found) in [
+            (
+                r#"{"containers":[{"env":[{"name":"a","value":"b"}]}],"volumes":[{"hostPath":{}},{"emptyDir":{}}]}"#,
+                None,
+            ),
+            (r#"{"volumes":[{"projected":{"sources":[{"downwardAPI":{}}]}}]}"#, None),
+            (r#"{"serviceAccountName":"a"}"#, Some("serviceaccounts")),
+            (r#"{"imagePullSecrets":[{"name":"a"}]}"#, Some("secrets")),
+            (r#"{"initContainers":[{"envFrom":[{"secretRef":{"name":"a"}}]}]}"#, Some("secrets")),
+            (r#"{"volumes":[{"cephfs":{"secretRef":{"name":"a"}}}]}"#, Some("secrets")),
+            (
+                r#"{"containers":[{"env":[{"valueFrom":{"configMapKeyRef":{"name":"a"}}}]}]}"#,
+                Some("configmaps"),
+            ),
+            (r#"{"resourceClaims":[{"name":"a"}]}"#, Some("resourceclaims")),
+            (r#"{"volumes":[{"csi":{"driver":"a"}}]}"#, Some("csidrivers (via CSI volumes)")),
+            (
+                r#"{"volumes":[{"projected":{"sources":[{"serviceAccountToken":{}}]}}]}"#,
+                Some("serviceaccounts (via projected volumes)"),
+            ),
+        ] {
+            let pod = crate::json::decode(format!(r#"{{"spec":{spec}}}"#).as_bytes()).unwrap().value;
+            assert_eq!(first(&pod), found, "{spec}");
+        }
+    }
 }
