@@ -89,7 +89,7 @@ fn arguments(pki: &Pki, etcd: &str, port: u16) -> Vec<String> {
         file("service-account-signing-key-file", "tokens.key"),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
-        "--authorization-mode=RBAC".to_owned(),
+        "--authorization-mode=Node,RBAC".to_owned(),
     ]
 }
 
