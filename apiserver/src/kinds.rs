@@ -46,6 +46,7 @@ use compact_str::CompactString;
 
 use crate::authn::UserInfo;
 
+pub(crate) use self::core::MOUNTABLE;
 pub use autoscaling::default_metrics;
 pub(crate) use certificates::requested_name;
 pub use disabled::drop_disabled;
@@ -107,6 +108,17 @@ pub struct Part {
     pub validate: fn(&Value, &Value, &mut Errors),
 }
 
+/// What a write of the status changes of the metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusMetadata {
+    /// Whatever may be changed.
+    All,
+    /// All but this field.
+    AllBut(&'static str),
+    /// Who manages fields, and nothing else.
+    Managers,
+}
+
 /// What a kind does beyond the generic.
 pub struct Strategy {
     /// Selectable fields besides name and namespace.
@@ -125,6 +137,8 @@ pub struct Strategy {
     pub prepare_update: fn(&mut Value, &Value),
     /// Changes an object whose status is to replace the old one's.
     pub prepare_status: fn(&mut Value, &Value),
+    /// What a write of the status changes of the metadata.
+    pub status_metadata: StatusMetadata,
     /// Subresources of the object's own type that are not generic.
     pub parts: &'static [Part],
     /// Fields that a write of the object itself cannot change, where it is not the status alone.
@@ -145,6 +159,8 @@ pub struct Strategy {
     pub warn_change: Option<fn(&Value, &Value) -> Vec<String>>,
     /// True when `metadata.generation` counts changes of the desired state.
     pub generation: bool,
+    /// Fields of the metadata that are part of the desired state.
+    pub desired_metadata: &'static [&'static str],
     /// True when PUT creates what is not there.
     pub create_on_update: bool,
     /// True when an update may leave out the resourceVersion.
@@ -177,6 +193,7 @@ impl Strategy {
         prepare_create: nothing,
         prepare_update: nothing_new,
         prepare_status: nothing_new,
+        status_metadata: StatusMetadata::All,
         parts: &[],
         reset: &[],
         validate: no_error,
@@ -187,6 +204,7 @@ impl Strategy {
         warn: no_warning,
         warn_change: None,
         generation: false,
+        desired_metadata: &[],
         create_on_update: false,
         unconditional_update: true,
         keeps_status: false,

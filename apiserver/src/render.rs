@@ -134,7 +134,8 @@ fn list_metadata_of(object: &Value) -> Value {
     }
 }
 
-fn metadata_of(object: &Value, form: Form) -> Value {
+/// The metadata of an object, as an object of their own.
+pub fn metadata_of(object: &Value, form: Form) -> Value {
     let mut metadata = object.get("metadata").clone();
     if object.kind() == "DaemonSet" && object.annotation(TEMPLATE_GENERATION).is_some() {
         let annotations = metadata.make_object().entry("annotations").make_object();

@@ -124,6 +124,8 @@ pub struct Table {
     /// Distinct etcd prefixes; a row's `store` is an index into them.
     pub prefixes: Vec<&'static str>,
     by_path: HashMap<(&'static str, &'static str, &'static str), usize>,
+    /// The first row of each group and plural name.
+    by_name: HashMap<(&'static str, &'static str), usize>,
     /// The row whose version is stored, for each prefix.
     stored: Vec<Row>,
 }
@@ -160,13 +162,13 @@ impl Table {
     /// The rows that are wanted. Their stores are those of the whole table.
     pub fn only(&self, is_wanted: impl Fn(&Row) -> bool) -> Self {
         let rows: Vec<Row> = self.rows.iter().filter(|row| is_wanted(row)).cloned().collect();
-        let by_path = rows.iter().enumerate().map(|(i, r)| ((r.group, r.version, r.plural), i)).collect();
-        Self { rows, prefixes: self.prefixes.clone(), by_path, stored: self.stored.clone() }
+        Self::of(rows, self.prefixes.clone(), self.stored.clone())
     }
 
     /// The first resource of that group and plural name: its preferred version.
     pub fn find_any_version(&self, group: &str, plural: &str) -> Option<&Row> {
-        self.rows.iter().find(|r| r.group == group && r.plural == plural)
+        let by_name: &HashMap<(&str, &str), usize> = &self.by_name;
+        by_name.get(&(group, plural)).map(|i| &self.rows[*i])
     }
 
     /// The store of that group and plural name. Panics for a name that is not built in.
@@ -204,8 +206,7 @@ impl Table {
     }
 
     fn parse(text: &'static str) -> Self {
-        let mut table =
-            Table { rows: Vec::new(), prefixes: Vec::new(), by_path: HashMap::new(), stored: Vec::new() };
+        let (mut rows, mut prefixes): (Vec<Row>, Vec<&'static str>) = Default::default();
         let mut stored: Vec<usize> = Vec::new();
         let (mut group, mut version) = ("", "");
         for line in text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
@@ -214,23 +215,31 @@ impl Table {
                     head.trim_end_matches(']').split_once('/').expect("a heading is [group/version]");
                 (group, version) = (if g == "core" { "" } else { g }, v);
             } else if let Some(sub) = line.strip_prefix("  /") {
-                let row = table.rows.last_mut().and_then(Arc::get_mut);
+                let row = rows.last_mut().and_then(Arc::get_mut);
                 let row = row.expect("a subresource follows its resource, which nobody shares yet");
                 row.subresources.push(Subresource::parse(sub));
             } else {
-                let row = Resource::parse(group, version, line, &mut table.prefixes);
-                let at = table.rows.len();
-                table.by_path.insert((row.group, row.version, row.plural), at);
+                let row = Resource::parse(group, version, line, &mut prefixes);
+                let at = rows.len();
                 match row.store {
                     Some(store) if store == stored.len() => stored.push(at),
                     Some(store) if line.ends_with(STORED) => stored[store] = at,
                     _ => {}
                 }
-                table.rows.push(Arc::new(row));
+                rows.push(Arc::new(row));
             }
         }
-        table.stored = stored.into_iter().map(|at| table.rows[at].clone()).collect();
-        table
+        let stored = stored.into_iter().map(|at| rows[at].clone()).collect();
+        Self::of(rows, prefixes, stored)
+    }
+
+    fn of(rows: Vec<Row>, prefixes: Vec<&'static str>, stored: Vec<Row>) -> Self {
+        let by_path = rows.iter().enumerate().map(|(i, r)| ((r.group, r.version, r.plural), i)).collect();
+        let mut by_name = HashMap::new();
+        for (i, row) in rows.iter().enumerate() {
+            by_name.entry((row.group, row.plural)).or_insert(i);
+        }
+        Self { rows, prefixes, by_path, by_name, stored }
     }
 }
 

@@ -4,6 +4,7 @@
 //! whole prefix feeds the caches, so that all resources advance together: when revision `r` is published, every change
 //! up to `r` is in its cache. A consistent read asks etcd for its revision and waits until the caches have reached it.
 
+mod bell;
 mod cache;
 pub(crate) mod encryption;
 mod etcd;
@@ -15,7 +16,9 @@ mod record;
 mod together;
 mod written;
 
-pub use cache::{Cache, Counts, Event, Reading, Snapshot, Stored, Waited, set_resource_version};
+pub use cache::{
+    Cache, Counts, Event, Held, Objects, Reading, Snapshot, Stored, Waited, set_resource_version,
+};
 pub use encryption::Encryption;
 pub use etcd::{EtcdConfig, KeyValue, Outcome, Precondition};
 pub use labels::Sieve;

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use crate::custom::Column;
 use crate::negotiate::{Form, Include};
 use crate::registry::to_storage;
+use crate::render::metadata_of;
 use crate::resources::{Resource, TABLE};
 
 static COLUMNS: LazyLock<HashMap<String, Value>> = LazyLock::new(|| {
@@ -50,14 +51,12 @@ fn is_older_autoscaler(row: &Resource) -> bool {
     row.built_in() == "horizontalpodautoscalers" && row.version == "v1"
 }
 
-/// What stands beside the cells of an object.
-fn beside(object: &Value, metadata: &Value, form: Form) -> Value {
+/// What stands beside the cells of an object, whose metadata are those of the stored version.
+fn beside(object: &Value, stored: &Value, form: Form) -> Value {
     match form.include {
         Include::Object => object.clone(),
         Include::None => Value::Null,
-        Include::Metadata => object!({
-            "kind": "PartialObjectMetadata", "apiVersion": (form.meta_version()), "metadata": metadata,
-        }),
+        Include::Metadata => metadata_of(stored, form),
     }
 }
 
@@ -85,7 +84,7 @@ pub fn of_scale(row: &Resource, scale: &Value, form: Form) -> Value {
     let count = |part: &str| Value::from(scale.at(&[part, "replicas"]).as_i64().unwrap_or(0));
     let age = cells::age(scale, Timestamp::now());
     let cells: Vec<Value> = vec![scale.name().into(), count("spec"), count("status"), age.into()];
-    let shown = object!({"cells": cells, "object": (beside(scale, scale.get("metadata"), form))});
+    let shown = object!({"cells": cells, "object": (beside(scale, scale, form))});
     object!({
         "kind": "Table", "apiVersion": (form.meta_version()),
         "metadata": {"resourceVersion": (scale.resource_version())},
@@ -127,7 +126,7 @@ pub fn of(row: &Resource, objects: &[Value], metadata: &Value, head: bool, form:
             };
             // Rows may have more than there are columns for, but never less.
             cells.resize(cells.len().max(names.len()), Value::Null);
-            let shown = beside(given, o.get("metadata"), form);
+            let shown = beside(given, o, form);
             let mut out = object!({"cells": cells, "object": shown});
             let conditions = if row.custom.is_some() { Vec::new() } else { cells::row_conditions(row, o) };
             if !conditions.is_empty() {

@@ -14,7 +14,7 @@ use crate::resources::TABLE;
 fn limits(call: &Call) -> Vec<(String, Value)> {
     let snapshot = call.server.storage.cache(TABLE.store("", "limitranges")).snapshot();
     let prefix = format!("{}/", call.namespace);
-    let here = snapshot.objects.values().filter(|s| s.key.starts_with(&prefix)).map(|s| s.object());
+    let here = snapshot.below(&prefix).map(|s| s.object());
     here.flat_map(|range| {
         let name = range.name().to_owned();
         range.array_at(&["spec", "limits"]).iter().map(|l| (name.clone(), l.clone())).collect::<Vec<_>>()

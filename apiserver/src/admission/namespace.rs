@@ -2,7 +2,7 @@
 //! NamespaceExists and NamespaceAutoProvision.
 
 use api::error::Result;
-use api::{ApiError, object};
+use api::{ApiError, Value, object};
 
 use super::{Operation, forbid, is};
 use crate::registry::{Call, set_type};
@@ -55,10 +55,12 @@ pub(super) async fn mutate(call: &Call, operation: Operation) -> Result<()> {
             cache.get(&call.namespace)
         }
     };
-    let Some(namespace) = found.map(|s| s.object()) else {
+    let Some(found) = found else {
         return Err(ApiError::not_found("", "namespaces", &call.namespace));
     };
-    if namespace.is_terminating() || namespace.str_at(&["status", "phase"]) == "Terminating" {
+    let may_end = ["deletionTimestamp", "Terminating"].iter().any(|sign| found.may_say(sign));
+    let ends = |n: Value| n.is_terminating() || n.str_at(&["status", "phase"]) == "Terminating";
+    if may_end && ends(found.object()) {
         let why = format!(
             "unable to create new content in namespace {} because it is being terminated",
             call.namespace

@@ -28,8 +28,11 @@ pub(super) fn mutate(
     let name = object.str_at(&["spec", "priorityClassName"]).to_owned();
     let class = if name.is_empty() {
         let snapshot = cache.snapshot();
-        let all = snapshot.objects.values().map(|s| s.object());
-        all.filter(|c| c.get("globalDefault").as_bool() == Some(true)).min_by_key(|c| c.get("value").as_i64())
+        let marked = snapshot.objects.values().filter(|s| s.may_say("\"globalDefault\":true"));
+        let marked = marked.map(|s| s.object());
+        marked
+            .filter(|c| c.get("globalDefault").as_bool() == Some(true))
+            .min_by_key(|c| c.get("value").as_i64())
     } else {
         let missing =
             || forbid(call, name_of(object), format!("no PriorityClass with name {name} was found"));

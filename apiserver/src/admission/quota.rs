@@ -35,8 +35,7 @@ pub(super) async fn validate(
     }
     let prefix = format!("{}/", call.namespace);
     let snapshot = call.server.storage.cache(TABLE.store("", "resourcequotas")).snapshot();
-    let quotas: Vec<Value> =
-        snapshot.objects.values().filter(|s| s.key.starts_with(&prefix)).map(|s| s.object()).collect();
+    let quotas: Vec<Value> = snapshot.below(&prefix).map(|s| s.object()).collect();
     if quotas.is_empty() {
         return Ok(());
     }

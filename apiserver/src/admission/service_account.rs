@@ -2,13 +2,17 @@
 
 mod secrets;
 
+use std::sync::Arc;
+
 use api::error::Result;
 use api::pod::references;
 use api::{Value, names, object};
 
 use super::{Operation, forbid, is, name_of, plain, unusable_name};
+use crate::kinds::MOUNTABLE;
 use crate::registry::Call;
 use crate::resources::TABLE;
+use crate::storage::Stored;
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -27,7 +31,7 @@ pub(super) async fn mutate(call: &Call, operation: Operation, pod: &mut Value) -
     }
     let name = pod.str_at(&["spec", "serviceAccountName"]).to_owned();
     pod.set(&["spec", "serviceAccount"], name.as_str());
-    let account = account_of(call, pod).await?;
+    let account = account_of(call, pod).await?.object();
     let wanted = pod
         .at(&["spec", "automountServiceAccountToken"])
         .as_bool()
@@ -49,9 +53,13 @@ pub(super) async fn validate(call: &Call, operation: Operation, pod: &Value) -> 
     match (operation, call.subresource.as_str()) {
         _ if call.row.built_in() != "pods" => Ok(()),
         (Operation::Create, "") if pod.annotation(MIRROR).is_some() => check_mirror(call, pod),
-        (Operation::Create, "") => check_secrets(call, &account_of(call, pod).await?, pod),
-        (Operation::Update, "ephemeralcontainers") => {
+        (Operation::Create, "") => {
             let account = account_of(call, pod).await?;
+            // Most accounts limit nothing.
+            if account.may_say(MOUNTABLE) { check_secrets(call, &account.object(), pod) } else { Ok(()) }
+        }
+        (Operation::Update, "ephemeralcontainers") => {
+            let account = account_of(call, pod).await?.object();
             let added = pod.array_at(&["spec", "ephemeralContainers"]);
             match secrets::are_limited(&account) {
                 true => secrets::check_containers(&account, added, "ephemeral container").map_err(plain),
@@ -70,7 +78,7 @@ fn check_secrets(call: &Call, account: &Value, pod: &Value) -> Result<()> {
 }
 
 /// The account that a pod names.
-async fn account_of(call: &Call, pod: &Value) -> Result<Value> {
+async fn account_of(call: &Call, pod: &Value) -> Result<Arc<Stored>> {
     let name = pod.str_at(&["spec", "serviceAccountName"]);
     if name.is_empty() {
         let why = format!("no service account specified for pod {}/{}", call.namespace, pod.name());
@@ -93,7 +101,7 @@ async fn account_of(call: &Call, pod: &Value) -> Result<Value> {
             })?
         }
     };
-    Ok(account.object())
+    Ok(account)
 }
 
 /// A pod that mirrors a file on a node may not use what the API keeps.

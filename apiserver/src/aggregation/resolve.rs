@@ -60,13 +60,7 @@ pub(super) fn service_port<'s>(service: &'s Value, backend: &Backend) -> Result<
 pub(super) fn slices(storage: &Storage, backend: &Backend) -> Vec<Arc<Stored>> {
     let snapshot = storage.cache(TABLE.store("discovery.k8s.io", "endpointslices")).snapshot();
     let prefix = format!("{}/", backend.namespace);
-    snapshot
-        .objects
-        .range(Arc::<str>::from(prefix.as_str())..)
-        .take_while(|(key, _)| key.starts_with(&prefix))
-        .filter(|(_, s)| s.label(SERVICE_NAME) == Some(&backend.service))
-        .map(|(_, s)| s.clone())
-        .collect()
+    snapshot.below(&prefix).filter(|s| s.label(SERVICE_NAME) == Some(&backend.service)).cloned().collect()
 }
 
 /// True unless an endpoint says that it is not ready.

@@ -2,12 +2,14 @@
 //!
 //! Source: <https://kubernetes.io/docs/reference/access-authn-authz/node/>.
 
+use std::sync::Arc;
+
 use api::Value;
 
 use super::{Attributes, Decision};
 use crate::authn::UserInfo;
 use crate::resources::TABLE;
-use crate::storage::Storage;
+use crate::storage::{Storage, Stored};
 
 /// What every node may do, whatever runs on it: group, resource and verbs.
 const EVERY_NODE: &[(&str, &str, &[&str])] = &[
@@ -206,22 +208,17 @@ fn related(storage: &Storage, node: &str, what: &Attributes<'_>) -> bool {
 /// True when a pod bound to the node names the object.
 fn referenced_by_pod(storage: &Storage, node: &str, what: &Attributes<'_>) -> bool {
     let in_namespace = format!("{}/", what.namespace);
-    pods_of(storage, node)
-        .filter(|(key, _)| key.starts_with(&in_namespace))
-        .any(|(_, pod)| names_object(&pod, what.resource, what.name))
+    pods_of(storage, node, &in_namespace).any(|pod| names_object(&pod, what.resource, what.name))
 }
 
-fn pods_of(storage: &Storage, node: &str) -> impl Iterator<Item = (String, Value)> {
+/// The pods bound to the node whose keys begin with `prefix`.
+fn pods_of(storage: &Storage, node: &str, prefix: &str) -> impl Iterator<Item = Value> {
     let cache = storage.cache(TABLE.store("", "pods"));
     let at = TABLE.find("", "v1", "pods").and_then(|row| row.field_index("spec.nodeName"));
     let snapshot = cache.snapshot();
-    let bound: Vec<_> = snapshot
-        .objects
-        .values()
-        .filter(|s| at.and_then(|i| s.fields.get(i)).is_some_and(|n| n == node))
-        .cloned()
-        .collect();
-    bound.into_iter().map(|s| (s.key.to_string(), s.object()))
+    let is_here = |s: &&Arc<Stored>| at.and_then(|i| s.fields.get(i)).is_some_and(|n| n == node);
+    let bound: Vec<Arc<Stored>> = snapshot.below(prefix).filter(is_here).cloned().collect();
+    bound.into_iter().map(|s| s.object())
 }
 
 /// True when a pod's spec names `name` in a place that refers to that resource.
@@ -281,7 +278,7 @@ fn volume_secret(volume: &Value, name: &str) -> bool {
 /// The volumes that the claims of the node's pods are bound to.
 fn volumes_of(storage: &Storage, node: &str) -> impl Iterator<Item = String> {
     let claims = storage.cache(TABLE.store("", "persistentvolumeclaims")).snapshot();
-    pods_of(storage, node).flat_map(move |(_, pod)| {
+    pods_of(storage, node, "").flat_map(move |pod| {
         let volumes = pod.array_at(&["spec", "volumes"]).iter();
         let names = volumes.filter_map(|v| {
             let claim = match v.get("ephemeral").is_null() {

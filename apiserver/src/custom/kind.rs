@@ -8,12 +8,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::conversion::Conversion;
 use super::{Custom, JsonPath, Version, compare_versions};
-use crate::kinds::Strategy;
+use crate::kinds::{StatusMetadata, Strategy};
 use crate::resources::{Resource, Row, Subresource, interned};
 use crate::storage::{Cache, Reading};
 
-static STRATEGY: LazyLock<Strategy> =
-    LazyLock::new(|| Strategy { generation: true, unconditional_update: false, ..Strategy::NEUTRAL });
+static STRATEGY: LazyLock<Strategy> = LazyLock::new(|| Strategy {
+    generation: true,
+    unconditional_update: false,
+    status_metadata: StatusMetadata::Managers,
+    ..Strategy::NEUTRAL
+});
 
 const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 const PART_VERBS: [&str; 3] = ["get", "patch", "update"];

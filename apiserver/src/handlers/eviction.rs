@@ -105,8 +105,7 @@ fn budget_of(call: &Call, pod: &Value) -> std::result::Result<Option<Value>, Val
         selector.is_some_and(|s| s.matches_object(pod))
     };
     let snapshot = cache.snapshot();
-    let of_namespace = snapshot.objects.values().filter(|s| s.key.starts_with(&prefix));
-    let mut budgets = of_namespace.map(|s| from_storage(row, s.object())).filter(selects);
+    let mut budgets = snapshot.below(&prefix).map(|s| from_storage(row, s.object())).filter(selects);
     let budget = budgets.next();
     match budgets.next() {
         None => Ok(budget),

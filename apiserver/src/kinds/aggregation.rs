@@ -4,11 +4,12 @@ use api::{Value, names, object};
 
 use super::check::At;
 use super::metadata::check_wanted_name;
-use super::{Entry, Errors, Part, Strategy, default_to};
+use super::{Entry, Errors, Part, StatusMetadata, Strategy, default_to};
 
 pub(super) const STRATEGIES: &[Entry] = &[("apiregistration.k8s.io", "apiservices", &SERVICE)];
 
 static SERVICE: Strategy = Strategy {
+    status_metadata: StatusMetadata::Managers,
     name: names::path_segment,
     default: |a| {
         if let Some(service) = a.at_mut(&["spec", "service"]).filter(|s| !s.is_null()) {

@@ -8,7 +8,7 @@ use api::field::Path;
 
 use super::check::At;
 use super::pod::default_pod_template;
-use super::{Entry, Strategy, default_if_empty, default_to, is_desired_anew};
+use super::{Entry, StatusMetadata, Strategy, default_if_empty, default_to, is_desired_anew};
 
 pub(super) use status::{part as status_part, validate_replicas as validate_replica_status};
 pub(super) use validate::validate_template as validate_workload_template;
@@ -44,6 +44,8 @@ fn warn_history(set: &Value) -> Vec<String> {
 }
 
 static DEPLOYMENT: Strategy = Strategy {
+    desired_metadata: &["annotations"],
+    status_metadata: StatusMetadata::AllBut("labels"),
     default: |d| {
         let spec = d.make_object().entry("spec");
         default_to(spec, "replicas", 1);

@@ -211,7 +211,8 @@ static SERVICE_ACCOUNT: Strategy = Strategy {
     ..Strategy::NEUTRAL
 };
 
-const MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
+/// Says that pods of an account may use no secrets but those that it names.
+pub(crate) const MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
 
 /// Of the secrets of an account the names alone are kept.
 fn keep_secret_names(account: &mut Value) {

@@ -14,6 +14,7 @@ const TOPOLOGY: usize = 16;
 const HINTS: usize = 8;
 
 static SLICE: Strategy = Strategy {
+    desired_metadata: &["labels"],
     default: |s| {
         let ports = s.make_object().get_mut("ports").and_then(Value::as_array_mut);
         for port in ports.into_iter().flatten() {

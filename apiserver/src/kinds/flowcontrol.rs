@@ -3,7 +3,7 @@
 use api::{Value, names, object};
 
 use super::check::At;
-use super::{Entry, Errors, Part, Strategy, default_if_empty, default_to};
+use super::{Entry, Errors, Part, StatusMetadata, Strategy, default_if_empty, default_to};
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
@@ -26,6 +26,7 @@ const STATUS: Part = Part {
 };
 
 static FLOW: Strategy = Strategy {
+    status_metadata: StatusMetadata::Managers,
     default: |f| default_if_empty(f.make_object().entry("spec"), "matchingPrecedence", 1000),
     validate: validate_flow,
     generation: true,
@@ -240,6 +241,7 @@ fn validate_urls(urls: &At<'_>, errors: &mut Errors) {
 }
 
 static LEVEL: Strategy = Strategy {
+    status_metadata: StatusMetadata::Managers,
     default: default_level,
     validate: validate_level,
     generation: true,

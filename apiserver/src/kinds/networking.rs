@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use api::{Value, names};
 
 use super::check::At;
-use super::{Entry, Errors, Part, Strategy, default_to};
+use super::{Entry, Errors, Part, StatusMetadata, Strategy, default_to};
 
 const GROUP: &str = "networking.k8s.io";
 
@@ -99,6 +99,7 @@ static ADDRESS: Strategy = Strategy {
 };
 
 static RANGE: Strategy = Strategy {
+    status_metadata: StatusMetadata::Managers,
     validate: validate_range,
     validate_update: |new, old, errors| {
         let list = At::of(new, "spec.cidrs");

@@ -23,7 +23,7 @@ use api::field::{FieldError, Path};
 use api::{Value, object};
 
 use super::check::At;
-use super::{Entry, Errors, Field, Part, Strategy};
+use super::{Entry, Errors, Field, Part, StatusMetadata, Strategy};
 
 pub(super) use api::pod::{default_pod_spec, default_pod_template, default_volume_source};
 pub(crate) use qos::qos_class;
@@ -44,6 +44,7 @@ pub(super) const STRATEGIES: &[Entry] = &[("", "pods", &POD)];
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 static POD: Strategy = Strategy {
+    status_metadata: StatusMetadata::AllBut("ownerReferences"),
     fields: &[
         Field::text("spec.nodeName", &["spec", "nodeName"]),
         Field::text("spec.restartPolicy", &["spec", "restartPolicy"]),

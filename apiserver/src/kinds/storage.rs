@@ -8,7 +8,7 @@ use api::{Map, Value, names};
 
 use super::check::At;
 use super::volume_sources::validate_driver_name;
-use super::{Entry, Errors, Part, Strategy, default_if_empty, default_to};
+use super::{Entry, Errors, Part, StatusMetadata, Strategy, default_if_empty, default_to};
 
 const GROUP: &str = "storage.k8s.io";
 
@@ -123,6 +123,7 @@ fn validate_attributes(class: &Value, errors: &mut Errors) {
 }
 
 static ATTACHMENT: Strategy = Strategy {
+    status_metadata: StatusMetadata::Managers,
     validate: validate_attachment,
     validate_update: |new, old, errors| {
         let spec = At::of(new, "spec");

@@ -3,12 +3,13 @@
 use api::{Value, names};
 
 use super::check::{At, view};
-use super::{Entry, Errors, Part, Strategy};
+use super::{Entry, Errors, Part, StatusMetadata, Strategy};
 
 pub(super) const STRATEGIES: &[Entry] =
     &[("storagemigration.k8s.io", "storageversionmigrations", &MIGRATION)];
 
 static MIGRATION: Strategy = Strategy {
+    status_metadata: StatusMetadata::Managers,
     validate,
     validate_update: |new, old, errors| {
         let spec = At::of(new, "spec");

@@ -5,6 +5,7 @@ use api::field::{FieldError, Path};
 use api::{ApiError, Value};
 
 use super::Call;
+use crate::kinds::StatusMetadata;
 
 impl Call {
     /// The object must be the one of the request.
@@ -105,28 +106,16 @@ impl Call {
             let metadata = new.get("metadata").clone();
             *new = old.clone();
             new.set(&["status"], status);
-            let keeps_metadata = matches!(
-                self.row.plural,
-                "apiservices"
-                    | "flowschemas"
-                    | "prioritylevelconfigurations"
-                    | "resourceclaims"
-                    | "servicecidrs"
-                    | "storageversionmigrations"
-                    | "validatingadmissionpolicies"
-                    | "volumeattachments"
-            );
-            if self.row.custom.is_some() || keeps_metadata {
-                put_or_remove(new, "managedFields", metadata.get("managedFields"));
-                return;
+            match self.row.strategy.status_metadata {
+                StatusMetadata::Managers => {
+                    put_or_remove(new, "managedFields", metadata.get("managedFields"));
+                }
+                StatusMetadata::All => new.set(&["metadata"], metadata),
+                StatusMetadata::AllBut(kept) => {
+                    new.set(&["metadata"], metadata);
+                    put_or_remove(new, kept, old.at(&["metadata", kept]));
+                }
             }
-            new.set(&["metadata"], metadata);
-            let kept = match self.row.plural {
-                "deployments" => "labels",
-                "pods" => "ownerReferences",
-                _ => return,
-            };
-            put_or_remove(new, kept, old.at(&["metadata", kept]));
         } else if self.row.strategy.part(&self.subresource).is_none() && self.subresource != "resize" {
             match old.get("status") {
                 Value::Null => {
@@ -145,8 +134,13 @@ impl Call {
         let status_counts = self.row.custom.is_some() && !self.row.has_status();
         let desired = |o: &Value| {
             let mut o = o.clone();
-            let annotations = o.remove_at(&["metadata", "annotations"]);
-            let labels = o.remove_at(&["metadata", "labels"]).filter(|l| !l.is_empty());
+            let beside: Vec<_> = self
+                .row
+                .strategy
+                .desired_metadata
+                .iter()
+                .map(|field| o.remove_at(&["metadata", field]).filter(|v| !v.is_empty()))
+                .collect();
             let map = o.make_object();
             for field in ["metadata", "kind", "apiVersion"] {
                 map.remove(field);
@@ -154,8 +148,7 @@ impl Call {
             if !status_counts {
                 map.remove("status");
             }
-            let counts = |plural: &str| self.row.built_in() == plural;
-            (o, annotations.filter(|_| counts("deployments")), labels.filter(|_| counts("endpointslices")))
+            (o, beside)
         };
         if desired(old) != desired(&new) {
             let generation = old.at(&["metadata", "generation"]).as_i64().unwrap_or(0);

@@ -2,7 +2,6 @@
 //! are stored and served in.
 
 use std::borrow::Cow;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use api::error::Result;
@@ -12,7 +11,7 @@ use schema::Ty;
 
 use super::{Call, ListOptions, from_storage, to_storage};
 use crate::custom::{Conversion, Custom};
-use crate::storage::{Cache, Event, Snapshot, Stored};
+use crate::storage::{Cache, Event, Held, Snapshot, Stored};
 
 impl Call {
     /// The cache to read after waiting for it: that of a custom resource is another when its definition has changed
@@ -99,11 +98,8 @@ impl Call {
 
     /// The part of a snapshot below `prefix` in the version of the call.
     pub(super) async fn snapshot_views(&self, snapshot: &Snapshot, prefix: &str) -> Result<Snapshot> {
-        let from = (Bound::Included(Arc::from(prefix)), Bound::Unbounded);
-        let below =
-            snapshot.objects.range::<_, Arc<str>>(from).take_while(|(key, _)| key.starts_with(prefix));
-        let views = self.views(below.map(|(_, stored)| stored.clone()).collect()).await?;
-        let objects = views.into_iter().map(|stored| (stored.key.clone(), stored)).collect();
+        let views = self.views(snapshot.below(prefix).cloned().collect()).await?;
+        let objects = views.into_iter().map(|stored| (stored.key.clone(), Held::from(stored))).collect();
         Ok(Snapshot { revision: snapshot.revision, objects })
     }
 

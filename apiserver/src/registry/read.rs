@@ -154,7 +154,7 @@ impl ListOptions {
 
     /// True for an object that is selected.
     pub fn selects(&self, row: &Resource, stored: &Stored) -> bool {
-        self.sieve.passes(&stored.labels)
+        self.sieve.passes(stored.labels.sieve())
             && self.labels.matches(|key| stored.label(key))
             && selects_fields(&self.fields, row, stored)
     }
@@ -327,25 +327,25 @@ impl Call {
             && !(self.row.namespaced && prefix.is_empty())
         {
             let only = snapshot.objects.get(format!("{prefix}{name}").as_str());
-            items.extend(only.filter(|s| options.selects(&self.row, s)).cloned());
+            items.extend(only.filter(|s| options.selects(&self.row, s)).map(|held| Arc::clone(held)));
             self.cache_now()?.counts.list(usize::from(only.is_some()), items.len());
             return Ok(Page { items, revision, next: String::new(), remaining: None });
         }
         let mut looked_at = 0;
         while options.limit == 0 || items.len() < options.limit {
-            let Some((_, stored)) = rest.next() else {
+            let Some((_, held)) = rest.next() else {
                 self.cache_now()?.counts.list(looked_at, items.len());
                 return Ok(Page { items, revision, next: String::new(), remaining: None });
             };
             looked_at += 1;
-            if options.selects(&self.row, stored) {
-                items.push(stored.clone());
+            if options.sieve.passes(held.sieve) && options.selects(&self.row, held) {
+                items.push(Arc::clone(held));
             }
         }
         self.cache_now()?.counts.list(looked_at, items.len());
         let selective = !options.labels.is_everything() || !options.fields.is_everything();
         let left = match selective {
-            true => rest.any(|(_, s)| options.selects(&self.row, s)).into(),
+            true => rest.any(|(_, s)| options.sieve.passes(s.sieve) && options.selects(&self.row, s)).into(),
             false => rest.count(),
         };
         let next = match items.last() {

@@ -1,13 +1,16 @@
 //! Watching: a cursor into the log of changes, turned into a stream of events.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::error::Result;
 use api::{ApiError, Value};
-use futures::Stream;
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream};
 use rand::Rng;
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep};
 
 use super::{Call, ListOptions};
 use crate::request::Query;
@@ -83,8 +86,10 @@ struct Cursor {
     revision: i64,
     initial: std::vec::IntoIter<Arc<Stored>>,
     initial_bookmark: bool,
-    deadline: Instant,
-    next_bookmark: Instant,
+    changed: watch::Receiver<()>,
+    /// Ready when the watch is over.
+    over: BoxFuture<'static, ()>,
+    next_bookmark: Pin<Box<Sleep>>,
     ended: bool,
 }
 
@@ -129,7 +134,14 @@ impl Call {
         }
         let minimum = self.server.config.min_request_timeout;
         let timeout = options.timeout.unwrap_or_else(|| minimum.mul_f64(1.0 + rand::rng().random::<f64>()));
-        let now = Instant::now();
+        let (stopping, closed) = (self.server.stopping.clone(), cache.closed().clone());
+        let over = async move {
+            tokio::select! {
+                () = tokio::time::sleep(timeout) => {}
+                () = stopping.cancelled() => {}
+                () = closed.cancelled() => {}
+            }
+        };
         Ok(Cursor {
             prefix: if self.row.namespaced && !self.namespace.is_empty() {
                 format!("{}/", self.namespace)
@@ -138,12 +150,13 @@ impl Call {
             },
             initial_bookmark: options.initial == Some(true) && options.bookmarks,
             initial: initial.into_iter(),
+            changed: cache.subscribe(),
             cache,
             call: self,
             options,
             revision,
-            deadline: now + timeout,
-            next_bookmark: now + BOOKMARK_EVERY,
+            over: over.boxed(),
+            next_bookmark: Box::pin(tokio::time::sleep(BOOKMARK_EVERY)),
             ended: false,
         })
     }
@@ -166,11 +179,8 @@ impl Cursor {
         if std::mem::take(&mut self.initial_bookmark) {
             return Some(vec![Change::Bookmark(self.revision, true)]);
         }
-        let mut changed = self.cache.subscribe();
-        let stopping = self.call.server.stopping.clone();
-        let closed = self.cache.closed().clone();
         loop {
-            changed.mark_unchanged();
+            self.changed.mark_unchanged();
             match self.cache.after(self.revision, BATCH) {
                 Waited::Events(events) => {
                     self.revision = events.last().map_or(self.revision, |e| e.revision);
@@ -191,21 +201,13 @@ impl Cursor {
                 Waited::TooOld => return Some(self.end(too_old(self.revision, self.cache.oldest()))),
                 Waited::Nothing => {}
             }
-            let bookmark_due = async {
-                match self.options.bookmarks {
-                    true => tokio::time::sleep_until(self.next_bookmark).await,
-                    false => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 // What happened before the end is told before it.
                 biased;
-                _ = changed.changed() => {}
-                () = tokio::time::sleep_until(self.deadline) => return None,
-                () = stopping.cancelled() => return None,
-                () = closed.cancelled() => return None,
-                () = bookmark_due => {
-                    self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                _ = self.changed.changed() => {}
+                () = &mut self.over => return None,
+                () = &mut self.next_bookmark, if self.options.bookmarks => {
+                    self.next_bookmark.as_mut().reset(Instant::now() + BOOKMARK_EVERY);
                     // Every cache is complete up to the storage's revision, so nothing between can still come.
                     self.revision = self.revision.max(self.call.server.storage.revision());
                     return Some(vec![Change::Bookmark(self.revision, false)]);

@@ -4,6 +4,7 @@
 //! the log, not a queue: it costs nothing while nothing happens, and one that falls off the end is told so.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -15,8 +16,9 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::bell::Bell;
 use super::form;
-use super::labels::Labels;
+use super::labels::{Labels, Sieve};
 use crate::resources::Resource;
 
 /// Bounds of the log of changes.
@@ -37,13 +39,46 @@ pub struct Stored {
     pub fields: Box<[CompactString]>,
 }
 
+/// The objects of a resource in order of key.
+pub type Objects = imbl::OrdMap<Arc<str>, Held>;
+
+/// An object in its place: a list by label need not follow the pointer of what it leaves out.
+#[derive(Clone)]
+pub struct Held {
+    /// What its labels say, in short.
+    pub sieve: Sieve,
+    stored: Arc<Stored>,
+}
+
+impl From<Arc<Stored>> for Held {
+    fn from(stored: Arc<Stored>) -> Self {
+        Self { sieve: stored.labels.sieve(), stored }
+    }
+}
+
+impl Deref for Held {
+    type Target = Arc<Stored>;
+
+    fn deref(&self) -> &Arc<Stored> {
+        &self.stored
+    }
+}
+
 /// All objects of a resource at one moment.
 #[derive(Clone)]
 pub struct Snapshot {
     /// Revision of the last change among them.
     pub revision: i64,
-    /// The objects in order of key.
-    pub objects: imbl::OrdMap<Arc<str>, Arc<Stored>>,
+    /// The objects.
+    pub objects: Objects,
+}
+
+impl Snapshot {
+    /// The objects whose keys begin with `prefix`.
+    pub fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Arc<Stored>> {
+        let from = self.objects.range(Arc::<str>::from(prefix)..);
+        from.map(|(_, held)| &**held).take_while(move |stored| stored.key.starts_with(prefix))
+    }
 }
 
 /// One change. With `new` alone it is a creation, with `old` alone a deletion.
@@ -133,7 +168,7 @@ pub struct Cache {
     log: RwLock<Log>,
     /// Objects that cannot be decrypted, and why.
     unreadable: RwLock<Unreadable>,
-    changed: watch::Sender<i64>,
+    changed: Bell,
     /// What has been done.
     pub counts: Counts,
 }
@@ -170,10 +205,10 @@ impl Cache {
             reading,
             closed,
             loaded: AtomicI64::new(0),
-            snapshot: ArcSwap::from_pointee(Snapshot { revision: 0, objects: imbl::OrdMap::new() }),
+            snapshot: ArcSwap::from_pointee(Snapshot { revision: 0, objects: Objects::new() }),
             log: RwLock::new(Log { events: VecDeque::new(), bytes: 0, start: i64::MAX }),
             unreadable: RwLock::default(),
-            changed: watch::Sender::new(0),
+            changed: Bell::new(),
             counts: Counts::default(),
         }
     }
@@ -195,11 +230,11 @@ impl Cache {
 
     /// The object at `key`.
     pub fn get(&self, key: &str) -> Option<Arc<Stored>> {
-        self.snapshot.load().objects.get(key).cloned()
+        self.snapshot.load().objects.get(key).map(|held| held.stored.clone())
     }
 
-    /// Wakes when the cache changes.
-    pub fn subscribe(&self) -> watch::Receiver<i64> {
+    /// Wakes when the cache has changed.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
@@ -238,7 +273,7 @@ impl Cache {
         for e in log.events.iter().rev().take_while(|e| e.revision > revision) {
             match (&e.old, &e.new) {
                 (Some(old), _) => {
-                    snapshot.objects.insert(old.key.clone(), old.clone());
+                    snapshot.objects.insert(old.key.clone(), old.clone().into());
                 }
                 (None, Some(new)) => {
                     snapshot.objects.remove(&new.key);
@@ -280,12 +315,7 @@ impl Cache {
     }
 
     /// Replaces everything by what was read at `revision`; watchers from before start again.
-    pub(super) fn load(
-        &self,
-        objects: imbl::OrdMap<Arc<str>, Arc<Stored>>,
-        unreadable: Unreadable,
-        revision: i64,
-    ) {
+    pub(super) fn load(&self, objects: Objects, unreadable: Unreadable, revision: i64) {
         *self.unreadable.write() = unreadable;
         self.counts.fillings.fetch_add(1, Ordering::Relaxed);
         {
@@ -296,7 +326,7 @@ impl Cache {
             self.loaded.store(revision, Ordering::Release);
             self.snapshot.store(Arc::new(Snapshot { revision, objects }));
         }
-        self.changed.send_replace(revision);
+        self.changed.ring();
     }
 
     /// Publishes the changes of one revision.
@@ -314,9 +344,10 @@ impl Cache {
             for (key, new) in changes {
                 unreadable.remove(&key);
                 let old = match &new {
-                    Some(new) => snapshot.objects.insert(key, new.clone()),
+                    Some(new) => snapshot.objects.insert(key, new.clone().into()),
                     None => snapshot.objects.remove(&key),
                 };
+                let old = old.map(|held| held.stored);
                 let last = match (&new, &old) {
                     (None, Some(old)) => Some(Arc::new(self.tombstone(old, revision))),
                     (None, None) => continue,
@@ -326,7 +357,7 @@ impl Cache {
             }
             self.snapshot.store(Arc::new(snapshot));
         }
-        self.changed.send_replace(revision);
+        self.changed.ring();
     }
 
     fn tombstone(&self, old: &Stored, revision: i64) -> Stored {
@@ -382,6 +413,12 @@ impl Stored {
     /// The object as a tree.
     pub fn object(&self) -> Value {
         form::json(&self.json).unwrap_or_default()
+    }
+
+    /// False when the object certainly has no such text, as it is written in JSON: most that is asked of the objects that
+    /// every request meets is answered by that.
+    pub fn may_say(&self, text: &str) -> bool {
+        memchr::memmem::find(&self.json, text.as_bytes()).is_some()
     }
 
     /// The value of the label `key`.
@@ -451,7 +488,7 @@ mod tests {
     #[test]
     fn a_watcher_sees_every_change_after_its_revision() {
         let cache = cache();
-        cache.load(imbl::OrdMap::new(), Unreadable::new(), 10);
+        cache.load(Objects::new(), Unreadable::new(), 10);
         change(&cache, "n/a", 11, true);
         change(&cache, "n/a", 12, true);
         change(&cache, "n/a", 13, false);
@@ -467,7 +504,7 @@ mod tests {
     #[test]
     fn a_cache_that_was_loaded_later_than_others_drops_what_it_has() {
         let cache = cache();
-        cache.load(imbl::OrdMap::new(), Unreadable::new(), 10);
+        cache.load(Objects::new(), Unreadable::new(), 10);
         change(&cache, "n/a", 10, true);
         assert!(cache.get("n/a").is_none());
         // One revision may come in two parts.
@@ -479,7 +516,7 @@ mod tests {
     #[test]
     fn old_snapshots_are_rebuilt_from_the_log() {
         let cache = cache();
-        cache.load(imbl::OrdMap::new(), Unreadable::new(), 10);
+        cache.load(Objects::new(), Unreadable::new(), 10);
         change(&cache, "n/a", 11, true);
         change(&cache, "n/b", 12, true);
         change(&cache, "n/a", 13, true);
@@ -495,7 +532,7 @@ mod tests {
     #[test]
     fn the_log_is_bounded_and_says_where_it_starts() {
         let cache = cache();
-        cache.load(imbl::OrdMap::new(), Unreadable::new(), 1);
+        cache.load(Objects::new(), Unreadable::new(), 1);
         for revision in 2..(LOG_EVENTS as i64 + 100) {
             change(&cache, "n/a", revision, true);
         }

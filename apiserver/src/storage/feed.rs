@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use etcd_client::{EventType, KeyValue};
 
 use super::Storage;
-use super::cache::{Cache, Stored, Unreadable, set_resource_version};
+use super::cache::{Cache, Objects, Stored, Unreadable, set_resource_version};
 use super::etcd::range_end;
 use crate::custom::{Served, definitions_store};
 
@@ -97,8 +97,6 @@ impl<'c> Router<'c> {
     }
 }
 
-type Objects = imbl::OrdMap<Arc<str>, Arc<Stored>>;
-
 async fn load(storage: &Storage) -> Result<i64, FeedError> {
     let router = Router::new(storage);
     let mut loaded: HashMap<Box<str>, (Objects, Unreadable)> = HashMap::new();
@@ -114,7 +112,7 @@ async fn load(storage: &Storage) -> Result<i64, FeedError> {
             let Some((cache, read)) = read(storage, &router, &kv).await else { continue };
             let (objects, unreadable) = loaded.entry(cache.prefix.clone()).or_default();
             match read {
-                Ok(stored) => drop(objects.insert(stored.key.clone(), Arc::new(stored))),
+                Ok(stored) => drop(objects.insert(stored.key.clone(), Arc::new(stored).into())),
                 Err((key, why)) => drop(unreadable.insert(key, why)),
             }
         }
@@ -157,7 +155,7 @@ async fn load_one(storage: &Storage, cache: &Cache) -> Result<(), FeedError> {
             let key = std::str::from_utf8(kv.key()).ok().and_then(|k| k.strip_prefix(&root));
             let Some(key) = key else { continue };
             match read_one(storage, cache, key, kv).await {
-                Some(Ok(stored)) => drop(objects.insert(stored.key.clone(), Arc::new(stored))),
+                Some(Ok(stored)) => drop(objects.insert(stored.key.clone(), Arc::new(stored).into())),
                 Some(Err((key, why))) => drop(unreadable.insert(key, why)),
                 None => {}
             }

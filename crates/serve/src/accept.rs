@@ -3,6 +3,7 @@
 mod gather;
 mod http2;
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -218,8 +219,11 @@ where
         }
         request.extensions_mut().insert(RemoteAddr(remote));
         request.extensions_mut().insert(peer.clone());
-        let answer = service.clone().oneshot(request);
-        async move { answer.await.map_err(Into::into) }
+        let mut service = service.clone();
+        async move {
+            poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
+            service.call(request).await.map_err(Into::into)
+        }
     })
 }
 

@@ -25,8 +25,7 @@ pub(super) fn check(call: &Call, namespace: &str, standard: &Standard) -> Vec<St
     let prefix = format!("{namespace}/");
     let (mut first, mut others) = (Vec::new(), Vec::new());
     let mut controllers: HashSet<String> = HashSet::new();
-    let here = snapshot.objects.range(std::sync::Arc::<str>::from(prefix.as_str())..);
-    for (_, stored) in here.take_while(|(key, _)| key.starts_with(&prefix)) {
+    for stored in snapshot.below(&prefix) {
         let pod = stored.object();
         if exemptions.covers_class(pod.str_at(&["spec", "runtimeClassName"])) {
             continue;

@@ -76,8 +76,7 @@ pub(super) async fn collect(
             let prefix = if row.namespaced { format!("{home}/") } else { String::new() };
             let snapshot = cache.snapshot();
             let selected = |s: &&Arc<Stored>| selector.matches(|key| s.label(key));
-            let from = snapshot.objects.range(Arc::<str>::from(prefix.as_str())..).map(|(_, s)| s);
-            from.take_while(|s| s.key.starts_with(&prefix)).filter(selected).cloned().collect()
+            snapshot.below(&prefix).filter(selected).cloned().collect()
         }
         name => cache.get(&row.key(home, name)).into_iter().collect(),
     };

@@ -95,7 +95,7 @@ impl<R: Rules> Hooks<R> {
         };
         let hooks = policies.objects.iter().filter_map(|(name, stored)| {
             let bindings = bound.remove(&**name)?;
-            let policy = same(stored).unwrap_or_else(|| Arc::new(Policy::new(stored.clone())));
+            let policy = same(stored).unwrap_or_else(|| Arc::new(Policy::new(Arc::clone(stored))));
             Some(Hook { policy, bindings })
         });
         Self { hooks: hooks.collect(), policies: policies.clone(), bindings }

@@ -2,11 +2,11 @@
 
 use api::Value;
 
-const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
+use crate::kinds::MOUNTABLE;
 
 /// True when the account lets its pods use no secrets but its own.
 pub(super) fn are_limited(account: &Value) -> bool {
-    account.annotation(ENFORCE).and_then(daemon::flags::boolean) == Some(true)
+    account.annotation(MOUNTABLE).and_then(daemon::flags::boolean) == Some(true)
 }
 
 fn has(list: &[Value], name: &str) -> bool {

@@ -127,7 +127,7 @@ async fn delete_objects(server: &Arc<Server>, definition: &Value) -> Result<()> 
         if snapshot.objects.is_empty() {
             return Ok(());
         }
-        let objects: Vec<Arc<Stored>> = snapshot.objects.values().cloned().collect();
+        let objects: Vec<Arc<Stored>> = snapshot.objects.values().map(|held| Arc::clone(held)).collect();
         for some in objects.chunks(AT_A_TIME) {
             let mut deletions = Vec::with_capacity(some.len());
             for stored in some {

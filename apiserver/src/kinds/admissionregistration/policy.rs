@@ -8,12 +8,13 @@ use super::expressions::Expressions;
 use super::rules::{validate_conditions, validate_named_rule};
 use super::{FAILURES, REINVOCATIONS, default_rules};
 use crate::kinds::check::At;
-use crate::kinds::{Errors, Part, Strategy, default_to};
+use crate::kinds::{Errors, Part, StatusMetadata, Strategy, default_to};
 
 const ANNOTATIONS: usize = 20;
 const ANNOTATION_BYTES: usize = 5 * 1024;
 
 pub(super) static VALIDATING: Strategy = Strategy {
+    status_metadata: StatusMetadata::Managers,
     validate: |policy, errors| validate_validating(policy, None, errors),
     validate_update: |new, old, errors| validate_validating(new, Some(old), errors),
     parts: &[Part {

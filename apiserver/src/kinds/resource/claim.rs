@@ -12,7 +12,7 @@ use crate::kinds::pod::validate_node_selector;
 use crate::kinds::pod::validate_template_metadata;
 use crate::kinds::resource_names::is_extended;
 use crate::kinds::volume_sources::validate_driver_name;
-use crate::kinds::{Errors, Part, Strategy, default_if_empty, default_to};
+use crate::kinds::{Errors, Part, StatusMetadata, Strategy, default_if_empty, default_to};
 
 const REQUESTS: usize = 32;
 const SUBREQUESTS: usize = 8;
@@ -25,6 +25,7 @@ const PARAMETER_BYTES: usize = 10 * 1024;
 const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "None"];
 
 pub(super) static CLAIM: Strategy = Strategy {
+    status_metadata: StatusMetadata::Managers,
     default: |claim| {
         default_requests(claim.at_mut(&["spec", "devices", "requests"]));
         let results = claim.at_mut(&["status", "allocation", "devices", "results"]);

@@ -1,4 +1,4 @@
-//! Bytes that are written one after the other, sent together.
+//! Bytes that are written one after the other, sent together: they wait for as long as there come more.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,6 +20,8 @@ pub(super) struct Gather<I>(Arc<Mutex<Inner<I>>>);
 struct Inner<I> {
     io: I,
     written: BytesMut,
+    /// How much had been written when it was last asked whether to send it.
+    seen: usize,
 }
 
 impl<I> Clone for Gather<I> {
@@ -43,18 +45,28 @@ impl<I: AsyncWrite + Unpin> Inner<I> {
         ready!(self.poll_empty(cx))?;
         // An idle connection keeps no room.
         self.written = BytesMut::new();
+        self.seen = 0;
         Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_send_settled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.written.len() > self.seen {
+            self.seen = self.written.len();
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.poll_send(cx)
     }
 }
 
 impl<I: AsyncWrite + Unpin> Gather<I> {
     pub(super) fn new(io: I) -> Self {
-        Self(Arc::new(Mutex::new(Inner { io, written: BytesMut::new() })))
+        Self(Arc::new(Mutex::new(Inner { io, written: BytesMut::new(), seen: 0 })))
     }
 
-    /// Sends what was written; ready when all of it is out.
+    /// Sends what was written once nothing was added between two calls; ready when all of it is out.
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.lock().poll_send(cx)
+        self.0.lock().poll_send_settled(cx)
     }
 }
 
@@ -144,18 +156,21 @@ mod tests {
             ours.write_all(part.as_bytes()).await.unwrap();
             ours.flush().await.unwrap();
         }
+        assert!(futures::poll!(poll_fn(|cx| ours.poll_send(cx))).is_pending());
+        ours.write_all(b"e").await.unwrap();
+        assert!(futures::poll!(poll_fn(|cx| ours.poll_send(cx))).is_pending());
         assert_eq!(ours.0.lock().io.writes, 0);
         poll_fn(|cx| ours.poll_send(cx)).await.unwrap();
         assert_eq!(ours.0.lock().io.writes, 1);
         let large = vec![b'x'; LARGE];
-        ours.write_all(b"e").await.unwrap();
-        ours.write_all(&large).await.unwrap();
         ours.write_all(b"f").await.unwrap();
+        ours.write_all(&large).await.unwrap();
+        ours.write_all(b"g").await.unwrap();
         ours.shutdown().await.unwrap();
         let mut read = Vec::new();
         drop(ours);
         theirs.read_to_end(&mut read).await.unwrap();
-        assert_eq!(read, [&b"abcde"[..], &large, b"f"].concat());
+        assert_eq!(read, [&b"abcdef"[..], &large, b"g"].concat());
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tower::{Service, ServiceExt};
+use tower::Service;
 
 use super::gather::Gather;
 use crate::body::BoxError;
@@ -85,17 +85,19 @@ where
 }
 
 /// Answers in a task that ends with the stream.
-async fn answer<S, B>(service: S, request: Request<Incoming>) -> Result<Response<B>, BoxError>
+async fn answer<S, B>(mut service: S, request: Request<Incoming>) -> Result<Response<B>, BoxError>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = BoxError> + Send + 'static,
     S::Future: Send,
     B: Send + 'static,
 {
     let mut task = JoinSet::new();
-    task.spawn(service.oneshot(request));
+    task.spawn(async move {
+        poll_fn(|cx| service.poll_ready(cx)).await?;
+        service.call(request).await
+    });
     match task.join_next().await {
-        Some(Ok(answer)) => answer,
-        Some(Err(e)) => Err(e.into()),
+        Some(answer) => answer?,
         None => Err("the request has no task".into()),
     }
 }
