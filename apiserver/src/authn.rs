@@ -23,7 +23,7 @@ use http::HeaderMap;
 use rustls::DistinguishedName;
 use rustls_pki_types::CertificateDer;
 
-use crate::authn::service_account::TokenError;
+use crate::authn::service_account::{TokenError, Use};
 use crate::metrics::Access;
 use crate::storage::Storage;
 
@@ -115,13 +115,14 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// The sender of a request, or none when what it presented is not valid.
+    /// The sender of a request, or none when what it presented is not valid. What is to be noted of the use of a token is
+    /// left in the last argument.
     pub async fn authenticate(
         &self,
         storage: &Storage,
         certificates: &[CertificateDer<'_>],
         (headers, path): (&HeaderMap, &str),
-        access: &Access,
+        (access, used): (&Access, &mut Option<Use>),
     ) -> Option<UserInfo> {
         if let Some(user) = self.proxied(certificates, headers) {
             return Some(user.authenticated());
@@ -134,7 +135,7 @@ impl Authenticator {
             return Some(user.authenticated());
         }
         if let Some(token) = bearer(headers) {
-            return match self.review(storage, token, &[]).await {
+            return match self.review(storage, token, &[], used).await {
                 Ok(reviewed) => Some(reviewed.user.authenticated()),
                 Err(failures) => {
                     let failures: Vec<String> = failures.iter().map(ToString::to_string).collect();
@@ -172,7 +173,8 @@ impl Authenticator {
         *enabled && (conditions.is_empty() || conditions.iter().any(|c| c.path == path))
     }
 
-    /// Who a token stands for, and those of `audiences` that it is good for; without any, those of the server count.
+    /// Who a token stands for, and those of `audiences` that it is good for; without any, those of the server count. What
+    /// is to be noted of its use is left in `used`.
     ///
     /// # Errors
     /// What each authenticator that knows such tokens has against it.
@@ -181,6 +183,7 @@ impl Authenticator {
         storage: &Storage,
         token: &str,
         audiences: &[String],
+        used: &mut Option<Use>,
     ) -> Result<Reviewed, Vec<TokenError>> {
         // Most authenticators know nothing of audiences: their tokens are good for those of the server.
         let own: Vec<String> = match audiences {
@@ -194,7 +197,7 @@ impl Authenticator {
             return Ok(of_server(user));
         }
         let mut failures = Vec::new();
-        match self.tokens.authenticate(storage, token, audiences).await {
+        match self.tokens.authenticate(storage, token, audiences, used).await {
             Ok(user) => {
                 let named =
                     self.tokens.verify(token).map(|c| self.tokens.audiences_of(&c)).unwrap_or_default();

@@ -447,14 +447,18 @@ async fn admit(exchange: &mut Exchange) -> Result<()> {
     let (began, access) = (Instant::now(), &server.metrics.access);
     let certificates = exchange.head.extensions.get::<PeerCertificates>().cloned();
     let chain = certificates.as_ref().map_or(&[][..], |c| &c.0[..]);
+    let mut used = None;
     let user = server
         .authenticator
-        .authenticate(&server.storage, chain, (exchange.headers(), &exchange.info.path), access)
+        .authenticate(&server.storage, chain, (exchange.headers(), &exchange.info.path), (access, &mut used))
         .await;
     access.authenticated(user.as_ref().map(|user| user.name.as_str()), began.elapsed());
     let what = Attributes::of(&exchange.info);
     let trail = &exchange.trail;
     trail.describe(&what, &exchange.head, user.as_ref());
+    if let Some(used) = used {
+        used.note(&server, trail, &exchange.warnings).await;
+    }
     exchange.user = user.ok_or_else(ApiError::unauthorized)?;
     if !trail.stage(Stage::RequestReceived).await {
         trail.rejected();

@@ -5,11 +5,15 @@
 mod access;
 mod admission;
 mod objects;
+mod pod_security;
 mod requests;
+mod tokens;
 
 pub use access::Access;
 pub use admission::{Admission, Step};
+pub use pod_security::PodSecurity;
 pub use requests::{Asked, Requests, Streaming};
+pub use tokens::Tokens;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +36,10 @@ pub struct Metrics {
     pub admission: Admission,
     /// Authentication and authorization.
     pub access: Access,
+    /// What PodSecurity decided.
+    pub pod_security: PodSecurity,
+    /// Tokens of ServiceAccounts.
+    pub tokens: Tokens,
     streams: IntCounterVec,
     /// Handshakes that failed.
     pub handshake_errors: IntCounter,
@@ -57,17 +65,18 @@ impl Metrics {
             "[ALPHA] Total number of WebSocket streaming requests (exec/attach/portforward) routed by the API server, labeled by subresource and proxy_type. proxy_type is proxied_to_kubelet when the kubelet handles the request directly; otherwise translated_at_apiserver.",
             &["proxy_type", "subresource"],
         )?;
-        let handshake_errors = IntCounter::new(
+        let handshake_errors = make.counter(
             "apiserver_tls_handshake_errors_total",
             "[ALPHA] Number of requests dropped with 'TLS handshake error from' error",
         )?;
-        serve::metrics::register(&registry, handshake_errors.clone());
         serve::metrics::register(&registry, objects::Objects::of(storage)?);
         storage.etcd().register(&registry);
         Ok(Self {
             requests: Requests::new(&make)?,
             admission: Admission::new(&make)?,
             access: Access::new(&make)?,
+            pod_security: PodSecurity::new(&make)?,
+            tokens: Tokens::new(&make)?,
             streams,
             handshake_errors,
             registry,
@@ -88,6 +97,12 @@ impl Metrics {
 struct Make<'r>(&'r Registry);
 
 impl Make<'_> {
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        let counter = IntCounter::new(name, help)?;
+        serve::metrics::register(self.0, counter.clone());
+        Ok(counter)
+    }
+
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
         let family = IntCounterVec::new(Opts::new(name, help), labels)?;
         serve::metrics::register(self.0, family.clone());

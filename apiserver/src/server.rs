@@ -90,15 +90,18 @@ pub struct Server {
     pub starting: Starting,
 }
 
+/// The minor version of Kubernetes 1 that is served.
+pub const MINOR: u64 = 36;
+
 /// The answer to `/version`.
 pub fn version() -> Value {
     api::object!({
         "major": "1",
-        "minor": "36",
+        "minor": (MINOR.to_string()),
         "emulationMajor": "1",
-        "emulationMinor": "36",
+        "emulationMinor": (MINOR.to_string()),
         "minCompatibilityMajor": "1",
-        "minCompatibilityMinor": "35",
+        "minCompatibilityMinor": ((MINOR - 1).to_string()),
         "gitVersion": (daemon::KUBERNETES_VERSION),
         "gitCommit": (option_env!("FERRITE_COMMIT").unwrap_or("unknown")),
         "gitTreeState": "",

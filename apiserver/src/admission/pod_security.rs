@@ -49,15 +49,24 @@ pub(super) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Resu
         return Ok(());
     }
     let configured = &call.server.config.admission.pod_security;
+    let metrics = &call.server.metrics.pod_security;
+    let asked =
+        [if old.is_some() { "update" } else { "create" }, if is_pod { "pod" } else { "controller" }, part];
+    let decided = |allowed: bool, standard: &Standard, mode: &str| {
+        let (level, version) = standard.shown();
+        metrics.evaluated(allowed, (&level, &version), mode, asked);
+    };
     let note = |key: &str, value: String| call.trail.annotate(format!("{PREFIX}{key}"), value);
     if let Some(why) = configured.exemptions.covers(&call.namespace, &call.user.name) {
         note("exempt", why.to_owned());
+        metrics.exempted(asked);
         return Ok(());
     }
     let cache = call.server.storage.cache(TABLE.store("", "namespaces"));
     let (policy, errors) = match cache.get(&call.namespace) {
         Some(home) => Policy::of(&configured.defaults, |key| home.label(key)),
         None if is_pod => {
+            metrics.failed(true, asked);
             let quoted = api::field::go_quote(&call.namespace);
             return Err(ApiError::internal(format!("failed to lookup namespace {quoted}")));
         }
@@ -66,6 +75,7 @@ pub(super) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Resu
     if errors.is_empty() && policy.is_privileged(is_pod) {
         if is_pod {
             note("enforce-policy", Standard::OPEN.to_string());
+            decided(true, &Standard::OPEN, "enforce");
         }
         return Ok(());
     }
@@ -76,29 +86,34 @@ pub(super) fn validate(call: &Call, object: &Value, old: Option<&Value>) -> Resu
     let pod = Pod::new(template);
     if configured.exemptions.covers_class(pod.spec.str_at(&["runtimeClassName"])) {
         note("exempt", "runtimeClass".to_owned());
+        metrics.exempted(asked);
         return Ok(());
     }
     if !errors.is_empty() {
         let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
         let told = if let [one] = told.as_slice() { one.clone() } else { format!("[{}]", told.join(", ")) };
         note("error", format!("Failed to parse policy: {told}"));
+        metrics.failed(false, asked);
     }
     let told = |standard: &Standard| {
         let violations = evaluate(standard, &pod);
         let details = checks::details(&violations);
         (!violations.is_empty()).then(|| format!("violate PodSecurity \"{standard}\": {details}"))
     };
+    let refused = if is_pod { told(&policy.enforce) } else { None };
     if is_pod {
         note("enforce-policy", policy.enforce.to_string());
+        decided(refused.is_none(), &policy.enforce, "enforce");
     }
-    let refused = if is_pod { told(&policy.enforce) } else { None };
     if let Some(what) = told(&policy.audit) {
+        decided(false, &policy.audit, "audit");
         note("audit-violations", format!("would {what}"));
     }
     if let Some(what) = refused {
         return Err(forbid(call, object.name(), what.replacen("violate", "violates", 1)));
     }
     if let Some(what) = told(&policy.warn) {
+        decided(false, &policy.warn, "warn");
         call.warn(format!("would {what}"));
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! RFC 7519.
 
 mod legacy;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,8 @@ use super::pem::{PublicKey, SigningKey};
 use super::verified::Verified;
 use crate::resources::TABLE;
 use crate::storage::Storage;
+
+pub use usage::{Origin, Use};
 
 /// A token may be off by this much.
 const LEEWAY: i64 = 10;
@@ -156,12 +159,14 @@ impl Tokens {
         })
     }
 
-    /// The account a token stands for. Without `audiences` those of the API server are asked for.
+    /// The account a token stands for. Without `audiences` those of the API server are asked for. What is to be noted of
+    /// the use is left in `used`.
     pub async fn authenticate(
         &self,
         storage: &Storage,
         token: &str,
         audiences: &[String],
+        used: &mut Option<Use>,
     ) -> Result<UserInfo, TokenError> {
         let claims = self.verify(token)?;
         let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
@@ -170,14 +175,16 @@ impl Tokens {
             return Err(TokenError::Audience { token: listed(&audiences), wanted: listed(wanted) });
         }
         if claims.str_at(&["iss"]) == legacy::ISSUER {
-            return legacy::user(storage, token, &claims).await;
+            return legacy::user(storage, token, &claims, used).await;
         }
         let now = Timestamp::now().as_second();
         let time = |claim: &str| claims.get(claim).as_i64();
         if time("exp").is_none_or(|t| now > t + LEEWAY) || time("nbf").is_some_and(|t| now + LEEWAY < t) {
             return Err(TokenError::Expired);
         }
-        self.user(storage, &claims).await
+        let user = self.user(storage, &claims).await?;
+        *used = Use::of(&claims, now);
+        Ok(user)
     }
 
     /// The audiences of a token's claims; those of the API server when it names none.

@@ -90,7 +90,12 @@ async fn token_review(exchange: &Exchange, mut review: Value) -> Result<Value> {
         .filter_map(|a| a.as_str().map(str::to_owned))
         .collect();
     let server = &exchange.server;
-    let status = match server.authenticator.review(&server.storage, &token, &audiences).await {
+    let mut used = None;
+    let reviewed = server.authenticator.review(&server.storage, &token, &audiences, &mut used).await;
+    if let Some(used) = used {
+        used.note(server, &exchange.trail, &exchange.warnings).await;
+    }
+    let status = match reviewed {
         Ok(reviewed) => {
             let mut user = reviewed.user;
             user.groups.push("system:authenticated".to_owned());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use parking_lot::Mutex;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -27,6 +27,16 @@ impl Signer {
         let point = self.0.public_key().as_ref();
         let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..]));
         object!({"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "x": x, "y": y})
+    }
+
+    /// The public key in PEM, as RFC 5480 has it.
+    fn pem(&self) -> String {
+        const HEAD: [u8; 26] = [
+            0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+            0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+        ];
+        let encoded = STANDARD.encode([&HEAD, self.0.public_key().as_ref()].concat());
+        format!("-----BEGIN PUBLIC KEY-----\n{encoded}\n-----END PUBLIC KEY-----\n")
     }
 
     fn sign(&self, claims: &Value) -> String {
@@ -194,6 +204,67 @@ fn other_servers_are_asked_about_tokens() {
     assert_eq!(code(&cluster, MAPS, Some("unknown")), 401);
     assert_eq!(review(&cluster, "static").str_at(&["user", "username"]), "bob");
     assert_eq!(code(&cluster, MAPS, Some("static")), 403);
+}
+
+#[test]
+fn tokens_in_secrets_are_counted_labelled_and_refused_once_they_are_marked() {
+    const SECRET: &str = "/api/v1/namespaces/default/secrets/held";
+    const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
+    const MERGE: &str = "application/merge-patch+json";
+    let signer = Signer::new();
+    let cluster = Cluster::start_with(|pki| {
+        let key = pki.file("legacy.pub");
+        std::fs::write(&key, signer.pem()).unwrap();
+        vec![format!("--service-account-key-file={}", key.display())]
+    });
+    let account = object!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
+    let account = cluster.create(ACCOUNTS, &account);
+    let token = signer.sign(&object!({
+        "iss": "kubernetes/serviceaccount",
+        "sub": "system:serviceaccount:default:robot",
+        "kubernetes.io/serviceaccount/namespace": "default",
+        "kubernetes.io/serviceaccount/secret.name": "held",
+        "kubernetes.io/serviceaccount/service-account.name": "robot",
+        "kubernetes.io/serviceaccount/service-account.uid": (account.uid()),
+    }));
+    assert_eq!(
+        review(&cluster, &token).str_at(&["error"]),
+        "[invalid bearer token, Token has been invalidated]"
+    );
+    let secret = object!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+        "metadata": {"name": "held", "annotations": {"kubernetes.io/service-account.name": "robot"}},
+        "data": {"token": (STANDARD.encode(&token))},
+    });
+    cluster.create("/api/v1/namespaces/default/secrets", &secret);
+    assert_eq!(code(&cluster, MAPS, Some(&token)), 403);
+    let used = read(&cluster.get(SECRET));
+    let day = used.str_at(&["metadata", "labels", "kubernetes.io/legacy-token-last-used"]);
+    assert!(day.len() == 10 && day.starts_with("20"), "{used}");
+    // A token is held against what the caches have; a read that follows a write waits until they have that.
+    let patch = |path: &str, patch: &str| {
+        assert_eq!(cluster.send("PATCH", path, MERGE, patch).code, 200);
+        assert_eq!(cluster.get(path).code, 200);
+    };
+    let listed = r#"{"secrets":[{"name":"held"}]}"#;
+    patch(&format!("{ACCOUNTS}/robot"), listed);
+    assert_eq!(code(&cluster, MAPS, Some(&token)), 403);
+    let marked = r#"{"metadata":{"labels":{"kubernetes.io/legacy-token-invalid-since":"2026-01-01"}}}"#;
+    patch(SECRET, marked);
+    assert_eq!(code(&cluster, MAPS, Some(&token)), 401);
+    let refused = review(&cluster, &token);
+    let why = "the token in secret default/held for service account default/robot has been marked invalid.";
+    assert!(refused.str_at(&["error"]).contains(why), "{refused}");
+    let metrics = cluster.get("/metrics").body;
+    for (name, count) in [
+        ("legacy_tokens", 5),
+        ("legacy_manual_token_uses", 1),
+        ("legacy_auto_token_uses", 1),
+        ("invalid_legacy_auto_token_uses", 2),
+    ] {
+        let line = format!("\nserviceaccount_{name}_total {count}\n");
+        assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
+    }
 }
 
 #[test]

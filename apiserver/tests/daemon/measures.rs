@@ -13,6 +13,13 @@ fn requests_are_counted_under_the_names_that_dashboards_use() {
     assert_eq!(cluster.get(MAPS).code, 200);
     assert_eq!(cluster.get(&format!("{MAPS}?watch=1&timeoutSeconds=1")).code, 200);
     assert_eq!(cluster.get(&format!("{MAPS}/a/nothing")).code, 404);
+    let account = object!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    cluster.create("/api/v1/namespaces/default/serviceaccounts", &account);
+    let pod = object!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
+        "spec": {"containers": [{"name": "a", "image": "a"}]},
+    });
+    cluster.create("/api/v1/namespaces/default/pods", &pod);
     let metrics = cluster.get("/metrics").body;
     let has = |line: &str| assert!(metrics.contains(&format!("\n{line}")), "{line} is not in\n{metrics}");
     let asked = |verb: &str, scope: &str| {
@@ -37,6 +44,9 @@ fn requests_are_counted_under_the_names_that_dashboards_use() {
     has("apiserver_watch_events_total{group=\"\",resource=\"configmaps\",version=\"v1\"} ");
     has(
         "apiserver_admission_step_admission_duration_seconds_count{operation=\"CREATE\",rejected=\"false\",type=\"validate\"} ",
+    );
+    has(
+        "pod_security_evaluations_total{decision=\"allow\",mode=\"enforce\",policy_level=\"privileged\",policy_version=\"latest\",request_operation=\"create\",resource=\"pod\",subresource=\"\"} 1\n",
     );
     has("apiserver_client_certificate_expiration_seconds_count ");
     has("authentication_attempts{result=\"success\"} ");

@@ -6,6 +6,7 @@ use api::Value;
 use api::field::{FieldError, Path};
 
 use crate::admission::configuration::only;
+use crate::server::MINOR;
 
 /// How strict a standard is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,22 +58,44 @@ impl Standard {
     /// Everything is allowed.
     pub(super) const OPEN: Self = Self { level: Level::Privileged, version: Version(None) };
 
+    /// Its level and version as metrics show them: all versions that are not known yet as one, and what allows everything
+    /// as the latest.
+    pub(super) fn shown(&self) -> (String, String) {
+        let version = match self.version.0 {
+            Some(_) if self.level == Level::Privileged => "latest".to_owned(),
+            Some(minor) if minor > MINOR => "future".to_owned(),
+            _ => self.version.to_string(),
+        };
+        (self.level.to_string(), version)
+    }
+
     fn is_equivalent(&self, other: &Self) -> bool {
         (self.level == Level::Privileged && other.level == Level::Privileged) || self == other
     }
 }
 
-impl fmt::Display for Standard {
+impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level = match self.level {
+        f.write_str(match self {
             Level::Privileged => "privileged",
             Level::Baseline => "baseline",
             Level::Restricted => "restricted",
-        };
-        match self.version.0 {
-            Some(minor) => write!(f, "{level}:v1.{minor}"),
-            None => write!(f, "{level}:latest"),
+        })
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(minor) => write!(f, "v1.{minor}"),
+            None => f.write_str("latest"),
         }
+    }
+}
+
+impl fmt::Display for Standard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.level, self.version)
     }
 }
 

@@ -5,6 +5,7 @@ use api::Value;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::usage::{Holder, Use};
 use super::{TokenError, find};
 use crate::authn::UserInfo;
 use crate::storage::Storage;
@@ -44,23 +45,36 @@ fn read(claims: &Value) -> Result<Claims<'_>, TokenError> {
 }
 
 /// The account that `token` with the verified `claims` stands for.
-pub(super) async fn user(storage: &Storage, token: &str, claims: &Value) -> Result<UserInfo, TokenError> {
+pub(super) async fn user(
+    storage: &Storage,
+    token: &str,
+    claims: &Value,
+    used: &mut Option<Use>,
+) -> Result<UserInfo, TokenError> {
+    let subject = claims.str_at(&["sub"]).to_owned();
+    *used = Some(Use::Legacy { subject: subject.clone(), holder: None });
     let Claims { namespace, secret, name, uid } = read(claims)?;
     let held = find(storage, "secrets", &format!("{namespace}/{secret}"), |o| !o.is_terminating()).await;
-    let held = held.ok_or_else(|| refuse("token has been invalidated"))?;
+    let held = held.ok_or_else(|| refuse("Token has been invalidated"))?;
     let text = STANDARD.decode(held.str_at(&["data", "token"])).unwrap_or_default();
     if ring::digest::digest(&ring::digest::SHA256, &text).as_ref()
         != ring::digest::digest(&ring::digest::SHA256, token.as_bytes()).as_ref()
     {
-        return Err(refuse("token does not match server's copy"));
+        return Err(refuse("Token does not match server's copy"));
     }
     let account = find(storage, "serviceaccounts", &format!("{namespace}/{name}"), |o| o.uid() == uid).await;
     let account = account.ok_or_else(|| refuse(format!("serviceaccounts {name:?} not found")))?;
     if account.is_terminating() {
-        return Err(refuse(format!("serviceAccount {namespace}/{name} has been deleted")));
+        return Err(refuse(format!("ServiceAccount {namespace}/{name} has been deleted")));
     }
     if account.uid() != uid {
-        let why = format!("serviceAccount UID ({}) does not match claim ({uid})", account.uid());
+        let why = format!("ServiceAccount UID ({}) does not match claim ({uid})", account.uid());
+        return Err(refuse(why));
+    }
+    let holder = Holder::of(&held, &account);
+    let refusal = holder.refusal(name);
+    *used = Some(Use::Legacy { subject, holder: Some(holder) });
+    if let Some(why) = refusal {
         return Err(refuse(why));
     }
     Ok(super::user_of(namespace, name, uid, Vec::new()))
