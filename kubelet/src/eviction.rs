@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use api::{Value, object};
 use client::events::Kind;
+use futures::future::join_all;
 use jiff::Timestamp;
 
 use crate::Kubelet;
@@ -35,6 +36,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 const CLEANUP: u32 = 30;
 /// The reason of whoever is evicted or not let in.
 pub(crate) const REASON: &str = "Evicted";
+/// The seconds that whoever needs the room waits at least for a pod to be gone.
+const LEAST_WAIT: i64 = 10;
 /// The seconds that a pod has which must go at once.
 const AT_ONCE: i64 = 1;
 
@@ -80,6 +83,26 @@ pub(crate) fn preempt(kubelet: &Kubelet, pod: &Value) -> bool {
     let disruption = Some("Pod was preempted by Kubelet to accommodate a critical pod.".to_owned());
     let grace = pod.at(&["spec", "terminationGracePeriodSeconds"]).as_i64().unwrap_or_default();
     tell(kubelet, pod, Eviction { reason: REASON, message, grace, disruption })
+}
+
+/// Waits until pods that were told to go are gone, each for half again as long as it has to end by itself.
+pub(crate) async fn leave(kubelet: &Kubelet, uids: &[String]) {
+    join_all(uids.iter().map(|uid| leaves(kubelet, uid))).await;
+}
+
+async fn leaves(kubelet: &Kubelet, uid: &String) {
+    let Some((pod, grace)) = kubelet.pods.lock().get(uid).and_then(|known| {
+        let grace = known.eviction.borrow().as_ref()?.grace;
+        Some((Arc::clone(&known.pod), grace))
+    }) else {
+        return;
+    };
+    let limit = Duration::from_secs(grace.saturating_add(grace / 2).max(LEAST_WAIT).unsigned_abs());
+    if tokio::time::timeout(limit, kubelet.gone(std::slice::from_ref(uid))).await.is_err() {
+        tracing::warn!(pod = %spec::describe(&pod), "A pod that was told to go is still here");
+        let message = "Container runtime did not kill the pod within specified grace period.";
+        events::of_pod(&kubelet.recorder, &pod, Kind::Warning, "ExceededGracePeriod", message);
+    }
 }
 
 /// Tells a pod to go; false when it has been told already.

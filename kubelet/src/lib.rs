@@ -255,6 +255,21 @@ impl Kubelet {
         self.settled.notify_waiters();
     }
 
+    /// Waits until these pods have ended and let go of everything.
+    pub(crate) async fn gone(&self, uids: &[String]) {
+        loop {
+            let settled = self.settled.notified();
+            let remain = {
+                let pods = self.pods.lock();
+                uids.iter().any(|uid| pods.get(uid).is_some_and(|known| !known.over))
+            };
+            if !remain {
+                return;
+            }
+            settled.await;
+        }
+    }
+
     /// Has a pod looked at again.
     pub(crate) fn wake(&self, uid: &str) {
         if let Some(known) = self.pods.lock().get(uid) {

@@ -41,6 +41,21 @@ pod greedy '{"restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
 within 90 shows '^Evicted Usage of EmptyDir volume "scratch" exceeds the limit "1Mi"' field greedy '.status.reason} {.status.message'
 ok "a pod that fills its volume is evicted"
 
+# Both together ask for more than the node has. Neither goes by the scheduler, which would make room itself.
+cores=$(kubectl get node "$name" -o jsonpath='{.status.allocatable.cpu}')
+requests='{"requests": {"cpu": "'$((cores * 600))'m"}}'
+pod displaced '{"nodeName": "'$name'", "terminationGracePeriodSeconds": 20, "containers": [{"name": "main", "image": "'$image'",
+  "resources": '"$requests"', "command": ["sh", "-c", "trap \"sleep 3; exit 0\" TERM; while :; do sleep 0.1; done"]}]}' | kubectl create -f - >/dev/null
+in_tests wait --for=condition=Ready pod/displaced --timeout=60s >/dev/null
+pod needed '{"nodeName": "'$name'", "terminationGracePeriodSeconds": 0, "priorityClassName": "system-node-critical",
+  "containers": [{"name": "main", "image": "'$image'", "resources": '"$requests"', "command": ["sleep", "infinity"]}]}' | kubectl create -f - >/dev/null
+in_tests wait --for=condition=Ready pod/needed --timeout=60s >/dev/null
+within 30 shows '^Failed Preempting' field displaced '.status.phase} {.status.reason'
+ended=$(field displaced .status.containerStatuses[0].state.terminated.finishedAt)
+began=$(field needed .status.containerStatuses[0].state.running.startedAt)
+[[ -n $ended && ! $began < $ended ]] || { echo "FAILED: the pod in the way ended at $ended, the other began at $began" >&2; false; }
+ok "a pod that the node cannot do without starts when those in its way are gone"
+
 # The link is made by one container, and followed by the kubelet for the other.
 pod link '{"restartPolicy": "Never",
   "initContainers": [{"name": "lay", "image": "'$image'", "command": ["ln", "-s", "/etc", "/data/link"], "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],

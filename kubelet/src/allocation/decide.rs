@@ -17,22 +17,24 @@ use crate::pods::{admission, spec};
 const PERIOD: Duration = Duration::from_secs(180);
 
 impl Kubelet {
-    /// Gives a new pod what it asks for if there is room. `running`: it was let in by a kubelet before this one. The error
-    /// is the reason and message with which it is turned away.
-    pub(crate) fn let_in(&self, pod: &Arc<Value>, running: bool) -> Result<(), (String, String)> {
+    /// Gives a new pod what it asks for if there is room. `running`: it was let in by a kubelet before this one. Returns
+    /// which pods, by uid, have to be gone before it may start; the error is the reason and message with which it is turned
+    /// away.
+    pub(crate) fn let_in(&self, pod: &Arc<Value>, running: bool) -> Result<Vec<String>, (String, String)> {
         let _turn = self.allocations.turn.lock();
         self.allocations.take_over(pod);
         let known = self.allocations.has(pod.uid());
-        if !running {
-            admission::check(self, &self.allocations.allocated(pod))?;
-        }
+        let leaving = match running {
+            true => Vec::new(),
+            false => admission::check(self, &self.allocations.allocated(pod))?,
+        };
         if !known {
             self.allocations.allocate(pod);
         }
         if running && !known {
             self.assume_actuated(pod);
         }
-        Ok(())
+        Ok(leaving)
     }
 
     /// A pod that ran before anything was written down runs with what its status shows.
@@ -122,7 +124,9 @@ impl Kubelet {
             None => admission::check(self, pod),
         };
         match checked {
-            Ok(()) => {
+            // Their end has it looked at again.
+            Ok(leaving) if !leaving.is_empty() => (false, true),
+            Ok(_) => {
                 self.allocations.allocate(pod);
                 self.allocations.clear_pending(pod.uid());
                 self.allocations.clear_in_progress(pod.uid());

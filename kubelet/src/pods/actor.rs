@@ -19,7 +19,7 @@ use super::{echo, resize, resources, spec, words};
 use crate::Kubelet;
 use crate::claims::without_claimed;
 use crate::events;
-use crate::eviction::Eviction;
+use crate::eviction::{self, Eviction};
 use crate::managers;
 use crate::metrics::Worker;
 use crate::probes::Probes;
@@ -335,7 +335,9 @@ impl Actor {
         let asked = without_claimed(pod);
         let request = managers::Request { pod: &asked, running: &|name| runs.contains(name), known };
         self.kubelet.managers.admit(&self.kubelet.devices, request).await?;
-        self.kubelet.let_in(pod, known)
+        let leaving = self.kubelet.let_in(pod, known)?;
+        eviction::leave(&self.kubelet, &leaving).await;
+        Ok(())
     }
 
     /// Containers in their pause are shown as such.

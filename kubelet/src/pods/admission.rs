@@ -14,8 +14,9 @@ use crate::Kubelet;
 use crate::eviction;
 use crate::shutdown;
 
-/// The reason and message with which the pod is turned away.
-pub(crate) fn check(kubelet: &Kubelet, pod: &Arc<Value>) -> Result<(), (String, String)> {
+/// The pods, by uid, that have to be gone before this one may start; the error is the reason and message with which it is
+/// turned away.
+pub(crate) fn check(kubelet: &Kubelet, pod: &Arc<Value>) -> Result<Vec<String>, (String, String)> {
     eviction::admit(kubelet, pod).map_err(|message| (eviction::REASON.to_owned(), message))?;
     if kubelet.shutting_down.load(Ordering::Relaxed) {
         let (reason, message) = shutdown::REFUSED;
@@ -29,21 +30,13 @@ pub(crate) fn check(kubelet: &Kubelet, pod: &Arc<Value>) -> Result<(), (String, 
         let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
         return Err(("PodOSNotSupported".to_owned(), message));
     }
-    let (needs, mut others) = (Needs::of(pod), kubelet.taken(pod.uid()));
+    let (needs, others) = (Needs::of(pod), kubelet.taken(pod.uid()));
     let node = kubelet.node.read().clone();
     if let Some(node) = &node {
         suits(pod, &needs, &others, node)?;
     }
-    let critical = resources::is_critical(pod);
-    if critical {
-        // Whoever has been told to go leaves room for it.
-        let pods = kubelet.pods.lock();
-        others.retain(|(other, _)| {
-            pods.get(other.uid()).is_some_and(|known| known.eviction.borrow().is_none())
-        });
-    }
     let (own, node) = (kubelet.allocatable(), node.unwrap_or_default());
-    let lacking = lacking(&needs, &others, |resource| match resource {
+    let capacity = |resource: &str| match resource {
         "pods" => Some(i64::from(kubelet.config.file.max_pods)),
         "cpu" => Some(own.cpu),
         "memory" => Some(own.memory),
@@ -52,12 +45,22 @@ pub(crate) fn check(kubelet: &Kubelet, pod: &Arc<Value>) -> Result<(), (String, 
             let capacity = node.str_at(&["status", "allocatable", other]).parse::<Quantity>().ok()?;
             Some(capacity.units().max(kubelet.devices.used(other) as i64))
         }
-    });
-    match lacking.first() {
-        None => Ok(()),
-        Some(_) if critical => make_room(kubelet, pod, &others, &lacking),
-        Some(first) => Err(first.refusal()),
+    };
+    let Some(first) = lacking(&needs, &others, capacity).into_iter().next() else { return Ok(Vec::new()) };
+    if !resources::is_critical(pod) {
+        return Err(first.refusal());
     }
+    let told = {
+        let pods = kubelet.pods.lock();
+        let staying = |uid: &str| pods.get(uid).is_some_and(|known| known.eviction.borrow().is_none());
+        others.iter().map(|(other, _)| staying(other.uid())).collect::<Vec<_>>()
+    };
+    // Whoever has been told to go leaves room for it.
+    let (staying, leaving): (Vec<_>, Vec<_>) = others.into_iter().zip(told).partition(|(_, stays)| *stays);
+    let staying: Vec<_> = staying.into_iter().map(|(other, _)| other).collect();
+    let mut gone: Vec<_> = leaving.iter().map(|((other, _), _)| other.uid().to_owned()).collect();
+    gone.extend(make_room(kubelet, pod, &staying, &lacking(&needs, &staying, capacity))?);
+    Ok(gone)
 }
 
 /// Whether the kernel and the runtime can keep the pod as it wants to be kept.
@@ -138,26 +141,25 @@ fn lacking(needs: &Needs, others: &[Taken], capacity: impl Fn(&str) -> Option<i6
     lacks.collect()
 }
 
-/// Has others go in favour of a pod that the node cannot do without.
-// DIVERGES: upstream starts the pod when they are gone, here it starts while they go.
+/// Has others go in favour of a pod that the node cannot do without; returns who.
 fn make_room(
     kubelet: &Kubelet,
     pod: &Value,
     others: &[Taken],
     lacking: &[Lack],
-) -> Result<(), (String, String)> {
+) -> Result<Vec<String>, (String, String)> {
     let missing: Vec<_> = lacking.iter().map(Lack::missing).collect();
     let victims = preemption::victims(pod, &missing, others).map_err(|why| {
         let why = format!("preemption: error finding a set of pods to preempt: {why}");
         let message = format!("Unexpected error while attempting to recover from admission failure: {why}");
         ("UnexpectedAdmissionError".to_owned(), message)
     })?;
-    for victim in victims {
+    for victim in &victims {
         if eviction::preempt(kubelet, victim) {
             kubelet.metrics.preempted(&lacking[0].resource);
         }
     }
-    Ok(())
+    Ok(victims.iter().map(|victim| victim.uid().to_owned()).collect())
 }
 
 #[cfg(test)]

@@ -34,17 +34,7 @@ impl Pods for NodePods {
     }
 
     async fn gone(&self, uids: &[String]) {
-        loop {
-            let settled = self.0.settled.notified();
-            let remain = {
-                let pods = self.0.pods.lock();
-                uids.iter().any(|uid| pods.get(uid).is_some_and(|known| !known.over))
-            };
-            if !remain {
-                return;
-            }
-            settled.await;
-        }
+        self.0.gone(uids).await;
     }
 
     fn note(&self, shutting_down: bool) {
