@@ -20,7 +20,7 @@ use crate::pods::{amounts, spec};
 
 pub(crate) use checkpoint::Info;
 use checkpoint::{Checkpoint, Keeper};
-pub(crate) use decide::keep_trying;
+pub(crate) use decide::{Infeasible, Trigger, keep_trying};
 
 const ALLOCATED: &str = "allocated_pods_state";
 const ACTUATED: &str = "actuated_pods_state";
@@ -50,6 +50,11 @@ impl Conditions {
     pub(crate) fn to_values(&self) -> impl Iterator<Item = Value> {
         let both = Self::TYPES.into_iter().zip([&self.pending, &self.in_progress]);
         both.filter_map(|(kind, condition)| Some(value(kind, condition.as_ref()?)))
+    }
+
+    /// Whether the pod waits for room.
+    fn is_deferred(&self) -> bool {
+        self.pending.as_ref().is_some_and(|condition| condition.reason == words::DEFERRED)
     }
 
     fn of(pod: &Value) -> Self {

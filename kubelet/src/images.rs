@@ -400,7 +400,7 @@ mod tests {
             (None, Some(rate)),
             (providers, records),
             dir.path(),
-            Arc::new(Metrics::new("n", true)),
+            Arc::new(Metrics::new("n", true, daemon::features::FeatureGates::default())),
         );
         let objects = Objects::new(client, tasks.clone());
         let pod = object!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}});

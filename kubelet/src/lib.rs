@@ -51,6 +51,7 @@ use anyhow::{Context, bail};
 use api::Value;
 use client::{Client, Connection, Recorder};
 use daemon::Tasks;
+use daemon::features::FeatureGates;
 use linux::cgroup::{Cgroups, Limits};
 use linux::facts::Facts;
 use parking_lot::{Mutex, RwLock};
@@ -388,7 +389,8 @@ fn make(config: Config, client: Client, tasks: &Tasks) -> anyhow::Result<Kubelet
     let runtime = Runtime::new(&config.runtime_socket, &config.image_socket, timeout);
     let objects = Arc::new(Objects::new(client.clone(), tasks.clone()));
     let tokens = Arc::new(Tokens::new(client.clone()));
-    let metrics = Arc::new(Metrics::new(&config.node_name, cgroups.is_v2()));
+    let gates = FeatureGates::from_map(config.file.feature_gates.clone());
+    let metrics = Arc::new(Metrics::new(&config.node_name, cgroups.is_v2(), gates));
     let images = images(&config, (&runtime, &recorder), &client, &tokens, metrics.clone())?;
     let (api, storage) = ((client.clone(), recorder.clone()), metrics.storage.clone());
     let csi = Csi::new(&config.root, &config.node_name, api, tokens.clone(), storage);

@@ -1,6 +1,7 @@
 //! The kubelet's own figures, by upstream's names, labels and buckets. What is counted often is looked up once.
 
 mod certificates;
+mod features;
 mod images;
 mod node_start;
 mod outcomes;
@@ -11,6 +12,7 @@ mod storage;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemon::features::FeatureGates;
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -109,8 +111,9 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Nothing counted yet.
-    pub(crate) fn new(node_name: &str, cgroup_v2: bool) -> Self {
+    pub(crate) fn new(node_name: &str, cgroup_v2: bool, gates: FeatureGates) -> Self {
         let registry = Registry::new();
+        serve::metrics::register(&registry, features::Enabled::of(gates));
         let maker = Maker(&registry);
         let name = maker.gauges("node_name", "The node's name. The count is always 1.", &["node"]);
         name.with_label_values(&[node_name]).set(1);
@@ -162,6 +165,8 @@ impl Metrics {
 pub(crate) struct Relists {
     /// How long a look takes.
     pub(crate) durations: Histogram,
+    /// How long a look at those of one pod takes.
+    pub(crate) of_pods: Histogram,
     /// From one look to the next.
     pub(crate) intervals: Histogram,
     /// When the last successful one began, in seconds since the epoch.
@@ -183,6 +188,11 @@ impl Relists {
             durations: maker.histogram(
                 "pleg_relist_duration_seconds",
                 "Duration in seconds for relisting pods in PLEG.",
+                SECONDS.to_vec(),
+            ),
+            of_pods: maker.histogram(
+                "pleg_pod_relist_duration_seconds",
+                "Duration in seconds for relisting a single pod in PLEG.",
                 SECONDS.to_vec(),
             ),
             intervals: maker.histogram(
@@ -210,7 +220,10 @@ pub(crate) mod tests {
 
     #[test]
     fn the_node_is_named() {
-        let text = text(&Metrics::new("n1", false).registry);
+        let gates = [("MemoryQoS".to_owned(), true)].into();
+        let text = text(&Metrics::new("n1", false, FeatureGates::from_map(gates)).registry);
+        assert!(text.contains("kubernetes_feature_enabled{name=\"MemoryQoS\",stage=\"ALPHA\"} 1\n"));
+        assert!(text.contains("kubernetes_feature_enabled{name=\"SidecarContainers\",stage=\"\"} 1\n"));
         assert!(text.contains("# HELP kubelet_node_name [ALPHA] The node's name. The count is always 1.\n"));
         assert!(text.contains("kubelet_node_name{node=\"n1\"} 1\n"));
         assert!(text.contains("kubelet_cgroup_version 1\n"));

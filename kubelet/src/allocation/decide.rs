@@ -16,6 +16,42 @@ use crate::pods::{admission, spec};
 /// Pods that wait for room are looked at this often, whatever happens.
 const PERIOD: Duration = Duration::from_secs(180);
 
+/// Why a change of resources can never be, whatever there is room for.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Infeasible {
+    /// What is counted.
+    pub(crate) detail: &'static str,
+    /// What is told; a sentence.
+    pub(crate) message: String,
+}
+
+/// What has pods that wait for room looked at again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Trigger {
+    /// A pod asks for something else.
+    Updated,
+    /// A pod has what it was given.
+    Resized,
+    /// Nothing of a pod runs any more.
+    Terminated,
+    /// A pod is gone.
+    Removed,
+    /// Time has passed.
+    Periodic,
+}
+
+impl Trigger {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Updated => "pod_updated",
+            Self::Resized => "pod_resized",
+            Self::Terminated => "pod_terminated",
+            Self::Removed => "pods_removed",
+            Self::Periodic => "periodic_retry",
+        }
+    }
+}
+
 impl Kubelet {
     /// Gives a new pod what it asks for if there is room. `running`: it was let in by a kubelet before this one. Returns
     /// which pods, by uid, have to be gone before it may start; the error is the reason and message with which it is turned
@@ -75,11 +111,11 @@ impl Kubelet {
             }
             state.pending.push((uid.to_owned(), generation));
         }
-        self.retry();
+        self.retry(Trigger::Updated);
     }
 
     /// Looks again at the pods that wait for room.
-    pub(crate) fn retry(&self) {
+    pub(crate) fn retry(&self, trigger: Trigger) {
         let _turn = self.allocations.turn.lock();
         let pending = std::mem::take(&mut self.allocations.state.lock().pending);
         if pending.is_empty() {
@@ -98,6 +134,9 @@ impl Kubelet {
         for (_, pod, generation) in waiting {
             let before = self.allocations.conditions(pod.uid());
             let (given, wait) = self.decide(&pod);
+            if given && before.is_deferred() {
+                self.metrics.outcomes.resize_follows(trigger.name());
+            }
             if wait {
                 self.allocations.state.lock().pending.push((pod.uid().to_owned(), generation));
             }
@@ -119,8 +158,9 @@ impl Kubelet {
         let infeasible = self.swap.infeasible(pod, &allocated);
         let infeasible =
             infeasible.or_else(|| resize::infeasible(&self.config.file.managers, pod, &allocated));
+        let detail = infeasible.as_ref().map(|infeasible| infeasible.detail);
         let checked = match infeasible {
-            Some(why) => Err((words::INFEASIBLE.to_owned(), why)),
+            Some(Infeasible { message, .. }) => Err((words::INFEASIBLE.to_owned(), message)),
             None => admission::check(self, pod),
         };
         match checked {
@@ -139,6 +179,7 @@ impl Kubelet {
                 let infeasible = reason == words::INFEASIBLE;
                 if self.allocations.set_pending(pod, &reason, &message, &now) {
                     let event = if infeasible { "ResizeInfeasible" } else { "ResizeDeferred" };
+                    detail.into_iter().for_each(|detail| self.metrics.outcomes.resize_refused(detail));
                     let message = words::message(&format!("Pod resize {reason}"), pod, generation, &message);
                     events::of_pod(&self.recorder, pod, Kind::Warning, event, &message);
                 }
@@ -155,7 +196,7 @@ impl Kubelet {
         } else if let Some(generation) = self.allocations.clear_in_progress(pod.uid()) {
             let message = words::message("Pod resize completed", pod, generation, "");
             events::of_pod(&self.recorder, pod, Kind::Normal, "ResizeCompleted", &message);
-            self.retry();
+            self.retry(Trigger::Resized);
         }
     }
 
@@ -174,6 +215,6 @@ impl Kubelet {
 pub(crate) async fn keep_trying(kubelet: Arc<Kubelet>) {
     loop {
         tokio::time::sleep(PERIOD).await;
-        kubelet.retry();
+        kubelet.retry(Trigger::Periodic);
     }
 }

@@ -112,7 +112,7 @@ impl Service for Fake {
 }
 
 fn metrics() -> Arc<Storage> {
-    Metrics::new("n", true).storage.clone()
+    Metrics::new("n", true, daemon::features::FeatureGates::default()).storage.clone()
 }
 
 struct Setup {

@@ -2,11 +2,15 @@
 
 use api::Value;
 
+use crate::allocation::Infeasible;
 use crate::config::ManagerSettings;
 use crate::pods::{resources, spec};
 
-/// Why a pod cannot be given what it asks for in place of what it has, whatever there is room for; a sentence.
-pub(crate) fn infeasible(settings: &ManagerSettings, pod: &Value, allocated: &Value) -> Option<String> {
+const CPU_DETAIL: &str = "guaranteed_pod_cpu_manager_static_policy";
+const MEMORY_DETAIL: &str = "guaranteed_pod_memory_manager_static_policy";
+
+/// Why a pod cannot be given what it asks for in place of what it has.
+pub(crate) fn infeasible(settings: &ManagerSettings, pod: &Value, allocated: &Value) -> Option<Infeasible> {
     if spec::qos(pod) != "Guaranteed" {
         return None;
     }
@@ -19,13 +23,15 @@ pub(crate) fn infeasible(settings: &ManagerSettings, pod: &Value, allocated: &Va
         })
     };
     let managed = [
-        ("CPU", settings.cpu_manager_policy.as_str(), "static", "cpu"),
-        ("Memory", settings.memory_manager_policy.as_str(), "Static", "memory"),
+        ("CPU", settings.cpu_manager_policy.as_str(), "static", "cpu", CPU_DETAIL),
+        ("Memory", settings.memory_manager_policy.as_str(), "Static", "memory", MEMORY_DETAIL),
     ];
     let refused =
-        managed.into_iter().find(|(_, policy, fixed, resource)| policy == fixed && differs(resource));
-    refused.map(|(manager, policy, ..)| {
-        format!("Resize is infeasible for Guaranteed Pods alongside {manager} Manager policy {policy:?}")
+        managed.into_iter().find(|(_, policy, fixed, resource, _)| policy == fixed && differs(resource));
+    refused.map(|(manager, policy, .., detail)| {
+        let message =
+            format!("Resize is infeasible for Guaranteed Pods alongside {manager} Manager policy {policy:?}");
+        Infeasible { detail, message }
     })
 }
 
@@ -60,7 +66,7 @@ mod tests {
             ("static", "Static", pod("Burstable", "2", "2Gi"), None),
         ] {
             let refused = infeasible(&settings(cpus, memories), &after, &before);
-            assert_eq!(refused.as_deref(), expected, "{cpus} {memories}");
+            assert_eq!(refused.map(|refused| refused.message).as_deref(), expected, "{cpus} {memories}");
         }
     }
 }

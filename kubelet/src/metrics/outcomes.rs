@@ -54,6 +54,8 @@ pub(crate) struct Outcomes {
     asked: IntCounterVec,
     resizes: HistogramVec,
     pending: IntGaugeVec,
+    infeasible: IntCounterVec,
+    accepted: IntCounterVec,
     in_progress: IntGauge,
     /// Containers that were added to look into pods, as many as there are now.
     pub(crate) ephemeral: IntGauge,
@@ -94,6 +96,16 @@ impl Outcomes {
                 RESIZES.to_vec(),
             ),
             pending: maker.gauges("pod_pending_resizes", "Number of pending resizes for pods.", &["reason"]),
+            infeasible: maker.counters(
+                "pod_infeasible_resizes_total",
+                "Number of infeasible resizes for pods.",
+                &["reason_detail"],
+            ),
+            accepted: maker.counters(
+                "pod_deferred_accepted_resizes_total",
+                "Cumulative number of resizes that were accepted after being deferred.",
+                &["retry_trigger"],
+            ),
             in_progress: maker
                 .gauge("pod_in_progress_resizes", "Number of in-progress resizes for pods."),
             ephemeral: maker.gauge(
@@ -187,6 +199,16 @@ impl Outcomes {
     pub(crate) fn resized(&self, took: Duration, success: bool) {
         let success = if success { "true" } else { "false" };
         self.resizes.with_label_values(&[success]).observe(took.as_millis() as f64);
+    }
+
+    /// A pod asks for other resources than it can ever be given in place.
+    pub(crate) fn resize_refused(&self, detail: &str) {
+        self.infeasible.with_label_values(&[detail]).inc();
+    }
+
+    /// A pod that waited for other resources is given them, after this has happened.
+    pub(crate) fn resize_follows(&self, trigger: &str) {
+        self.accepted.with_label_values(&[trigger]).inc();
     }
 
     /// How many pods wait for other resources, by why, and how many are getting them.
@@ -298,6 +320,8 @@ mod tests {
         );
         outcomes.show_resizes(&BTreeMap::new(), 0);
         assert!(!text(&registry).contains("kubelet_pod_pending_resizes{"));
+        outcomes.resize_refused("swap_limitation");
+        outcomes.resize_follows("periodic_retry");
         outcomes.images(1, 2, true);
         outcomes.images(1, 1, false);
         outcomes.own_users(false);
@@ -305,6 +329,8 @@ mod tests {
         check(
             &text(&registry),
             &[
+                r#"kubelet_pod_infeasible_resizes_total{reason_detail="swap_limitation"} 1"#,
+                r#"kubelet_pod_deferred_accepted_resizes_total{retry_trigger="periodic_retry"} 1"#,
                 "kubelet_image_volume_requested_total 2",
                 "kubelet_image_volume_mounted_succeed_total 2",
                 "kubelet_image_volume_mounted_errors_total 1",

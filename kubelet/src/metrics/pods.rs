@@ -144,6 +144,9 @@ pub(crate) struct Pods {
     pub(crate) mirrors: IntGauge,
     /// Pods that were found running and are not wanted.
     pub(crate) orphans: IntCounter,
+    /// What the last look for pods that are gone came to: those whose volumes are taken down, and those with which that had
+    /// failed.
+    swept: [IntGauge; 2],
     /// From when a pod came until the work on it began.
     pub(crate) worker_starts: Histogram,
     workers: [Histogram; 4],
@@ -194,6 +197,16 @@ impl Pods {
                 "orphaned_runtime_pods_total",
                 "Number of pods that have been detected in the container runtime without being already known to the pod worker. This typically indicates the kubelet was restarted while a pod was force deleted in the API or in the local configuration, which is unusual.",
             ),
+            swept: [
+                maker.gauge(
+                    "orphan_pod_cleaned_volumes",
+                    "The total number of orphaned Pods whose volumes were cleaned in the last periodic sweep.",
+                ),
+                maker.gauge(
+                    "orphan_pod_cleaned_volumes_errors",
+                    "The number of orphaned Pods whose volumes failed to be cleaned in the last periodic sweep.",
+                ),
+            ],
             worker_starts: maker.histogram(
                 "pod_worker_start_duration_seconds",
                 "Duration in seconds from kubelet seeing a pod to starting a worker.",
@@ -235,6 +248,13 @@ impl Pods {
                 &["container_type", "code"],
             ),
             restarted: ["", "true"].map(|label| restarted.with_label_values(&[label])),
+        }
+    }
+
+    /// The last look for pods that are gone found so many with volumes, and so many that were to be gone by then.
+    pub(crate) fn swept(&self, found: usize, left: usize) {
+        for (gauge, count) in self.swept.iter().zip([found, left]) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 

@@ -259,7 +259,10 @@ impl Actor {
     /// Asks the runtime what there is.
     pub(super) async fn observe(&mut self, pod: &Value) -> crate::cri::Result<()> {
         self.untouched = false;
-        let mut observed = Observed::of_pod(&self.kubelet.runtime, pod.uid()).await?;
+        let began = Instant::now();
+        let observed = Observed::of_pod(&self.kubelet.runtime, pod.uid()).await;
+        self.kubelet.metrics.relists.of_pods.observe(began.elapsed().as_secs_f64());
+        let mut observed = observed?;
         observed.containers.iter_mut().for_each(words::fill);
         let actuated = self.kubelet.allocations.actuated(pod.uid());
         for container in observed.containers.iter_mut().filter(|container| container.state == State::Running)

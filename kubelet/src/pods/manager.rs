@@ -212,12 +212,18 @@ impl Manager {
             found.insert(label(labels::POD_UID), names);
             running.insert(label(labels::POD_UID));
         }
+        // Whoever was found at an earlier look should be gone by now.
+        let left = self.kubelet.pods.lock().values().filter(|known| known.found).count();
+        let mut with_volumes = 0;
         for (uid, names) in found.into_iter().filter(|(uid, _)| !uid.is_empty()) {
             let runs = running.contains(&uid);
-            if self.adopt(uid, names) && runs {
-                self.kubelet.metrics.pods.orphans.inc();
+            let has_folder = self.kubelet.config.pod_dir(&uid).exists();
+            if self.adopt(uid, names) {
+                with_volumes += usize::from(has_folder);
+                self.kubelet.metrics.pods.orphans.inc_by(runs.into());
             }
         }
+        self.kubelet.metrics.pods.swept(with_volumes, left);
         let actors = self.actors.lock();
         self.kubelet.allocations.retain(|uid| actors.contains_key(uid));
         self.kubelet.devices.retain(|uid| actors.contains_key(uid));

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::actor::{Actor, Desired};
 use super::observed::{Container, State};
 use super::{hooks, spec, traces};
+use crate::allocation::Trigger;
 use crate::cri::labels;
 use crate::events;
 use crate::logs;
@@ -165,7 +166,7 @@ impl Actor {
         self.kubelet.devices.forget(pod.uid());
         self.kubelet.managers.forget(pod.uid());
         self.report(pod, true);
-        self.kubelet.retry();
+        self.kubelet.retry(Trigger::Terminated);
         let released = self.release(pod).await;
         if let Err(error) = &released {
             tracing::warn!(pod = %spec::describe(pod), err = %error, "Cannot take down the pod's volumes");
@@ -251,7 +252,7 @@ impl Actor {
         kubelet.allocations.forget(pod.uid());
         kubelet.devices.forget(pod.uid());
         kubelet.managers.forget(pod.uid());
-        kubelet.retry();
+        kubelet.retry(Trigger::Removed);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use api::Value;
 use k8s_cri::v1 as cri;
 
 use super::{resources, spec};
+use crate::allocation::Infeasible;
 
 /// What the machine has of swap, and who may use it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl Swap {
     }
 
     /// Why a pod cannot be given what it asks for in place of what it has: swap is not shared out anew.
-    pub(crate) fn infeasible(self, pod: &Value, allocated: &Value) -> Option<String> {
+    pub(crate) fn infeasible(self, pod: &Value, allocated: &Value) -> Option<Infeasible> {
         let before: BTreeMap<&str, &Value> = spec::containers(allocated)
             .iter()
             .chain(spec::init_containers(allocated))
@@ -82,7 +83,10 @@ impl Swap {
                 && !restarts(had)
                 && (self.swaps(pod, container) || self.swaps(allocated, had))
         });
-        swapping.then(|| "In-place resize of containers with swap is not supported.".to_owned())
+        swapping.then(|| Infeasible {
+            detail: "swap_limitation",
+            message: "In-place resize of containers with swap is not supported.".to_owned(),
+        })
     }
 }
 
@@ -157,7 +161,7 @@ mod tests {
             (Swap { limited: false, ..LIMITED }, &before, container("2Gi", "3Gi"), None),
         ] {
             let refused = swap.infeasible(&pod("Burstable", &wants), &pod("Burstable", had));
-            assert_eq!(refused.as_deref(), expected);
+            assert_eq!(refused.map(|refused| refused.message).as_deref(), expected);
         }
     }
 }
