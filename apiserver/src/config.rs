@@ -26,7 +26,7 @@ use crate::storage::{Encryption, EtcdConfig};
 /// The largest body of a request, in bytes.
 const MAX_BODY: usize = 3 << 20;
 /// Feature gates that can be on as well as off.
-const SWITCHABLE: [&str; 1] = ["StorageVersionMigrator"];
+const SWITCHABLE: [&str; 2] = ["APIResponseCompression", "StorageVersionMigrator"];
 
 /// Everything a server needs to start.
 pub struct Config {

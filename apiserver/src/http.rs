@@ -32,6 +32,7 @@ use crate::fairness::Flow;
 use crate::handlers;
 use crate::metrics::{Asked, Elsewhere};
 use crate::negotiate::{Form, Include, Offer, Shape};
+use crate::render::gzip;
 use crate::request::{Query, RequestInfo};
 use crate::server::Server;
 
@@ -158,8 +159,14 @@ impl Exchange {
         if form.shape == Shape::Table {
             form.include = Include::parse(self.query.get("includeObject"))?;
         }
+        form.gzip = self.packs();
         form.recorded = self.trail.level();
         Ok(form)
+    }
+
+    /// True when the client takes compressed answers, and the server makes them.
+    pub fn packs(&self) -> bool {
+        gzip::is_accepted(self.headers()) && self.server.config.gates.enabled("APIResponseCompression")
     }
 
     /// The user agent.

@@ -85,6 +85,8 @@ pub struct Form {
     pub pretty: bool,
     /// What the rows of a table hold.
     pub include: Include,
+    /// Compressed if it is large.
+    pub gzip: bool,
     /// How much of the answer is recorded.
     pub recorded: Level,
 }

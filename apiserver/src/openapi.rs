@@ -14,6 +14,7 @@ use serve::Body;
 use crate::aggregation::{self, openapi::Theirs};
 use crate::custom::Served;
 use crate::http::Exchange;
+use crate::render::gzip;
 use crate::resources::{Resource, Row, interned};
 use crate::storage::Storage;
 
@@ -89,7 +90,11 @@ impl OpenApi {
             server.aggregation.merge_v2(&server.storage, &mut document);
             if protobuf { openapi::gnostic(&document) } else { document.to_json() }
         });
-        answer(&document, media_type, exchange, false)
+        let mut response = answer(&document, media_type, exchange, false);
+        if response.status() == StatusCode::OK && gzip::is_accepted(exchange.headers()) {
+            gzip::pack(&mut response, document.bytes);
+        }
+        response
     }
 
     fn v3(&self, exchange: &Exchange, version: &str) -> Option<Response<Body>> {

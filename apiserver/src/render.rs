@@ -1,5 +1,6 @@
 //! Answers: objects, lists and watches in the form that the client asked for.
 
+pub mod gzip;
 mod yaml;
 
 use api::error::Result;
@@ -50,6 +51,15 @@ pub fn respond(code: StatusCode, media_type: &'static str, content: impl Into<By
     response
 }
 
+/// An answer of what was encoded, compressed if that is wanted and worth it.
+fn sent(code: StatusCode, encoding: Encoding, body: Bytes, form: Form) -> Response<Body> {
+    let mut response = respond(code, encoding.media_type(), body.clone());
+    if form.gzip && gzip::is_large(&body) {
+        gzip::pack(&mut response, body);
+    }
+    response
+}
+
 /// An answer of any value.
 pub fn value(code: StatusCode, value: &Value, form: Form) -> Response<Body> {
     let encoding = match form.encoding {
@@ -58,7 +68,7 @@ pub fn value(code: StatusCode, value: &Value, form: Form) -> Response<Body> {
         other => other,
     };
     let body = encode(value, encoding, form.pretty);
-    let mut response = respond(code, encoding.media_type(), body.clone());
+    let mut response = sent(code, encoding, body.clone(), form);
     record(&mut response, form, Some(value), || match encoding {
         Encoding::Json => body,
         Encoding::Yaml | Encoding::Protobuf => value.to_json().into(),
@@ -80,7 +90,7 @@ fn record(response: &mut Response<Body>, form: Form, value: Option<&Value>, json
 
 /// An answer of JSON that was encoded before.
 fn encoded(json: Bytes, form: Form) -> Response<Body> {
-    let mut response = respond(StatusCode::OK, Encoding::Json.media_type(), json.clone());
+    let mut response = sent(StatusCode::OK, Encoding::Json, json.clone(), form);
     record(&mut response, form, None, || json);
     response
 }

@@ -1,5 +1,6 @@
 //! Tokens of others, and requests without any.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -61,8 +62,14 @@ fn code(cluster: &Cluster, path: &str, token: Option<&str>) -> u16 {
     answer(cluster, path, &headers).0
 }
 
-/// The answer to a request without a certificate.
+/// The code and the text of the answer to a request without a certificate.
 pub(super) fn answer(cluster: &Cluster, path: &str, headers: &[(&str, &str)]) -> (u16, String) {
+    let answer = fetch(cluster, path, headers);
+    (answer.status().as_u16(), String::from_utf8(answer.into_body().to_vec()).unwrap())
+}
+
+/// The answer to a request without a certificate.
+fn fetch(cluster: &Cluster, path: &str, headers: &[(&str, &str)]) -> http::Response<bytes::Bytes> {
     let ca = std::fs::read(cluster.pki.file("ca.crt")).unwrap();
     let options = serve::outbound::Options { ca: Some(ca), ..Default::default() };
     let port = cluster.arguments[1].rsplit('=').next().unwrap();
@@ -74,9 +81,9 @@ pub(super) fn answer(cluster: &Cluster, path: &str, headers: &[(&str, &str)]) ->
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let response = serve::outbound::client(&options).unwrap().request(request).await.unwrap();
-        let code = response.status().as_u16();
-        let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
-        (code, String::from_utf8(body.to_vec()).unwrap())
+        let (head, body) = response.into_parts();
+        let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+        http::Response::from_parts(head, body)
     })
 }
 
@@ -167,6 +174,36 @@ fn tokens_of_other_issuers_stand_for_users() {
     // Without a token only some paths may be asked for.
     assert_eq!((code(&cluster, "/livez", None), code(&cluster, "/version", None)), (200, 200));
     assert_eq!((code(&cluster, "/readyz", None), code(&cluster, MAPS, None)), (401, 401));
+}
+
+#[test]
+fn large_answers_are_compressed_for_those_who_accept_it() {
+    let cluster = Cluster::start_with(|pki| {
+        let tokens = pki.file("tokens.csv");
+        std::fs::write(&tokens, "static,ann,7,\"system:masters\"\n").unwrap();
+        vec![format!("--token-auth-file={}", tokens.display())]
+    });
+    let get = |path: &str, accepted: &[(&str, &str)]| {
+        fetch(&cluster, path, &[accepted, &[("authorization", "Bearer static")]].concat())
+    };
+    let packed = |path: &str| {
+        let answer = get(path, &[("accept-encoding", "gzip")]);
+        let is_packed = answer.headers().get("content-encoding").is_some_and(|coding| coding == "gzip");
+        is_packed.then(|| {
+            let mut text = Vec::new();
+            flate2::read::GzDecoder::new(&answer.body()[..]).read_to_end(&mut text).unwrap();
+            assert!(answer.body().len() * 2 < text.len());
+            text
+        })
+    };
+    cluster.create(MAPS, &map("a", &"x".repeat(100 << 10)));
+    assert_eq!(packed(MAPS), None, "it is not large");
+    cluster.create(MAPS, &map("b", &"y".repeat(100 << 10)));
+    for path in [MAPS, "/openapi/v2"] {
+        let plain = get(path, &[]);
+        assert_eq!(plain.headers().get("content-encoding"), None);
+        assert_eq!(packed(path).as_deref(), Some(&plain.body()[..]), "{path}");
+    }
 }
 
 #[test]
