@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -101,8 +102,8 @@ fn pair(one: Stream, other: Stream) -> Result<Connection, Error> {
         ("error", "data") => (other, one),
         _ => return Err(Error::Protocol("a port-forward pair needs one data and one error stream")),
     };
-    let port = data.headers.get("port").parse().map_err(|_| Error::Protocol("invalid port"))?;
-    Ok(Connection { port, data, error: error.writer })
+    let port: NonZeroU16 = data.headers.get("port").parse().map_err(|_| Error::Protocol("invalid port"))?;
+    Ok(Connection { port: port.get(), data, error: error.writer })
 }
 
 /// Joins a WebSocket that carries a SPDY connection ([`websocket::PORT_FORWARD_TUNNEL`]) with the plain connection of

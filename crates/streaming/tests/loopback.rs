@@ -246,6 +246,14 @@ async fn port_forward_pairs_go_through_the_websocket_tunnel() {
     }
 }
 
+#[tokio::test]
+async fn no_pod_has_a_port_of_zero() {
+    let (client, server) = sessions(Config::default());
+    let _streams = port_forward::Client::new(&client).connect(0).await.unwrap();
+    let accepted = port_forward::Server::new(&server).accept().await;
+    assert!(accepted.is_err_and(|e| e.to_string().contains("invalid port")));
+}
+
 type Answer = http::Response<Full<Bytes>>;
 
 /// A back end that upgrades to an echo, or refuses with 403 on any other path.
