@@ -270,7 +270,7 @@ pub fn safe_encode(text: &str) -> String {
 
 /// A fresh UID: a random UUID.
 pub fn new_uid() -> String {
-    uuid::Uuid::new_v4().to_string()
+    uuid::Builder::from_random_bytes(rand::rng().random()).into_uuid().to_string()
 }
 
 #[cfg(test)]
