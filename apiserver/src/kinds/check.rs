@@ -220,7 +220,10 @@ impl<'a> At<'a> {
 }
 
 fn below<'v>(value: &'v Value, name: &str) -> &'v Value {
-    name.split('.').fold(value, Value::get)
+    match name.bytes().position(|b| b == b'.') {
+        Some(dot) => below(value.get(&name[..dot]), &name[dot + 1..]),
+        None => value.get(name),
+    }
 }
 
 /// A value as the internal type prints.

@@ -191,8 +191,10 @@ pub fn zero(ty: Ty<'_>) -> Value {
 pub fn forget_empty(value: &mut Value, ty: Ty<'_>) {
     match (ty.shape(), value) {
         (Shape::Struct(s), Value::Object(map)) if s.go => {
-            for field in &s.fields {
-                let Some(value) = map.get_mut(&field.name) else { continue };
+            // Members come in the order of declaration.
+            let mut fields = s.fields.iter();
+            for (name, value) in map.iter_mut() {
+                let Some(field) = fields.find(|f| f.name == name) else { break };
                 let ty = ty.at(field.ty);
                 let counts = matches!(ty.shape(), Shape::List(_) | Shape::Map(_) | Shape::Bytes);
                 if counts && value.is_empty() && !field.pointer {
