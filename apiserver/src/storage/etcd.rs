@@ -1,15 +1,16 @@
 //! The transactions on etcd that storage needs, and nothing else of etcd's interface.
 
+mod connection;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use api::ApiError;
 use api::error::Result;
 use etcd_client::{
-    Certificate, Client, Compare, CompareOp, ConnectOptions, GetOptions, Identity, KvClient, PutOptions,
-    TlsOptions, Txn, TxnOp, TxnOpResponse, WatchClient, WatchOptions, WatchStream,
+    Client, Compare, CompareOp, GetOptions, KvClient, PutOptions, Txn, TxnOp, TxnOpResponse, WatchClient,
+    WatchOptions, WatchStream,
 };
 
 use super::measured::Measured;
@@ -87,9 +88,7 @@ pub struct Etcd {
 impl Etcd {
     /// Connects; waits for no answer, so that a daemon can start before its etcd.
     pub async fn connect(config: EtcdConfig) -> anyhow::Result<Self> {
-        let client = Client::connect(&config.endpoints, Some(options(&config).await?))
-            .await
-            .with_context(|| format!("connecting to etcd at {}", config.endpoints.join(",")))?;
+        let client = connection::open(&config).await?;
         Ok(Self {
             kv: client
                 .kv_client()
@@ -140,7 +139,7 @@ impl Etcd {
     }
 
     async fn size_of(&self, url: &str) -> anyhow::Result<i64> {
-        let mut client = Client::connect([url], Some(options(&self.config).await?)).await?;
+        let mut client = connection::to(url, &self.config).await?;
         Ok(client.status().await?.db_size())
     }
 
@@ -151,12 +150,13 @@ impl Etcd {
 
     /// etcd's current revision, by a linearizable read that many may share.
     pub async fn revision(&self) -> Result<i64> {
-        let read = async {
+        let read = async || {
             let options = GetOptions::new().with_count_only();
             let answer = within(self.kv.clone().get(self.progress_key(), Some(options))).await?;
             Ok(self.saw(answer.header().map_or(0, |h| h.revision())))
         };
-        self.reads.ask(read).await
+        // In a box, which only those make who ask: most wait for an answer to others.
+        self.reads.ask(|| Box::pin(read())).await
     }
 
     fn saw(&self, revision: i64) -> i64 {
@@ -287,7 +287,7 @@ impl Etcd {
 
     /// Checks that one member answers, on a connection of its own.
     pub async fn ping_member(&self, url: &str) -> anyhow::Result<()> {
-        let client = Client::connect([url], Some(options(&self.config).await?)).await?;
+        let client = connection::to(url, &self.config).await?;
         client.kv_client().get(format!("{}/health", self.prefix), None).await?;
         Ok(())
     }
@@ -314,33 +314,6 @@ impl Etcd {
         }
         Ok((version + 1, now))
     }
-}
-
-async fn options(config: &EtcdConfig) -> anyhow::Result<ConnectOptions> {
-    let options = ConnectOptions::new()
-        .with_connect_timeout(Duration::from_secs(5))
-        .with_keep_alive(Duration::from_secs(30), Duration::from_secs(10));
-    Ok(match tls(config).await? {
-        Some(tls) => options.with_tls(tls),
-        None => options,
-    })
-}
-
-async fn tls(config: &EtcdConfig) -> anyhow::Result<Option<TlsOptions>> {
-    if !config.endpoints.iter().any(|e| e.starts_with("https://")) {
-        return Ok(None);
-    }
-    let read = async |path: &PathBuf| {
-        tokio::fs::read(path).await.with_context(|| format!("reading {}", path.display()))
-    };
-    let mut tls = TlsOptions::new();
-    if let Some(ca) = &config.ca_file {
-        tls = tls.ca_certificate(Certificate::from_pem(read(ca).await?));
-    }
-    if let (Some(cert), Some(key)) = (&config.cert_file, &config.key_file) {
-        tls = tls.identity(Identity::from_pem(read(cert).await?, read(key).await?));
-    }
-    Ok(Some(tls))
 }
 
 /// The first key after all keys with this prefix.

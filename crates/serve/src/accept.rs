@@ -1,6 +1,5 @@
 //! The accept loop: TCP, TLS, HTTP/1.1 and HTTP/2, for any tower service.
 
-mod gather;
 mod http2;
 
 use std::future::poll_fn;

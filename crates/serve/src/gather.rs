@@ -2,11 +2,9 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// As much is gathered before it is sent.
@@ -14,23 +12,23 @@ const FULL: usize = 64 << 10;
 /// So much at once is sent as it is: there is nothing to win by gathering it.
 const LARGE: usize = 16 << 10;
 
-/// A stream of bytes that keeps what is written until [`Gather::poll_send`]; flushing does nothing.
-pub(super) struct Gather<I>(Arc<Mutex<Inner<I>>>);
-
-struct Inner<I> {
+/// A stream of bytes that sends what was written at the first flush before which nothing was added.
+///
+/// A flush that finds more than the last one wakes its task, and is ready. It is for those who flush whenever they are
+/// polled, as connections of HTTP/2 do, and write a frame at a time.
+pub struct Gather<I> {
     io: I,
     written: BytesMut,
-    /// How much had been written when it was last asked whether to send it.
+    /// How much had been written at the last flush.
     seen: usize,
 }
 
-impl<I> Clone for Gather<I> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
+impl<I: AsyncWrite + Unpin> Gather<I> {
+    /// Nothing is written yet.
+    pub fn new(io: I) -> Self {
+        Self { io, written: BytesMut::new(), seen: 0 }
     }
-}
 
-impl<I: AsyncWrite + Unpin> Inner<I> {
     fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.written.is_empty() {
             match ready!(Pin::new(&mut self.io).poll_write(cx, &self.written))? {
@@ -48,35 +46,15 @@ impl<I: AsyncWrite + Unpin> Inner<I> {
         self.seen = 0;
         Pin::new(&mut self.io).poll_flush(cx)
     }
-
-    fn poll_send_settled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.written.len() > self.seen {
-            self.seen = self.written.len();
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.poll_send(cx)
-    }
-}
-
-impl<I: AsyncWrite + Unpin> Gather<I> {
-    pub(super) fn new(io: I) -> Self {
-        Self(Arc::new(Mutex::new(Inner { io, written: BytesMut::new(), seen: 0 })))
-    }
-
-    /// Sends what was written once nothing was added between two calls; ready when all of it is out.
-    pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.lock().poll_send_settled(cx)
-    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Gather<I> {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.lock().io).poll_read(cx, buffer)
+        Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
@@ -86,19 +64,18 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Gather<I> {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut inner = self.0.lock();
         let all: usize = parts.iter().map(|part| part.len()).sum();
-        if all >= LARGE || inner.written.len() + all > FULL {
-            ready!(inner.poll_empty(cx))?;
+        if all >= LARGE || self.written.len() + all > FULL {
+            ready!(self.poll_empty(cx))?;
         }
         if all >= LARGE {
-            return Pin::new(&mut inner.io).poll_write_vectored(cx, parts);
+            return Pin::new(&mut self.io).poll_write_vectored(cx, parts);
         }
-        parts.iter().for_each(|part| inner.written.extend_from_slice(part));
+        parts.iter().for_each(|part| self.written.extend_from_slice(part));
         Poll::Ready(Ok(all))
     }
 
@@ -106,21 +83,23 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Gather<I> {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.written.len() > self.seen {
+            self.seen = self.written.len();
+            cx.waker().wake_by_ref();
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_send(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.0.lock();
-        ready!(inner.poll_send(cx))?;
-        Pin::new(&mut inner.io).poll_shutdown(cx)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
@@ -156,12 +135,12 @@ mod tests {
             ours.write_all(part.as_bytes()).await.unwrap();
             ours.flush().await.unwrap();
         }
-        assert!(futures::poll!(poll_fn(|cx| ours.poll_send(cx))).is_pending());
+        assert_eq!(ours.io.writes, 0);
+        ours.flush().await.unwrap();
+        assert_eq!(ours.io.writes, 1);
+        ours.flush().await.unwrap();
         ours.write_all(b"e").await.unwrap();
-        assert!(futures::poll!(poll_fn(|cx| ours.poll_send(cx))).is_pending());
-        assert_eq!(ours.0.lock().io.writes, 0);
-        poll_fn(|cx| ours.poll_send(cx)).await.unwrap();
-        assert_eq!(ours.0.lock().io.writes, 1);
+        assert_eq!(ours.io.writes, 1);
         let large = vec![b'x'; LARGE];
         ours.write_all(b"f").await.unwrap();
         ours.write_all(&large).await.unwrap();

@@ -1,18 +1,20 @@
 //! HTTP/2 connections: what the streams of one have to send at the same time goes out together.
 //!
 //! Watches of one client share a connection, and many of them wait for the same change. The task of a connection
-//! therefore polls the bodies of all its streams, gathers what they send, and writes once. Requests are answered in tasks
-//! of their own.
+//! therefore polls the bodies of all its streams, gathers what they send, and writes once. It answers a request that has no
+//! other beside it, too: to hand it to another thread would cost more than most answers. The others are answered in tasks of
+//! their own.
 
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -25,8 +27,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::gather::Gather;
 use crate::body::BoxError;
+use crate::gather::Gather;
 
 /// The streams that a connection has begun and its task does not poll yet.
 #[derive(Clone, Default)]
@@ -54,9 +56,10 @@ where
 {
     let begun = Begun::default();
     let builder = builder(begun.clone());
-    let gather = Gather::new(io);
-    let service = service_fn(move |request| answer(service.clone(), request));
-    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(gather.clone()), service));
+    let io = TokioIo::new(Gather::new(io));
+    let asked = Arc::new(());
+    let service = service_fn(move |request| answer(service.clone(), request, asked.clone()));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
     let mut stopped = pin!(stop.cancelled());
     let mut stopping = false;
     let mut streams = FuturesUnordered::new();
@@ -72,30 +75,37 @@ where
             }
             let new = std::mem::take(&mut *begun.0.lock());
             if new.is_empty() {
-                break;
+                return Poll::Pending;
             }
             streams.extend(new);
-        }
-        match gather.poll_send(cx) {
-            Poll::Ready(Err(e)) => Poll::Ready(Err(e.into())),
-            _ => Poll::Pending,
         }
     })
     .await
 }
 
-/// Answers in a task that ends with the stream.
-async fn answer<S, B>(mut service: S, request: Request<Incoming>) -> Result<Response<B>, BoxError>
+/// Answers where it is asked, or in a task that ends with the stream. Each request that is being answered holds one of
+/// `asked`, beside the connection.
+async fn answer<S, B>(
+    mut service: S,
+    request: Request<Incoming>,
+    asked: Arc<()>,
+) -> Result<Response<B>, BoxError>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = BoxError> + Send + 'static,
     S::Future: Send,
     B: Send + 'static,
 {
-    let mut task = JoinSet::new();
-    task.spawn(async move {
+    let alone = Arc::strong_count(&asked) <= 2;
+    let call = async move {
         poll_fn(|cx| service.poll_ready(cx)).await?;
         service.call(request).await
-    });
+    };
+    if alone {
+        let answered = AssertUnwindSafe(call).catch_unwind().await;
+        return answered.unwrap_or_else(|_| Err("the request had a panic".into()));
+    }
+    let mut task = JoinSet::new();
+    task.spawn(call);
     match task.join_next().await {
         Some(answer) => answer?,
         None => Err("the request has no task".into()),
