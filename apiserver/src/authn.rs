@@ -135,7 +135,7 @@ impl Authenticator {
             return Some(user.authenticated());
         }
         if let Some(token) = bearer(headers) {
-            return match self.review(storage, token, &[], used).await {
+            return match Box::pin(self.review(storage, token, &[], used)).await {
                 Ok(reviewed) => Some(reviewed.user.authenticated()),
                 Err(failures) => {
                     let failures: Vec<String> = failures.iter().map(ToString::to_string).collect();

@@ -30,10 +30,10 @@ use crate::resources::{Row, Table};
 pub async fn dispatch(mut exchange: Exchange) -> Result<Response<Body>> {
     let server = exchange.server.clone();
     if let Some(remote) = server.aggregation.find(&server.storage, &exchange.info.path) {
-        return crate::aggregation::forward(exchange, &remote).await;
+        return Box::pin(crate::aggregation::forward(exchange, &remote)).await;
     }
     if !exchange.info.is_resource {
-        return document(exchange).await;
+        return Box::pin(document(exchange)).await;
     }
     if exchange.info.path.starts_with("//") || exchange.info.path.starts_with("/apis//") {
         return Ok(not_found());
@@ -71,7 +71,7 @@ pub async fn dispatch(mut exchange: Exchange) -> Result<Response<Body>> {
     if info.subresource.is_empty() {
         objects::handle(exchange, row).await
     } else {
-        subresources::handle(exchange, row).await
+        Box::pin(subresources::handle(exchange, row)).await
     }
 }
 

@@ -328,7 +328,7 @@ pub async fn handle(server: Arc<Server>, request: Request<Incoming>) -> Response
     }
     let known = is_known(&server, &info);
     let requests = &server.metrics.requests;
-    requests.answered(&asked, known, &response, started.elapsed(), &elsewhere);
+    response = requests.answered(&asked, known, response, started.elapsed(), &elsewhere);
     if passage.terminated {
         requests.terminated(&asked, known, response.status());
     }
@@ -464,7 +464,7 @@ async fn admit(exchange: &mut Exchange) -> Result<()> {
     let trail = &exchange.trail;
     trail.describe(&what, &exchange.head, user.as_ref());
     if let Some(used) = used {
-        used.note(&server, trail, &exchange.warnings).await;
+        Box::pin(used.note(&server, trail, &exchange.warnings)).await;
     }
     exchange.user = user.ok_or_else(ApiError::unauthorized)?;
     if !trail.stage(Stage::RequestReceived).await {

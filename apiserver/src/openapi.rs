@@ -92,7 +92,7 @@ impl OpenApi {
         });
         let mut response = answer(&document, media_type, exchange, false);
         if response.status() == StatusCode::OK && gzip::is_accepted(exchange.headers()) {
-            gzip::pack(&mut response, document.bytes);
+            gzip::pack(&mut response, std::iter::once(document.bytes));
         }
         response
     }

@@ -1,21 +1,28 @@
 //! Answers: objects, lists and watches in the form that the client asked for.
 
 pub mod gzip;
+mod listed;
+mod recent;
 mod yaml;
+
+use std::sync::Arc;
 
 use api::error::Result;
 use api::meta::GroupVersion;
 use api::{ApiError, Map, Value, object};
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use serve::Body;
 
+use self::listed::Listed;
+pub use self::recent::Recent;
+use self::recent::Told;
 use crate::audit::{Answer, Level};
 use crate::metrics::Streaming;
 use crate::negotiate::{Encoding, Form, Shape};
-use crate::registry::{Call, Change, Page, bookmark, from_storage, set_type};
+use crate::registry::{Call, Change, Page, bookmark, from_storage};
 use crate::resources::{Resource, Row, TABLE};
 use crate::storage::Stored;
 use crate::table;
@@ -55,7 +62,7 @@ pub fn respond(code: StatusCode, media_type: &'static str, content: impl Into<By
 fn sent(code: StatusCode, encoding: Encoding, body: Bytes, form: Form) -> Response<Body> {
     let mut response = respond(code, encoding.media_type(), body.clone());
     if form.gzip && gzip::is_large(&body) {
-        gzip::pack(&mut response, body);
+        gzip::pack(&mut response, std::iter::once(body));
     }
     response
 }
@@ -184,13 +191,34 @@ pub fn stored(call: &Call, stored: &Stored, form: Form) -> Result<Response<Body>
 }
 
 /// The answer of a list.
-pub fn list(call: &Call, page: &Page, form: Form) -> Result<Response<Body>> {
+pub fn list(call: &Call, page: Page, form: Form) -> Result<Response<Body>> {
     let plain = form.shape == Shape::Object && form.encoding == Encoding::Json && !form.pretty;
     if plain && served_as_stored(&call.row) {
-        return Ok(encoded(concatenated(&call.row, page), form));
+        return Ok(listed(Listed::new(&call.row, page), form));
     }
     let objects: Vec<Value> = page.items.iter().map(|s| object_of(&call.row, s)).collect();
     Ok(value(StatusCode::OK, &shaped_list(&call.row, objects, page.metadata(), form)?, form))
+}
+
+/// An answer of a list. A large one is sent while it is put together, unless all of it is to be recorded.
+fn listed(mut list: Listed, form: Form) -> Response<Body> {
+    let first = match form.recorded {
+        Level::RequestResponse => None,
+        _ => list.next(),
+    };
+    let Some(first) = first else { return encoded(list.whole(), form) };
+    if list.is_told() {
+        return encoded(first, form);
+    }
+    let pieces = std::iter::once(first).chain(list);
+    let mut response = respond(StatusCode::OK, Encoding::Json.media_type(), Bytes::new());
+    match form.gzip {
+        true => gzip::pack(&mut response, pieces),
+        false => {
+            *response.body_mut() = serve::stream(stream::iter(pieces.map(Ok::<_, std::convert::Infallible>)));
+        }
+    }
+    response
 }
 
 /// A list of objects in the shape of the form.
@@ -246,61 +274,12 @@ fn without_type(mut object: Value) -> Value {
     object
 }
 
-/// The bytes of a list are the bytes of its objects, less the type that each begins with.
-fn concatenated(row: &Resource, page: &Page) -> Bytes {
-    if row.custom.is_some() {
-        return concatenated_custom(row, page);
-    }
-    let mut typed = Value::object();
-    set_type(&mut typed, row);
-    let mut prefix = typed.to_json();
-    prefix.pop();
-    prefix.push(b',');
-    let size: usize = page.items.iter().map(|s| s.json.len() + 1).sum();
-    let mut out = BytesMut::with_capacity(size + 256);
-    let head = object!({"kind": (row.list_kind()), "apiVersion": (row.api_version()), "metadata": (page.metadata())});
-    let head = head.to_json();
-    out.extend_from_slice(&head[..head.len() - 1]);
-    out.extend_from_slice(b",\"items\":[");
-    for (i, stored) in page.items.iter().enumerate() {
-        if i > 0 {
-            out.put_u8(b',');
-        }
-        match stored.json.strip_prefix(prefix.as_slice()) {
-            Some(rest) => {
-                out.put_u8(b'{');
-                out.extend_from_slice(rest);
-            }
-            None => out.extend_from_slice(&without_type(stored.object()).to_json()),
-        }
-    }
-    out.extend_from_slice(b"]}\n");
-    out.freeze()
-}
-
-fn concatenated_custom(row: &Resource, page: &Page) -> Bytes {
-    let list = custom_list(row, page.metadata(), Vec::new()).to_json();
-    let open = list.windows(2).position(|w| w == b"[]").map_or(list.len(), |at| at + 1);
-    let size: usize = page.items.iter().map(|s| s.json.len() + 1).sum();
-    let mut out = BytesMut::with_capacity(size + list.len() + 1);
-    out.extend_from_slice(&list[..open]);
-    for (i, stored) in page.items.iter().enumerate() {
-        if i > 0 {
-            out.put_u8(b',');
-        }
-        out.extend_from_slice(&stored.json);
-    }
-    out.extend_from_slice(&list[open..]);
-    out.put_u8(b'\n');
-    out.freeze()
-}
-
 /// The answer of a watch.
 pub fn watch(
     row: Row,
     changes: impl Stream<Item = Vec<Change>> + Send + 'static,
     form: Form,
-    streaming: Streaming,
+    (streaming, recent): (Streaming, Arc<Recent>),
 ) -> Response<Body> {
     let mut first = true;
     let pieces = changes.map(move |batch| {
@@ -309,7 +288,7 @@ pub fn watch(
         let mut out = BytesMut::with_capacity(size);
         for change in batch {
             let before = out.len();
-            event(&row, &change, form, &mut first, &mut out);
+            event(&row, &change, form, (&mut first, &recent), &mut out);
             streaming.sent(out.len() - before);
         }
         Ok::<_, std::convert::Infallible>(out.freeze())
@@ -324,8 +303,8 @@ pub fn watch(
     response
 }
 
-fn event(row: &Resource, change: &Change, form: Form, first: &mut bool, out: &mut BytesMut) {
-    let (kind, stored) = match change {
+fn event(row: &Row, change: &Change, form: Form, (first, recent): (&mut bool, &Recent), out: &mut BytesMut) {
+    let (what, object) = match change {
         Change::Added(s) => ("ADDED", s),
         Change::Modified(s) => ("MODIFIED", s),
         Change::Deleted(s) => ("DELETED", s),
@@ -337,14 +316,25 @@ fn event(row: &Resource, change: &Change, form: Form, first: &mut bool, out: &mu
     };
     if form.shape == Shape::Object && form.encoding == Encoding::Json && served_as_stored(row) {
         out.extend_from_slice(b"{\"type\":\"");
-        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(what.as_bytes());
         out.extend_from_slice(b"\",\"object\":");
-        out.extend_from_slice(&stored.json);
+        out.extend_from_slice(&object.json);
         out.extend_from_slice(b"}\n");
         return;
     }
-    let object = shaped_event(row, object_of(row, stored), form, first, false);
-    frame(kind, &object, form, out);
+    let mut made = |out: &mut BytesMut| {
+        let shaped = shaped_event(row, object_of(row, object), form, first, false);
+        frame(what, &shaped, form, out);
+    };
+    if form.shape == Shape::Table {
+        // Not all tables name the columns.
+        return made(out);
+    }
+    out.extend_from_slice(&recent.frame(&Told { row, what, object, form }, || {
+        let mut frame = BytesMut::new();
+        made(&mut frame);
+        frame.freeze()
+    }));
 }
 
 fn error_object(e: &ApiError) -> Value {

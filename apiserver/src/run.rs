@@ -65,6 +65,7 @@ pub async fn run(config: Config, tasks: Tasks) -> Result<()> {
         metrics,
         gate,
         stopping: tasks.token(),
+        recent: Arc::default(),
         starting: Starting::default(),
     });
     tasks.linger(config.shutdown_delay);

@@ -20,6 +20,7 @@ use crate::fairness::Gate;
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::proxy::Kubelets;
+use crate::render::Recent;
 use crate::starting::Starting;
 use crate::storage::Storage;
 
@@ -70,6 +71,8 @@ pub struct Server {
     pub webhooks: Webhooks,
     /// Groups that other servers serve.
     pub aggregation: Aggregation,
+    /// What watches were sent last.
+    pub recent: Arc<Recent>,
     /// Discovery documents.
     pub discovery: Discovery,
     /// OpenAPI documents.

@@ -16,9 +16,7 @@ mod record;
 mod together;
 mod written;
 
-pub use cache::{
-    Cache, Counts, Event, Held, Objects, Reading, Snapshot, Stored, Waited, set_resource_version,
-};
+pub use cache::{Cache, Counts, Event, Held, Reading, Snapshot, Stored, Waited, set_resource_version};
 pub use encryption::Encryption;
 pub use etcd::{EtcdConfig, KeyValue, Outcome, Precondition};
 pub use labels::Sieve;

@@ -24,6 +24,8 @@ mod authorization;
 mod company;
 #[path = "daemon/conversion.rs"]
 mod conversion;
+#[path = "daemon/crowds.rs"]
+mod crowds;
 #[path = "daemon/documents.rs"]
 mod documents;
 #[path = "daemon/egress.rs"]

@@ -3,6 +3,7 @@
 use api::error::Result;
 use api::{ApiError, Value};
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use http::{Response, StatusCode};
 use serve::Body;
 
@@ -39,22 +40,24 @@ pub(super) async fn handle(exchange: Exchange, row: &Row) -> Result<Response<Bod
         return Err(method_not_allowed());
     }
     if row.plural == "componentstatuses" {
-        return super::components::handle(exchange, row).await;
+        return Box::pin(super::components::handle(exchange, row)).await;
     }
     if !row.is_stored() {
-        return super::reviews::handle(exchange, row).await;
+        return Box::pin(super::reviews::handle(exchange, row)).await;
     }
-    match verb {
-        "get" => get(exchange, row).await,
-        "list" => list(exchange, row).await,
-        "watch" => watch(exchange, row).await,
-        "create" => create(exchange, row).await,
-        "update" => update(exchange, row).await,
-        "patch" => patch::handle(exchange, row).await,
-        "delete" => delete(exchange, row).await,
-        "deletecollection" => delete_collection(exchange, row).await,
-        _ => Err(method_not_allowed()),
-    }
+    // Each in a box of its own: else every request would carry what the largest needs.
+    let answer: BoxFuture<'_, Result<Response<Body>>> = match verb {
+        "get" => Box::pin(get(exchange, row)),
+        "list" => Box::pin(list(exchange, row)),
+        "watch" => Box::pin(watch(exchange, row)),
+        "create" => Box::pin(create(exchange, row)),
+        "update" => Box::pin(update(exchange, row)),
+        "patch" => Box::pin(patch::handle(exchange, row)),
+        "delete" => Box::pin(delete(exchange, row)),
+        "deletecollection" => Box::pin(delete_collection(exchange, row)),
+        _ => return Err(method_not_allowed()),
+    };
+    answer.await
 }
 
 async fn get(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
@@ -81,7 +84,7 @@ async fn list(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
     call.name.clear();
     let options = ListOptions::parse(&exchange.query, row)?;
     let page = call.list(&options).await?;
-    render::list(&call, &page, form)
+    render::list(&call, page, form)
 }
 
 async fn watch(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
@@ -97,6 +100,7 @@ async fn watch(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
         options.list.fields.terms.push(term);
     }
     let streaming = exchange.server.metrics.requests.stream(&exchange.head, &exchange.info);
+    let recent = exchange.server.recent.clone();
     let changes = call.watch(options).await;
     let form = form.streamed()?;
     // What goes wrong before the first event is an event too, as the client is promised a stream.
@@ -108,10 +112,10 @@ async fn watch(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
         Err(e) => return Err(e),
     };
     if !websocket::is_wanted(&exchange) {
-        return Ok(render::watch(row.clone(), changes, form, streaming));
+        return Ok(render::watch(row.clone(), changes, form, (streaming, recent)));
     }
     let one_by_one = changes.flat_map(|batch| futures::stream::iter(batch.into_iter().map(|c| vec![c])));
-    let events = render::watch(row.clone(), one_by_one, form, streaming);
+    let events = render::watch(row.clone(), one_by_one, form, (streaming, recent));
     websocket::events(exchange, events, form.encoding == Encoding::Json)
 }
 

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use http_body::Body as _;
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt;
 use parking_lot::{Mutex, RwLock};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use serve::Body;
@@ -223,16 +225,17 @@ impl Requests {
         self.bodies.with_label_values(&[&info.group, &info.resource, verb]).observe(size as f64);
     }
 
-    /// Counts a request that was answered; `known` says whether it was to a resource that is served.
+    /// Counts a request that was answered; `known` says whether it was to a resource that is served. The answer is given
+    /// back: where nobody knows yet how large it is, that is counted when it has been sent.
     pub fn answered(
         &self,
         asked: &Asked<'_>,
         known: bool,
-        response: &Response<Body>,
+        response: Response<Body>,
         took: Duration,
         elsewhere: &Elsewhere,
-    ) {
-        let Some(place) = asked.place(known) else { return };
+    ) -> Response<Body> {
+        let Some(place) = asked.place(known) else { return response };
         let labels = asked.labels(place);
         let (series, code) = (self.series(asked, &labels), response.status());
         series.code(code, || self.total.with_label_values(&[&labels[..], &[code.as_str()]].concat()));
@@ -241,15 +244,18 @@ impl Requests {
             self.own.with_label_values(&[asked.verb, group, resource, subresource]).inc();
         }
         if asked.info.is_long_running() {
-            return;
+            return response;
         }
         series.duration.observe(took.as_secs_f64());
         if let Some(own) = &series.own_duration {
             own.observe(took.saturating_sub(elsewhere.time()).as_secs_f64());
         }
-        if let (Some(size), Some(bytes)) = (&series.size, response.body().size_hint().exact()) {
-            #[expect(clippy::cast_precision_loss, reason = "sizes of answers are far below where it shows")]
-            size.observe(bytes as f64);
+        let Some(sizes) = &series.size else { return response };
+        let size = response.body().size_hint().exact();
+        let mut sent = Sent { bytes: size.unwrap_or(0), sizes: sizes.clone() };
+        match size {
+            Some(_) => response,
+            None => response.map(|body| body.map_frame(move |frame| sent.and(frame)).boxed_unsync()),
         }
     }
 
@@ -315,6 +321,26 @@ impl Series {
             codes.len() - 1
         });
         codes[at].1.inc();
+    }
+}
+
+/// How much of an answer was sent; counted in the end.
+struct Sent {
+    bytes: u64,
+    sizes: Histogram,
+}
+
+impl Sent {
+    fn and(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        frame
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        #[expect(clippy::cast_precision_loss, reason = "sizes of answers are far below where it shows")]
+        self.sizes.observe(self.bytes as f64);
     }
 }
 

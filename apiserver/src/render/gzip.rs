@@ -28,26 +28,31 @@ pub fn is_large(bytes: &Bytes) -> bool {
     bytes.len() > LEAST
 }
 
-/// Has the answer send these bytes compressed.
-pub fn pack(response: &mut Response<Body>, bytes: Bytes) {
-    *response.body_mut() = serve::stream(packed(bytes));
+/// Has the answer send these pieces compressed.
+pub fn pack(response: &mut Response<Body>, pieces: impl Iterator<Item = Bytes> + Send + 'static) {
+    *response.body_mut() = serve::stream(packed(pieces));
     let headers = response.headers_mut();
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));
 }
 
-fn packed(bytes: Bytes) -> impl Stream<Item = io::Result<Bytes>> {
+fn packed(pieces: impl Iterator<Item = Bytes> + Send) -> impl Stream<Item = io::Result<Bytes>> + Send {
     let encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    stream::try_unfold((bytes, Some(encoder)), |(mut rest, encoder)| async move {
+    stream::try_unfold((pieces, Bytes::new(), Some(encoder)), |(mut pieces, mut piece, encoder)| async move {
         let Some(mut encoder) = encoder else { return Ok(None) };
-        while !rest.is_empty() {
-            encoder.write_all(&rest.split_to(PIECE.min(rest.len())))?;
+        loop {
+            if piece.is_empty() {
+                piece = match pieces.next() {
+                    Some(next) => next,
+                    None => return Ok(Some((encoder.finish()?.into(), (pieces, piece, None)))),
+                };
+            }
+            encoder.write_all(&piece.split_to(PIECE.min(piece.len())))?;
             let out = std::mem::take(encoder.get_mut());
             if !out.is_empty() {
-                return Ok(Some((out.into(), (rest, Some(encoder)))));
+                return Ok(Some((out.into(), (pieces, piece, Some(encoder)))));
             }
         }
-        Ok(Some((encoder.finish()?.into(), (rest, None))))
     })
 }
 
@@ -75,7 +80,8 @@ mod tests {
         let noise = (0..3 * PIECE as u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8);
         for bytes in [Bytes::from(noise.collect::<Vec<_>>()), Bytes::from(vec![b'a'; 10 * PIECE])] {
             let mut response = Response::new(serve::empty());
-            pack(&mut response, bytes.clone());
+            let (first, second) = (bytes.slice(..PIECE + 1), bytes.slice(PIECE + 1..));
+            pack(&mut response, [first, second].into_iter());
             assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
             assert_eq!(response.headers()[VARY], "Accept-Encoding");
             let sent = response.into_body().collect().await.unwrap().to_bytes();
