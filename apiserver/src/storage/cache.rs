@@ -40,7 +40,7 @@ pub struct Stored {
 }
 
 /// The objects of a resource in order of key.
-pub type Objects = imbl::OrdMap<Arc<str>, Held>;
+pub(super) type Objects = imbl::OrdMap<Arc<str>, Held>;
 
 /// An object in its place: a list by label need not follow the pointer of what it leaves out.
 #[derive(Clone)]

@@ -19,6 +19,14 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    /// What the new object has that the old one has not, or otherwise.
+    pub(super) fn touched(self) -> Set {
+        match self.modified.is_empty() {
+            true => self.added,
+            false => self.modified.union(&self.added),
+        }
+    }
+
     pub(super) fn filter(self, filter: &Filter) -> Self {
         Self {
             removed: filter.apply(self.removed),

@@ -1,6 +1,8 @@
 //! The bookkeeping of both kinds of writes.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use api::Value;
 use compact_str::CompactString;
@@ -14,20 +16,22 @@ use super::tree::Shaped;
 use super::{ApplyError, Request, merge, remove};
 
 /// What no manager owns: the server sets it, or it is what makes the object itself.
-const UNOWNED: [&[&str]; 12] = [
-    &["apiVersion"],
-    &["kind"],
-    &["metadata"],
-    &["metadata", "name"],
-    &["metadata", "namespace"],
-    &["metadata", "creationTimestamp"],
-    &["metadata", "selfLink"],
-    &["metadata", "uid"],
-    &["metadata", "clusterName"],
-    &["metadata", "generation"],
-    &["metadata", "managedFields"],
-    &["metadata", "resourceVersion"],
-];
+static UNOWNED: LazyLock<Set> = LazyLock::new(|| {
+    Set::of(&[
+        &["apiVersion"],
+        &["kind"],
+        &["metadata"],
+        &["metadata", "name"],
+        &["metadata", "namespace"],
+        &["metadata", "creationTimestamp"],
+        &["metadata", "selfLink"],
+        &["metadata", "uid"],
+        &["metadata", "clusterName"],
+        &["metadata", "generation"],
+        &["metadata", "managedFields"],
+        &["metadata", "resourceVersion"],
+    ])
+});
 
 fn id(request: &Request<'_>, operation: Operation) -> ManagerId {
     ManagerId {
@@ -48,7 +52,7 @@ pub(super) fn update(live: &Value, new: &Value, managed: &mut Managed, request: 
         Ok(changes) => changes,
         Err(_) => unreachable!("a forced write has no conflicts"),
     };
-    let set = request.reset.apply(changes.modified.union(&changes.added)).difference(&Set::of(&UNOWNED));
+    let set = request.reset.apply(changes.touched()).difference(&UNOWNED);
     if !set.is_empty() {
         let id = id(request, Operation::Update);
         let before = managed.0.remove(&id).map(|e| e.set).unwrap_or_default();
@@ -70,19 +74,18 @@ fn take_over(
     force: bool,
 ) -> Result<Comparison, Conflicts> {
     let here = compare(old, new, request.ty).filter(request.reset);
-    let touched = |c: &Comparison| c.modified.clone().union(&c.added);
-    let touched_here = touched(&here);
+    let touched_here = LazyCell::new(|| here.clone().touched());
     let mut versions: BTreeMap<CompactString, Option<(Comparison, Set)>> = BTreeMap::new();
     let (mut conflicts, mut lost, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for (id, entry) in managed.0.iter().filter(|(id, _)| Some(*id) != writer) {
         let there = if entry.api_version == request.api_version {
-            Some((&here, &touched_here))
+            Some((&here, &*touched_here))
         } else {
             let found = versions.entry(entry.api_version.clone()).or_insert_with(|| {
                 let (old, ty) = request.versions.at(old, &entry.api_version)?;
                 let (new, _) = request.versions.at(new, &entry.api_version)?;
                 let changes = compare(&old, &new, ty).filter(request.reset);
-                let touched = touched(&changes);
+                let touched = changes.clone().touched();
                 Some((changes, touched))
             });
             found.as_ref().map(|(changes, touched)| (changes, touched))
@@ -135,7 +138,7 @@ pub(super) fn apply(
     };
     take_over(live, &object, &mut managed, Some(&id), request, force).map_err(ApplyError::Conflicts)?;
     if let Some(entry) = managed.0.get_mut(&id) {
-        entry.set = std::mem::take(&mut entry.set).difference(&Set::of(&UNOWNED));
+        entry.set = std::mem::take(&mut entry.set).difference(&UNOWNED);
         if object != *live {
             entry.time = now(request);
         }
