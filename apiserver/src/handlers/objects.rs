@@ -48,7 +48,10 @@ pub(super) async fn handle(exchange: Exchange, row: &Row) -> Result<Response<Bod
     // Each in a box of its own: else every request would carry what the largest needs.
     let answer: BoxFuture<'_, Result<Response<Body>>> = match verb {
         "get" => Box::pin(get(exchange, row)),
-        "list" => Box::pin(list(exchange, row)),
+        // A long one takes long to put together.
+        "list" => {
+            return serve::apart(list(exchange, row.clone())).await.map_err(ApiError::internal)?;
+        }
         "watch" => Box::pin(watch(exchange, row)),
         "create" => Box::pin(create(exchange, row)),
         "update" => Box::pin(update(exchange, row)),
@@ -78,11 +81,11 @@ fn check_export(exchange: &Exchange) -> Result<()> {
     }
 }
 
-async fn list(exchange: Exchange, row: &Row) -> Result<Response<Body>> {
+async fn list(exchange: Exchange, row: Row) -> Result<Response<Body>> {
     let form = exchange.form()?;
-    let mut call = exchange.call(row);
+    let mut call = exchange.call(&row);
     call.name.clear();
-    let options = ListOptions::parse(&exchange.query, row)?;
+    let options = ListOptions::parse(&exchange.query, &row)?;
     let page = call.list(&options).await?;
     render::list(&call, page, form)
 }

@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 use tracing::{debug, warn};
 
+pub use http2::apart;
+
 use crate::body::BoxError;
 use crate::tls::Tls;
 

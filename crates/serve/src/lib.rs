@@ -19,7 +19,7 @@ pub mod tls;
 pub mod x509;
 pub mod zpages;
 
-pub use accept::{Limits, PeerCertificates, RemoteAddr, Server};
+pub use accept::{Limits, PeerCertificates, RemoteAddr, Server, apart};
 pub use authn::{Authenticator, Authorizer, Guard, User};
 pub use body::{Body, BoxError, empty, full, json, stream, text};
 pub use diagnostics::Diagnostics;

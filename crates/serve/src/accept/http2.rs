@@ -104,10 +104,19 @@ where
         let answered = AssertUnwindSafe(call).catch_unwind().await;
         return answered.unwrap_or_else(|_| Err("the request had a panic".into()));
     }
+    apart(call).await?
+}
+
+/// Does the work in a task of its own, which ends with whoever waits for it: what takes long keeps a connection from its
+/// other streams.
+///
+/// # Errors
+/// It panics.
+pub async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, BoxError> {
     let mut task = JoinSet::new();
-    task.spawn(call);
+    task.spawn(work);
     match task.join_next().await {
-        Some(answer) => answer?,
-        None => Err("the request has no task".into()),
+        Some(done) => Ok(done?),
+        None => Err("the work has no task".into()),
     }
 }
