@@ -23,7 +23,7 @@ use http::HeaderMap;
 use rustls::DistinguishedName;
 use rustls_pki_types::CertificateDer;
 
-use crate::authn::service_account::{TokenError, Use};
+use crate::authn::service_account::{Examined, TokenError};
 use crate::metrics::Access;
 use crate::storage::Storage;
 
@@ -115,38 +115,37 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// The sender of a request, or none when what it presented is not valid. What is to be noted of the use of a token is
-    /// left in the last argument.
+    /// The sender of a request, or none when what it presented is not valid.
     pub async fn authenticate(
         &self,
         storage: &Storage,
         certificates: &[CertificateDer<'_>],
         (headers, path): (&HeaderMap, &str),
-        (access, used): (&Access, &mut Option<Use>),
-    ) -> Option<UserInfo> {
+        access: &Access,
+    ) -> Examined<Option<UserInfo>> {
         if let Some(user) = self.proxied(certificates, headers) {
-            return Some(user.authenticated());
+            return Examined::plain(Some(user.authenticated()));
         }
         let certified = self.client_ca.as_ref().and_then(|ca| ca.vouch(certificates));
         if let Some(certified) = &certified {
             access.certificate(certified.until);
         }
         if let Some(user) = certified.as_ref().and_then(|c| c.user()) {
-            return Some(user.authenticated());
+            return Examined::plain(Some(user.authenticated()));
         }
         if let Some(token) = bearer(headers) {
-            return match Box::pin(self.review(storage, token, &[], used)).await {
+            return Box::pin(self.review(storage, token, &[])).await.map(|reviewed| match reviewed {
                 Ok(reviewed) => Some(reviewed.user.authenticated()),
                 Err(failures) => {
                     let failures: Vec<String> = failures.iter().map(ToString::to_string).collect();
                     tracing::debug!(why = failures.join(", "), "a token is not valid");
                     None
                 }
-            };
+            });
         }
         // A certificate that no CA vouches for is an attempt, not an absence; one that names nobody is none.
-        ((certificates.is_empty() || certified.is_some()) && self.admits_anonymous(path))
-            .then(UserInfo::anonymous)
+        let anonymous = (certificates.is_empty() || certified.is_some()) && self.admits_anonymous(path);
+        Examined::plain(anonymous.then(UserInfo::anonymous))
     }
 
     /// Reads the bundles of authorities again; true when one has changed.
@@ -173,57 +172,60 @@ impl Authenticator {
         *enabled && (conditions.is_empty() || conditions.iter().any(|c| c.path == path))
     }
 
-    /// Who a token stands for, and those of `audiences` that it is good for; without any, those of the server count. What
-    /// is to be noted of its use is left in `used`.
-    ///
-    /// # Errors
-    /// What each authenticator that knows such tokens has against it.
+    /// Who a token stands for, and those of `audiences` that it is good for; without any, those of the server count. Else
+    /// what each authenticator that knows such tokens has against it.
     pub async fn review(
         &self,
         storage: &Storage,
         token: &str,
         audiences: &[String],
-        used: &mut Option<Use>,
-    ) -> Result<Reviewed, Vec<TokenError>> {
+    ) -> Examined<Result<Reviewed, Vec<TokenError>>> {
         // Most authenticators know nothing of audiences: their tokens are good for those of the server.
         let own: Vec<String> = match audiences {
             [] => self.tokens.audiences.clone(),
             asked => asked.iter().filter(|a| self.tokens.audiences.contains(a)).cloned().collect(),
         };
-        let of_server = |user: UserInfo| Reviewed { user, audiences: own.clone() };
         if !own.is_empty()
             && let Some(user) = self.static_tokens.user(token)
         {
-            return Ok(of_server(user));
+            return Examined::plain(Ok(Reviewed { user, audiences: own }));
         }
-        let mut failures = Vec::new();
-        match self.tokens.authenticate(storage, token, audiences, used).await {
+        let wanted = if audiences.is_empty() { &self.tokens.audiences } else { audiences };
+        let Examined { found, used } = self.tokens.authenticate(storage, token, audiences).await;
+        let found = match found {
             Ok(user) => {
                 let named =
                     self.tokens.verify(token).map(|c| self.tokens.audiences_of(&c)).unwrap_or_default();
-                let wanted = if audiences.is_empty() { &self.tokens.audiences } else { audiences };
-                let audiences = named.into_iter().filter(|a| wanted.contains(a)).collect();
-                return Ok(Reviewed { user, audiences });
+                Ok(Reviewed { user, audiences: named.into_iter().filter(|a| wanted.contains(a)).collect() })
             }
-            Err(e) => failures.push(e),
-        }
+            Err(e) => self.review_otherwise(storage, token, (wanted, own), vec![e]).await,
+        };
+        Examined { found, used }
+    }
+
+    /// As [`Authenticator::review`], of a token that is none of an account here: for those that are `wanted`, among which
+    /// `own` are the server's.
+    async fn review_otherwise(
+        &self,
+        storage: &Storage,
+        token: &str,
+        (wanted, own): (&[String], Vec<String>),
+        mut failures: Vec<TokenError>,
+    ) -> Result<Reviewed, Vec<TokenError>> {
         if self.bootstrap_tokens
             && !own.is_empty()
             && let Some((id, secret)) = bootstrap_token(token)
             && let Some(user) = bootstrap_user(storage, id, secret)
         {
-            return Ok(of_server(user));
+            return Ok(Reviewed { user, audiences: own });
         }
         match self.jwts.authenticate(token).await {
-            Ok(Some(user)) if !own.is_empty() => return Ok(of_server(user)),
+            Ok(Some(user)) if !own.is_empty() => return Ok(Reviewed { user, audiences: own }),
             Ok(_) => {}
             Err(why) => failures.push(TokenError::Refused(why)),
         }
         if let Some(reviewer) = &self.reviewer {
-            match reviewer
-                .authenticate(token, if audiences.is_empty() { &self.tokens.audiences } else { audiences })
-                .await
-            {
+            match reviewer.authenticate(token, wanted).await {
                 Ok(Some(reviewed)) => return Ok(reviewed),
                 Ok(None) => {}
                 Err(why) => failures.push(TokenError::Refused(why)),

@@ -27,6 +27,7 @@ use serve::{Body, PeerCertificates};
 
 use crate::audit::{Answer, Completion, Level, Stage, Trail};
 use crate::authn::UserInfo;
+use crate::authn::service_account::Examined;
 use crate::authz::{Attributes, Decision};
 use crate::fairness::Flow;
 use crate::handlers;
@@ -454,11 +455,9 @@ async fn admit(exchange: &mut Exchange) -> Result<()> {
     let (began, access) = (Instant::now(), &server.metrics.access);
     let certificates = exchange.head.extensions.get::<PeerCertificates>().cloned();
     let chain = certificates.as_ref().map_or(&[][..], |c| &c.0[..]);
-    let mut used = None;
-    let user = server
-        .authenticator
-        .authenticate(&server.storage, chain, (exchange.headers(), &exchange.info.path), (access, &mut used))
-        .await;
+    let asked = (exchange.headers(), exchange.info.path.as_str());
+    let Examined { found: user, used } =
+        server.authenticator.authenticate(&server.storage, chain, asked, access).await;
     access.authenticated(user.as_ref().map(|user| user.name.as_str()), began.elapsed());
     let what = Attributes::of(&exchange.info);
     let trail = &exchange.trail;

@@ -20,7 +20,7 @@ use super::verified::Verified;
 use crate::resources::TABLE;
 use crate::storage::Storage;
 
-pub use usage::{Origin, Use};
+pub use usage::{Examined, Origin, Use};
 
 /// A token may be off by this much.
 const LEEWAY: i64 = 10;
@@ -159,32 +159,38 @@ impl Tokens {
         })
     }
 
-    /// The account a token stands for. Without `audiences` those of the API server are asked for. What is to be noted of
-    /// the use is left in `used`.
+    /// The account a token stands for. Without `audiences` those of the API server are asked for.
     pub async fn authenticate(
         &self,
         storage: &Storage,
         token: &str,
         audiences: &[String],
-        used: &mut Option<Use>,
-    ) -> Result<UserInfo, TokenError> {
-        let claims = self.verify(token)?;
-        let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
-        let audiences = self.audiences_of(&claims);
-        if !audiences.iter().any(|a| wanted.contains(a)) {
-            return Err(TokenError::Audience { token: listed(&audiences), wanted: listed(wanted) });
-        }
+    ) -> Examined<Result<UserInfo, TokenError>> {
+        let claims = match self.claims_for(token, audiences) {
+            Ok(claims) => claims,
+            Err(e) => return Examined::plain(Err(e)),
+        };
         if claims.str_at(&["iss"]) == legacy::ISSUER {
-            return legacy::user(storage, token, &claims, used).await;
+            return legacy::user(storage, token, &claims).await;
         }
         let now = Timestamp::now().as_second();
         let time = |claim: &str| claims.get(claim).as_i64();
         if time("exp").is_none_or(|t| now > t + LEEWAY) || time("nbf").is_some_and(|t| now + LEEWAY < t) {
-            return Err(TokenError::Expired);
+            return Examined::plain(Err(TokenError::Expired));
         }
-        let user = self.user(storage, &claims).await?;
-        *used = Use::of(&claims, now);
-        Ok(user)
+        let found = self.user(storage, &claims).await;
+        Examined { used: if found.is_ok() { Use::of(&claims, now) } else { None }, found }
+    }
+
+    /// The claims of a token that is meant for one of `audiences`.
+    fn claims_for(&self, token: &str, audiences: &[String]) -> Result<Arc<Value>, TokenError> {
+        let claims = self.verify(token)?;
+        let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
+        let audiences = self.audiences_of(&claims);
+        match audiences.iter().any(|a| wanted.contains(a)) {
+            true => Ok(claims),
+            false => Err(TokenError::Audience { token: listed(&audiences), wanted: listed(wanted) }),
+        }
     }
 
     /// The audiences of a token's claims; those of the API server when it names none.

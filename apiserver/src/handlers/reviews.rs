@@ -13,7 +13,7 @@ use serve::Body;
 use super::method_not_allowed;
 use crate::admission::{self, Operation};
 use crate::authn::UserInfo;
-use crate::authn::service_account::TokenError;
+use crate::authn::service_account::{Examined, TokenError};
 use crate::authz::{Attributes, Decision, Rule};
 use crate::http::Exchange;
 use crate::kinds::check::view;
@@ -90,8 +90,8 @@ async fn token_review(exchange: &Exchange, mut review: Value) -> Result<Value> {
         .filter_map(|a| a.as_str().map(str::to_owned))
         .collect();
     let server = &exchange.server;
-    let mut used = None;
-    let reviewed = server.authenticator.review(&server.storage, &token, &audiences, &mut used).await;
+    let Examined { found: reviewed, used } =
+        server.authenticator.review(&server.storage, &token, &audiences).await;
     if let Some(used) = used {
         used.note(server, &exchange.trail, &exchange.warnings).await;
     }

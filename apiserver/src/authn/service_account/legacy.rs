@@ -5,7 +5,7 @@ use api::Value;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::usage::{Holder, Use};
+use super::usage::{Examined, Holder, Use};
 use super::{TokenError, find};
 use crate::authn::UserInfo;
 use crate::storage::Storage;
@@ -49,10 +49,22 @@ pub(super) async fn user(
     storage: &Storage,
     token: &str,
     claims: &Value,
-    used: &mut Option<Use>,
-) -> Result<UserInfo, TokenError> {
+) -> Examined<Result<UserInfo, TokenError>> {
+    let (found, holder) = match held(storage, token, claims).await {
+        Ok((user, holder, None)) => (Ok(user), Some(holder)),
+        Ok((_, holder, Some(refusal))) => (Err(refuse(refusal)), Some(holder)),
+        Err(e) => (Err(e), None),
+    };
     let subject = claims.str_at(&["sub"]).to_owned();
-    *used = Some(Use::Legacy { subject: subject.clone(), holder: None });
+    Examined { found, used: Some(Use::Legacy { subject, holder }) }
+}
+
+/// The account, the Secret that has the token, and why it is not accepted from there, if it is not.
+async fn held(
+    storage: &Storage,
+    token: &str,
+    claims: &Value,
+) -> Result<(UserInfo, Holder, Option<String>), TokenError> {
     let Claims { namespace, secret, name, uid } = read(claims)?;
     let held = find(storage, "secrets", &format!("{namespace}/{secret}"), |o| !o.is_terminating()).await;
     let held = held.ok_or_else(|| refuse("Token has been invalidated"))?;
@@ -73,11 +85,7 @@ pub(super) async fn user(
     }
     let holder = Holder::of(&held, &account);
     let refusal = holder.refusal(name);
-    *used = Some(Use::Legacy { subject, holder: Some(holder) });
-    if let Some(why) = refusal {
-        return Err(refuse(why));
-    }
-    Ok(super::user_of(namespace, name, uid, Vec::new()))
+    Ok((super::user_of(namespace, name, uid, Vec::new()), holder, refusal))
 }
 
 #[cfg(test)]

@@ -39,6 +39,28 @@ pub enum Use {
     },
 }
 
+/// What came of looking at credentials, and what is to be noted of the use of a token among them: that of a refused one,
+/// too.
+#[derive(Clone, Debug)]
+pub struct Examined<T> {
+    /// Who they stand for, or why nobody.
+    pub found: T,
+    /// The use.
+    pub used: Option<Use>,
+}
+
+impl<T> Examined<T> {
+    /// There is nothing to note.
+    pub fn plain(found: T) -> Self {
+        Self { found, used: None }
+    }
+
+    /// The same use, of what was found otherwise.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Examined<U> {
+        Examined { found: change(self.found), used: self.used }
+    }
+}
+
 /// A Secret that has a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
