@@ -154,9 +154,10 @@ fn list_metadata_of(object: &Value) -> Value {
 /// The metadata of an object, as an object of their own.
 pub fn metadata_of(object: &Value, form: Form) -> Value {
     let mut metadata = object.get("metadata").clone();
-    if object.kind() == "DaemonSet" && object.annotation(TEMPLATE_GENERATION).is_some() {
+    let shown = SHOWN_AS_ANNOTATIONS.iter().filter(|(kind, _)| *kind == object.kind());
+    for (_, annotation) in shown.filter(|(_, name)| object.annotation(name).is_some()) {
         let annotations = metadata.make_object().entry("annotations").make_object();
-        annotations.remove(TEMPLATE_GENERATION);
+        annotations.remove(annotation);
         if annotations.is_empty() {
             metadata.make_object().remove("annotations");
         }
@@ -164,8 +165,14 @@ pub fn metadata_of(object: &Value, form: Form) -> Value {
     object!({"kind": "PartialObjectMetadata", "apiVersion": (form.meta_version()), "metadata": metadata})
 }
 
-/// What upstream keeps as a field of a DaemonSet, and shows as an annotation of whole ones alone.
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+/// What upstream keeps as fields of a kind, and shows as annotations of whole objects alone.
+const SHOWN_AS_ANNOTATIONS: [(&str, &str); 5] = [
+    ("DaemonSet", "deprecated.daemonset.template.generation"),
+    ("HorizontalPodAutoscaler", "autoscaling.alpha.kubernetes.io/behavior"),
+    ("HorizontalPodAutoscaler", "autoscaling.alpha.kubernetes.io/conditions"),
+    ("HorizontalPodAutoscaler", "autoscaling.alpha.kubernetes.io/current-metrics"),
+    ("HorizontalPodAutoscaler", "autoscaling.alpha.kubernetes.io/metrics"),
+];
 
 /// True when the stored bytes are what the row serves.
 fn served_as_stored(row: &Resource) -> bool {
@@ -309,7 +316,7 @@ fn event(row: &Row, change: &Change, form: Form, (first, recent): (&mut bool, &R
         Change::Modified(s) => ("MODIFIED", s),
         Change::Deleted(s) => ("DELETED", s),
         Change::Bookmark(revision, end) => {
-            let object = shaped_event(row, bookmark(row, *revision, *end), form, first, true);
+            let object = shaped_event(row, bookmark(row, *revision, *end), form, first);
             return frame("BOOKMARK", &object, form, out);
         }
         Change::Error(e) => return frame("ERROR", &error_object(e), form, out),
@@ -323,7 +330,7 @@ fn event(row: &Row, change: &Change, form: Form, (first, recent): (&mut bool, &R
         return;
     }
     let mut made = |out: &mut BytesMut| {
-        let shaped = shaped_event(row, object_of(row, object), form, first, false);
+        let shaped = shaped_event(row, object_of(row, object), form, first);
         frame(what, &shaped, form, out);
     };
     if form.shape == Shape::Table {
@@ -341,15 +348,15 @@ fn error_object(e: &ApiError) -> Value {
     e.to_value()
 }
 
-/// The first table of a watch names the columns, later ones do not.
-fn shaped_event(row: &Resource, object: Value, form: Form, first: &mut bool, bookmark: bool) -> Value {
+/// The first table of a watch names the columns, later ones do not, but for those of APIServices.
+fn shaped_event(row: &Resource, object: Value, form: Form, first: &mut bool) -> Value {
     match form.shape {
         Shape::Object => object,
         Shape::Metadata | Shape::MetadataList => metadata_of(&object, form),
         Shape::Table => {
             let metadata = list_metadata_of(&object);
-            let rows = if bookmark { &[][..] } else { std::slice::from_ref(&object) };
-            table::of(row, rows, &metadata, std::mem::take(first), form)
+            let head = std::mem::take(first) || row.built_in() == "apiservices";
+            table::of(row, std::slice::from_ref(&object), &metadata, head, form)
         }
     }
 }

@@ -76,9 +76,10 @@ impl<'a> Request<'a> {
         self.call.row.group.is_empty() && self.call.row.built_in() == "namespaces"
     }
 
-    /// Name of the object; empty where it has none.
+    /// Name of the object; empty where it has none, and where a whole collection is deleted.
     pub(super) fn name(&self) -> &str {
         match (self.call.name.as_str(), &self.object) {
+            _ if self.call.verb == "deletecollection" => "",
             ("", Some(object)) => object.name(),
             (name, _) => name,
         }

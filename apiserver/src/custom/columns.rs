@@ -13,11 +13,11 @@ pub struct Column {
 }
 
 impl Column {
-    /// The columns of `additionalPrinterColumns`; without any, the age.
+    /// The columns of `additionalPrinterColumns` up to one whose path cannot be read; without any, the age.
     pub fn all(columns: &Value) -> Vec<Self> {
         let age = object!([{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": AGE}]);
         let given = if columns.is_empty() { &age } else { columns };
-        given.as_array().into_iter().flatten().filter_map(Self::new).collect()
+        given.as_array().into_iter().flatten().map_while(Self::new).collect()
     }
 
     fn new(column: &Value) -> Option<Self> {

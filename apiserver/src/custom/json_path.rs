@@ -167,7 +167,8 @@ fn bracket(text: &str) -> Result<Step, String> {
     if let Some(filter) = text.strip_prefix("?(").and_then(|t| t.strip_suffix(')')) {
         return filter_of(filter.trim());
     }
-    if let Some(name) = quoted(text) {
+    // Names stand in single quotes, unlike the texts of filters.
+    if let Some(name) = quoted(text).filter(|_| text.starts_with('\'')) {
         return Ok(Step::Member(name));
     }
     if text.contains(',') {
@@ -372,6 +373,7 @@ mod tests {
     fn what_is_no_path_is_refused() {
         check(".a[", "error: unterminated array");
         check(".a[x]", "error: invalid array index x");
+        check(r#".a["x"]"#, r#"error: invalid array index "x""#);
         check(".a.d[::0]", "error: step must be > 0");
         check(".a..", "error: unexpected end of the path");
         check(".a b", "error: unrecognized character in action: U+0020 ' '");

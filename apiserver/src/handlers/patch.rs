@@ -109,7 +109,8 @@ impl Patch {
                 format!("json: cannot unmarshal {what} into Go value of type map[string]interface {{}}");
             return Err(ApiError::bad_request(why));
         }
-        let duplicates = decoded.duplicates.iter().map(|d| format!("duplicate field \"{d}\""));
+        let prefix = if kind == Kind::Json { "json patch " } else { "" };
+        let duplicates = decoded.duplicates.iter().map(|d| format!("{prefix}duplicate field \"{d}\""));
         let findings = decoded.complaint.into_iter().chain(duplicates).collect();
         let value = match decoded.value {
             // A patch of nothing changes nothing.

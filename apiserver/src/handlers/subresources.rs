@@ -27,11 +27,11 @@ pub(super) async fn handle(mut exchange: Exchange, row: &Row) -> Result<Response
     let sub = row.subresource(&name).ok_or_else(unknown)?;
     // What is proxied may be asked for its options, for which there is no verb.
     let asks_options = name == "proxy" && exchange.head.method == Method::OPTIONS;
-    if row.custom.is_some() && exchange.info.verb.is_empty() {
-        return Err(ApiError::not_supported(row.group, row.plural, ""));
-    }
     if !sub.verbs.contains(&exchange.info.verb) && !asks_options {
-        return Err(method_not_allowed());
+        return Err(match row.custom {
+            Some(_) => ApiError::not_supported(row.group, row.plural, exchange.info.verb),
+            None => method_not_allowed(),
+        });
     }
     if row.custom.is_some() {
         return if name == "scale" { scale(exchange, row).await } else { part(exchange, row).await };
@@ -225,11 +225,12 @@ fn apply_scale(call: &Call, row: &Row, old: &Value, configuration: &Value) -> Re
     })
 }
 
+/// The scale of a workload is checked by itself, that of a custom resource with the rest of it.
 fn check_scale(call: &Call, scale: &mut Value) -> Result<()> {
     use api::field::{FieldError, Path};
     let spec = Path::new("spec");
     match scale.at(&["spec", "replicas"]).as_i64() {
-        Some(n) if n < 0 => {
+        Some(n) if n < 0 && call.row.custom.is_none() => {
             let error = FieldError::invalid(&spec.child("replicas"), n, "must be greater than or equal to 0");
             Err(ApiError::invalid("autoscaling", "Scale", &call.name, &[error]))
         }

@@ -260,6 +260,7 @@ impl Call {
             let object = super::from_storage(&self.row, stored.object());
             let mut one = self.internal(&self.row, object.namespace(), object.name());
             one.user = self.user.clone();
+            one.verb = self.verb;
             one.warnings = self.warnings.clone();
             match one.delete(options).await {
                 Ok(_) => deleted.push(object),

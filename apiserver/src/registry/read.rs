@@ -237,12 +237,15 @@ fn wrong_watch(query: &Query) -> Vec<FieldError> {
 /// Fields by which the objects of a resource can be selected, the common ones first.
 pub(crate) fn check_fields(fields: &FieldSelector, row: &Resource) -> Result<()> {
     for term in &fields.terms {
-        let common = term.field == "metadata.name" || (term.field == "metadata.namespace" && row.namespaced);
+        // Kinds without fields of their own take the namespace even where objects have none.
+        let plain = !row.has_fields() && row.custom.is_none();
+        let common = term.field == "metadata.name"
+            || (term.field == "metadata.namespace" && (row.namespaced || plain));
         if common || row.field_index(&term.field).is_some() {
             continue;
         }
         let quoted = api::field::go_quote(&term.field);
-        let why = if !row.has_fields() && row.custom.is_none() {
+        let why = if plain {
             format!("{quoted} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
         } else {
             match row.plural {

@@ -140,12 +140,11 @@ impl Call {
     /// The object with its members in order.
     fn ordered(&self, mut object: Value) -> Result<Value> {
         set_type(&mut object, &self.row);
-        let mode = super::FieldValidation::Ignore;
         let read = match &self.row.custom {
-            Some(custom) => custom.version().ty.decode(object, mode),
-            None => schema::decode::normalize(object, self.ty(), mode),
+            Some(custom) => custom.version().ty.arrange(object),
+            None => schema::decode::normalize(object, self.ty(), super::FieldValidation::Ignore).map(|r| r.0),
         };
-        Ok(read.map_err(ApiError::internal)?.0)
+        read.map_err(ApiError::internal)
     }
 
     /// The object with its defaults, as it is shown.

@@ -149,12 +149,7 @@ pub(super) fn of(row: &Resource, o: &Value, now: Timestamp) -> Vec<Value> {
         "validatingadmissionpolicies" => vec![name(), count(&["spec", "validations"]), param_kind(o), age()],
         "mutatingadmissionpolicybindings" | "validatingadmissionpolicybindings" => {
             let reference = o.at(&["spec", "paramRef"]);
-            let shown = match (reference.is_null(), reference.str_at(&["namespace"])) {
-                (true, _) => UNSET.to_owned(),
-                (_, "") => format!("*/{}", reference.str_at(&["name"])),
-                (_, ns) => format!("{ns}/{}", reference.str_at(&["name"])),
-            };
-            vec![name(), text(&["spec", "policyName"]), shown.into(), age()]
+            vec![name(), text(&["spec", "policyName"]), param_reference(reference).into(), age()]
         }
         "mutatingwebhookconfigurations" | "validatingwebhookconfigurations" => {
             vec![name(), count(&["webhooks"]), age()]
@@ -277,6 +272,34 @@ fn containers(spec: &Value) -> (Value, Value) {
     let list = spec.array_at(&["containers"]);
     let each = |field: &str| list.iter().map(|c| c.str_at(&[field])).collect::<Vec<_>>().join(",");
     (each("name").into(), each("image").into())
+}
+
+/// The parameters of a binding: by their name, or by labels as upstream prints them.
+fn param_reference(reference: &Value) -> String {
+    match (reference.str_at(&["namespace"]), reference.str_at(&["name"]), reference.get("selector")) {
+        (_, "", Value::Null) => UNSET.to_owned(),
+        (_, "", selector) => go_selector(selector),
+        ("", name, _) => format!("*/{name}"),
+        (namespace, name, _) => format!("{namespace}/{name}"),
+    }
+}
+
+/// A label selector as Go's generated code prints it.
+fn go_selector(selector: &Value) -> String {
+    let mut labels: Vec<_> =
+        selector.get("matchLabels").as_object().into_iter().flat_map(|m| m.iter()).collect();
+    labels.sort_by_key(|(key, _)| *key);
+    let labels: String =
+        labels.iter().map(|(key, value)| format!("{key}: {},", value.as_str().unwrap_or_default())).collect();
+    let requirements = selector.array_at(&["matchExpressions"]).iter().map(|r| {
+        let values: Vec<&str> = r.array_at(&["values"]).iter().filter_map(Value::as_str).collect();
+        let (key, operator, values) = (r.str_at(&["key"]), r.str_at(&["operator"]), values.join(" "));
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
+    });
+    let requirements: String = requirements.collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{requirements}}},}}"
+    )
 }
 
 fn param_kind(o: &Value) -> Value {

@@ -63,13 +63,27 @@ impl CustomType {
     }
 
     /// Reads an object: sets defaults, drops what is unknown, checks the metadata. Findings are in the order of
-    /// their paths.
+    /// their paths, those about metadata last.
     pub fn decode(&self, mut object: Value, mode: Mode) -> Result<(Value, Vec<Finding>), DecodeError> {
         self.default(&mut object);
         let (mut object, mut findings) = normalize(object, self.ty(), mode)?;
         defaults::drop_nulls(&mut object, &self.schema);
-        findings.sort_by(|a, b| a.0.cmp(&b.0));
+        let embedded = self.embedded(&object);
+        embedded::check_types(&embedded)?;
+        // What is unknown in the metadata of objects is found when everything else has been looked at.
+        let late = |f: &Finding| {
+            let within = |path: &str| f.0.starts_with(&format!("unknown field \"{path}metadata."));
+            within("") || embedded.iter().any(|(path, _)| within(&format!("{path}.")))
+        };
+        findings.sort_by_cached_key(|f| (late(f), f.0.clone()));
         Ok((object, findings))
+    }
+
+    /// Reads an object that has been decoded and changed since: as [`CustomType::decode`], but null stays where it may
+    /// not stand.
+    pub fn arrange(&self, mut object: Value) -> Result<Value, DecodeError> {
+        self.default(&mut object);
+        Ok(normalize(object, self.ty(), Mode::Ignore)?.0)
     }
 
     /// Reads the body of a request, which the client calls `kind` of `version`: [`CustomType::decode`] with the warnings

@@ -187,14 +187,19 @@ pub fn zero(ty: Ty<'_>) -> Value {
 }
 
 /// What becomes of a normalized object that is stored as protobuf and read again: empty lists and maps that are
-/// written all the same become null.
+/// written all the same become null, those that were kept to be checked are left out.
 pub fn forget_empty(value: &mut Value, ty: Ty<'_>) {
     match (ty.shape(), value) {
         (Shape::Struct(s), Value::Object(map)) if s.go => {
             // Members come in the order of declaration.
             let mut fields = s.fields.iter();
+            let mut left_out = false;
             for (name, value) in map.iter_mut() {
                 let Some(field) = fields.find(|f| f.name == name) else { break };
+                if field.omit == Omit::Checked && value.is_empty() {
+                    left_out = true;
+                    continue;
+                }
                 let ty = ty.at(field.ty);
                 let counts = matches!(ty.shape(), Shape::List(_) | Shape::Map(_) | Shape::Bytes);
                 if counts && value.is_empty() && !field.pointer {
@@ -202,6 +207,10 @@ pub fn forget_empty(value: &mut Value, ty: Ty<'_>) {
                 } else {
                     forget_empty(value, ty);
                 }
+            }
+            if left_out {
+                let checked = |name: &str| s.fields.iter().any(|f| f.omit == Omit::Checked && f.name == name);
+                map.retain(|name, value| !value.is_empty() || !checked(name));
             }
         }
         (Shape::List(l), Value::Array(items)) => {
@@ -219,7 +228,7 @@ fn writes_zero(f: &Field, ty: Ty<'_>) -> bool {
     match f.omit {
         Omit::Never => true,
         Omit::Zero => false,
-        Omit::Empty => !f.pointer && is_go_struct(ty.at(f.ty)),
+        Omit::Empty | Omit::Checked => !f.pointer && is_go_struct(ty.at(f.ty)),
     }
 }
 
@@ -231,7 +240,7 @@ pub(crate) fn written(slots: Vec<Option<Value>>, s: &Struct, ty: Ty<'_>) -> Map 
             Some(v) if field.omit == Omit::Never || field.pointer || is_go_struct(ty.at(field.ty)) => {
                 out.push(field.name.clone(), v);
             }
-            Some(v) if !v.is_empty() => out.push(field.name.clone(), v),
+            Some(v) if !v.is_empty() || field.omit == Omit::Checked => out.push(field.name.clone(), v),
             None if writes_zero(field, ty) => out.push(field.name.clone(), zero_field(field, ty)),
             _ => {}
         }
@@ -493,7 +502,8 @@ impl Decoder {
     /// The metadata of a custom resource, or of an object in it: of a built-in type.
     fn metadata(&mut self, value: Value, ty: Ty<'_>, at: &At<'_>) -> Result<Value, DecodeError> {
         let mut inner = Decoder { collect: self.collect, ..Decoder::default() };
-        let (shown, path) = (value.clone(), at.field_path(""));
+        let (mut shown, path) = (value.clone(), at.field_path(""));
+        sort(&mut shown);
         let read = inner.value(value, ty, &At::ROOT);
         let error = match read {
             Ok(value) if inner.first.is_none() => {

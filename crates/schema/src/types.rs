@@ -142,6 +142,8 @@ pub enum Omit {
     Never,
     /// When Go's `omitempty` finds it empty; structs never are.
     Empty,
+    /// As [`Omit::Empty`], but not before the object has been checked: rules tell an empty value from an absent one.
+    Checked,
     /// Also when it is a zero struct.
     Zero,
 }

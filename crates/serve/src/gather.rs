@@ -12,10 +12,11 @@ const FULL: usize = 64 << 10;
 /// So much at once is sent as it is: there is nothing to win by gathering it.
 const LARGE: usize = 16 << 10;
 
-/// A stream of bytes that sends what was written at the first flush before which nothing was added.
+/// A stream of bytes that sends what was written before it is read from again, or at the first flush before which nothing
+/// was added.
 ///
-/// A flush that finds more than the last one wakes its task, and is ready. It is for those who flush whenever they are
-/// polled, as connections of HTTP/2 do, and write a frame at a time.
+/// A flush that finds more than the last one wakes its task, and is ready. It is for those who read and flush whenever they
+/// are polled, as connections of HTTP/2 do, and write a frame at a time.
 pub struct Gather<I> {
     io: I,
     written: BytesMut,
@@ -48,12 +49,17 @@ impl<I: AsyncWrite + Unpin> Gather<I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Gather<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.written.is_empty()
+            && let Poll::Ready(Err(e)) = self.poll_send(cx)
+        {
+            return Poll::Ready(Err(e));
+        }
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
@@ -110,6 +116,16 @@ mod tests {
         writes: usize,
     }
 
+    impl AsyncRead for Counted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.io).poll_read(cx, buffer)
+        }
+    }
+
     impl AsyncWrite for Counted {
         fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, b: &[u8]) -> Poll<io::Result<usize>> {
             self.writes += 1;
@@ -150,6 +166,17 @@ mod tests {
         drop(ours);
         theirs.read_to_end(&mut read).await.unwrap();
         assert_eq!(read, [&b"abcdef"[..], &large, b"g"].concat());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_answer_has_sent_what_it_answers() {
+        let (mut ours, mut theirs) = gather(1 << 20);
+        ours.write_all(b"question").await.unwrap();
+        ours.flush().await.unwrap();
+        assert!(futures::poll!(std::pin::pin!(ours.read_u8())).is_pending());
+        let mut read = [0; 8];
+        theirs.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"question");
     }
 
     #[tokio::test]

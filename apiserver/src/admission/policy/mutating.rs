@@ -129,6 +129,10 @@ pub(in crate::admission) async fn mutate(
             rounds.asked(id);
         }
     }
+    if any {
+        // What the policies of a round did is a change to all of them that were asked.
+        rounds.changed();
+    }
     rounds.end(object);
     // The first tells the reason too: of what is wrong with a configuration that is another.
     let reason = if refusals.is_empty() { "Invalid" } else { "Forbidden" };

@@ -1,6 +1,7 @@
 //! The schema of a version: what OpenAPI allows and Kubernetes supports of it.
 
 use api::{Map, Value};
+use cel::rules::Rules;
 use schema::custom::{CustomType, is_known_format};
 use schema::decode::Mode;
 
@@ -302,8 +303,7 @@ fn map_list(schema: &Value, keys: &[Value], path: &str, errors: &mut Errors) {
     }
 }
 
-/// The form of rules in CEL.
-/// Defaults fit their schemas and have nothing that would be pruned.
+/// Defaults fit their schemas and rules, and have nothing that would be pruned.
 fn defaults(schema: &Value, root: &Value, path: &str, errors: &mut Errors) {
     if !matches!(schema, Value::Object(_)) {
         return;
@@ -331,8 +331,13 @@ fn check_default(default: &Value, schema: &Value, path: &str, errors: &mut Error
         invalid(errors, path, default.clone(), "must not have unknown fields");
     }
     // That a default has no item twice upstream does not check.
-    let found =
-        ty.validate(&object).into_iter().filter(|e| !matches!(e.problem, api::field::Problem::Duplicate(_)));
+    let mut found = ty.validate(&object);
+    found.retain(|e| !matches!(e.problem, api::field::Problem::Duplicate(_)));
+    let rules = if found.is_empty() { Rules::new(&outer) } else { None };
+    for error in rules.iter().flat_map(|r| r.validate(&object, None, &mut drop)) {
+        let rest = error.field.strip_prefix("default").unwrap_or_default();
+        push(errors, &format!("{path}{rest}"), error.problem, error.detail);
+    }
     for error in found {
         let rest = error.field.strip_prefix("default").unwrap_or_default();
         // A default is the root of what is looked at, which has no name.

@@ -28,7 +28,7 @@ pub(super) fn validate(spec: &Value, errors: &mut Errors) {
     for (i, version) in versions.iter().enumerate() {
         one_version(version, versions, &format!("spec.versions[{i}]"), errors);
     }
-    together(versions, errors);
+    together(spec.get("versions"), errors);
     for field in ["plural", "singular", "kind", "listKind"] {
         if spec.str_at(&["names", field]).is_empty() {
             required(errors, &format!("spec.names.{field}"), "");
@@ -63,15 +63,16 @@ fn group(group: &str, errors: &mut Errors) {
     }
 }
 
-fn together(versions: &[Value], errors: &mut Errors) {
+fn together(all: &Value, errors: &mut Errors) {
+    let versions = all.array_at(&[]);
     let mut seen: Vec<&str> = versions.iter().map(|v| v.str_at(&["name"])).collect();
     seen.sort_unstable();
     if seen.windows(2).any(|w| w[0] == w[1]) {
-        invalid(errors, "spec.versions", printed(versions), "must contain unique version names");
+        invalid(errors, "spec.versions", printed(all), "must contain unique version names");
     }
     if versions.iter().filter(|v| v.get("storage").as_bool() == Some(true)).count() != 1 {
         let why = "must have exactly one version marked as storage version";
-        invalid(errors, "spec.versions", printed(versions), why);
+        invalid(errors, "spec.versions", printed(all), why);
     }
     if let Some(first) = versions.first().filter(|v| !v.str_at(&["name"]).is_empty()) {
         let found = dns1035_label(first.str_at(&["name"]));

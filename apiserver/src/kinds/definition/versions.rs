@@ -37,10 +37,11 @@ fn columns(list: &Value, field: &str) -> Value {
 }
 
 /// The versions as upstream prints them in errors.
-pub(super) fn printed(versions: &[Value]) -> Value {
+pub(super) fn printed(versions: &Value) -> Value {
     if versions.is_empty() {
-        return Value::Null;
+        return versions.clone();
     }
+    let versions = versions.array_at(&[]);
     let part = |version: &Value, field: &str| match shared(versions, field) {
         Some(_) => Value::Null,
         None => match PARTS.iter().find(|(name, _)| *name == field) {

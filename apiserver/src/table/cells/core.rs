@@ -123,11 +123,19 @@ fn access_modes(modes: &[Value]) -> String {
     seen.join(",")
 }
 
+/// A quantity; one that is not there is none.
+fn amount(quantity: &Value) -> &str {
+    quantity.as_str().unwrap_or("0")
+}
+
 pub(super) fn claim(o: &Value, now: Timestamp) -> Vec<Value> {
     let phase = if o.is_terminating() { "Terminating" } else { o.str_at(&["status", "phase"]) };
     let bound = !o.str_at(&["spec", "volumeName"]).is_empty();
     let (capacity, modes) = if bound {
-        (o.str_at(&["status", "capacity", "storage"]), access_modes(o.array_at(&["status", "accessModes"])))
+        (
+            amount(o.at(&["status", "capacity", "storage"])),
+            access_modes(o.array_at(&["status", "accessModes"])),
+        )
     } else {
         ("", String::new())
     };
@@ -154,7 +162,7 @@ pub(super) fn volume(o: &Value, now: Timestamp) -> Vec<Value> {
     };
     vec![
         o.name().into(),
-        o.str_at(&["spec", "capacity", "storage"]).into(),
+        amount(o.at(&["spec", "capacity", "storage"])).into(),
         access_modes(o.array_at(&["spec", "accessModes"])).into(),
         o.str_at(&["spec", "persistentVolumeReclaimPolicy"]).into(),
         phase.into(),

@@ -1,6 +1,6 @@
 //! Which fields two objects differ in.
 
-use api::Value;
+use api::{Map, Value};
 
 use super::element::Element;
 use super::set::{Filter, Set};
@@ -101,11 +101,12 @@ impl Walker {
 
     fn map(&mut self, atom: MapAtom<'_>, old: Side<'_>, new: Side<'_>) {
         let (old, new) = (members(old), members(new));
-        for (name, a) in old.into_iter().flat_map(|m| m.iter()) {
+        let told = |(name, value): &(&str, &Value)| !(value.is_empty() && atom.leaves_out_empty(name));
+        for (name, a) in old.into_iter().flat_map(Map::iter).filter(told) {
             let b = new.and_then(|m| m.get(name));
             self.step(Element::Field(name.into()), Some(a), b, atom.member_or_any(name));
         }
-        for (name, b) in new.into_iter().flat_map(|m| m.iter()) {
+        for (name, b) in new.into_iter().flat_map(Map::iter).filter(told) {
             if old.is_none_or(|m| !m.contains_key(name)) {
                 self.step(Element::Field(name.into()), None, Some(b), atom.member_or_any(name));
             }

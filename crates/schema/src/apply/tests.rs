@@ -139,6 +139,20 @@ fn ports_get_their_default_protocol_as_key() {
 }
 
 #[test]
+fn what_is_left_out_in_the_end_is_nobodys() {
+    check(
+        "ResourceSlice",
+        "resource.k8s.io/v1",
+        &[(
+            "create",
+            "a",
+            r#"{"metadata":{"name":"s"},"spec":{"driver":"d","devices":[]}}"#,
+            "a:{f:spec:{f:driver:{}}}",
+        )],
+    );
+}
+
+#[test]
 fn configurations_that_do_not_fit_are_refused_in_upstreams_words() {
     let check = |json: &str, want: &str| check("ConfigMap", "v1", &[("apply", "m", json, want)]);
     let prefix = "failed to create typed patch object (/base; /v1, Kind=ConfigMap): ";

@@ -135,6 +135,12 @@ impl Atom<'_> {
 }
 
 impl<'a> MapAtom<'a> {
+    /// True for a member that is left out when it is empty, once the object has been checked: nobody owns that.
+    pub(super) fn leaves_out_empty(self, name: &str) -> bool {
+        let Shaped::Of(ty) = self.shape else { return false };
+        ty.field(name).is_some_and(|field| field.omit == Omit::Checked)
+    }
+
     /// What the member `name` is; none if it may not be there.
     pub(super) fn member(self, name: &str) -> Option<Shaped<'a>> {
         let ty = match self.shape {

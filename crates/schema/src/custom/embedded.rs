@@ -3,11 +3,27 @@
 use api::Value;
 use api::field::{FieldError, Problem};
 
+use crate::decode::DecodeError;
+
 /// Checks what all embedded objects of a value say they are.
 pub(super) fn check(value: &Value, schema: &Value, errors: &mut Vec<FieldError>) {
     let mut found = Vec::new();
     collect(value, schema, "", &mut found);
     found.into_iter().for_each(|(path, object)| resource(object, &path, errors));
+}
+
+/// What objects say they are is text, or they cannot be read.
+pub(super) fn check_types(found: &[(String, &Value)]) -> Result<(), DecodeError> {
+    for (path, object) in found {
+        for field in ["apiVersion", "kind"] {
+            let value = object.get(field);
+            if !value.is_null() && value.as_str().is_none() {
+                let why = format!("{path}.{field}: Invalid value: {value}: must be a string");
+                return Err(DecodeError(why));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Finds all embedded objects of a value, with their paths. `path` is where it stands, empty for the whole object.

@@ -149,6 +149,12 @@ impl Walker<'_> {
         if value.is_null() && schema.get("nullable") == &Value::Bool(true) {
             return;
         }
+        // A fraction where a format says how wide integers are is told in the names of formats.
+        let format = schema.str_at(&["format"]);
+        let (want, found) = match value {
+            Value::Float(_) if !format.is_empty() => (format, "float64"),
+            _ => (want, found),
+        };
         let detail = format!("{path} in body must be of type {want}: \"{found}\"");
         self.push(path, Problem::TypeInvalid(found.into()), detail);
     }
@@ -168,14 +174,13 @@ impl Walker<'_> {
 
     fn string(&mut self, text: &str, schema: &Value, path: &str) {
         let length = text.chars().count() as i64;
+        // What is wrong first is all that is told.
         if let Some(max) = schema.get("maxLength").as_i64().filter(|max| length > *max) {
             let detail = format!("may not be more than {max} bytes");
             self.push(path, Problem::TooLong, detail);
-        }
-        if let Some(min) = schema.get("minLength").as_i64().filter(|min| length < *min) {
+        } else if let Some(min) = schema.get("minLength").as_i64().filter(|min| length < *min) {
             self.invalid(path, text.into(), format!("should be at least {min} chars long"));
-        }
-        if let Some(pattern) = schema.get("pattern").as_str() {
+        } else if let Some(pattern) = schema.get("pattern").as_str() {
             let matches =
                 self.patterns.get(pattern).and_then(Option::as_ref).is_some_and(|r| r.is_match(text));
             if !matches {
@@ -206,12 +211,20 @@ impl Walker<'_> {
                 if format.is_empty() { "(default format)" } else { &format!("with format {format}") };
             self.composite(format!("Checked value must be of type {kind} {format} in {path}"));
         }
-        let bound = |key: &str| float(schema.get(key));
+        // Integers are held against the integer part of a bound.
+        let integer = matches!(value, Value::Int(_));
+        let bound = |key: &str| float(schema.get(key)).map(|b| if integer { b.trunc() } else { b });
         let exclusive = |key: &str| schema.get(key) == &Value::Bool(true);
-        if let Some(step) = bound("multipleOf")
-            && !is_integer(if step < 1.0 { 1.0 / step * n } else { n / step })
-        {
-            self.invalid(path, value.clone(), format!("should be a multiple of {}", Value::Float(step)));
+        match bound("multipleOf") {
+            Some(step) if step <= 0.0 => {
+                let detail =
+                    format!("factor MultipleOf declared for {path} must be positive: {}", Value::Float(step));
+                self.push(path, Problem::Invalid(Value::Float(step)), detail);
+            }
+            Some(step) if !is_integer(if step < 1.0 { 1.0 / step * n } else { n / step }) => {
+                self.invalid(path, value.clone(), format!("should be a multiple of {}", Value::Float(step)));
+            }
+            _ => {}
         }
         if let Some(max) = bound("maximum") {
             let max_shown = Value::Float(max);

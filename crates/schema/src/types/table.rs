@@ -90,6 +90,24 @@ fn wire(fields: &[Field], inlined: &[Inlined]) -> Vec<Wire> {
     all.into_iter().map(|(_, wire)| wire).collect()
 }
 
+/// Fields that defaults, rules or messages look at for more than what is in them.
+const TOLD_APART: [(&str, &str); 14] = [
+    ("autoscaling/v2.HPAScalingRules", "policies"),
+    ("core/v1.PersistentVolumeSpec", "capacity"),
+    ("resource/v1.Device", "bindingConditions"),
+    ("resource/v1.Device", "bindingFailureConditions"),
+    ("resource/v1.ResourceSliceSpec", "devices"),
+    ("resource/v1.ResourceSliceSpec", "sharedCounters"),
+    ("resource/v1beta1.BasicDevice", "bindingConditions"),
+    ("resource/v1beta1.BasicDevice", "bindingFailureConditions"),
+    ("resource/v1beta1.ResourceSliceSpec", "devices"),
+    ("resource/v1beta1.ResourceSliceSpec", "sharedCounters"),
+    ("resource/v1beta2.Device", "bindingConditions"),
+    ("resource/v1beta2.Device", "bindingFailureConditions"),
+    ("resource/v1beta2.ResourceSliceSpec", "devices"),
+    ("resource/v1beta2.ResourceSliceSpec", "sharedCounters"),
+];
+
 fn lines() -> impl Iterator<Item = &'static str> {
     TABLE.lines().filter(|l| !l.starts_with('#'))
 }
@@ -249,7 +267,11 @@ impl Reader {
                 self.rows.remove(&id).unwrap_or_default()
             };
             let (mut fields, mut inlined) = (Vec::with_capacity(rows.len()), Vec::new());
-            for row in rows {
+            let name = self.schema.types[id.0 as usize].name.clone();
+            for mut row in rows {
+                if TOLD_APART.contains(&(&*name, row.field.name.as_str())) {
+                    row.field.omit = Omit::Checked;
+                }
                 if !row.inlined {
                     fields.push(row.field);
                     continue;
